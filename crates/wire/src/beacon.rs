@@ -1,0 +1,288 @@
+//! Messages between nodes and beacons, which share the node's UDP port with tunnel frames (spec/dataplane.md 6).
+
+use crate::{NodeId, ParseError, PublicKey, Reader, Signature};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// Bytes in front of the frame in [`Message::Relay`] and [`Message::RelayDeliverTo`].
+pub const RELAY_HEADER_LEN: usize = 9;
+
+/// Bytes in front of the frame in [`Message::RelayDeliver`].
+pub const DELIVER_HEADER_LEN: usize = 5;
+
+/// Type numbers end here; a datagram that begins with a larger byte is a tunnel frame.
+const TYPES_END: u8 = 0x10;
+
+/// One datagram between a node and a beacon, or between beacons.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// Node: "here I am; from where do you see me?"
+    Discover {
+        /// The node, or [`NodeId::UNSET`] before it is registered.
+        node: NodeId,
+        /// The identity it claims; only newer nodes tell.
+        key: Option<PublicKey>,
+    },
+    /// Beacon: where a discover came from.
+    DiscoverReply(SocketAddr),
+    /// Node: "let the two of us punch".
+    PunchRequest {
+        /// Who asks.
+        requester: NodeId,
+        /// Whom it wants to reach.
+        target: NodeId,
+        /// The target's permission, where a beacon demands it.
+        grant: Option<PunchGrant>,
+    },
+    /// Beacon: "send a punch there".
+    PunchCommand(SocketAddr),
+    /// Node: "pass this frame on".
+    Relay {
+        /// Who sends.
+        source: NodeId,
+        /// Who shall have it.
+        destination: NodeId,
+        /// A tunnel frame, not looked at.
+        frame: &'a [u8],
+    },
+    /// Beacon: a relayed frame.
+    RelayDeliver {
+        /// Who sent it, as far as the beacon knows.
+        source: NodeId,
+        /// A tunnel frame.
+        frame: &'a [u8],
+    },
+    /// Beacon to beacon: the nodes that are found here.
+    Sync {
+        /// The beacon that tells.
+        beacon: u32,
+        /// All its nodes; at most 65535 have room.
+        nodes: Vec<NodeId>,
+    },
+    /// As [`Message::Discover`], and asks for [`Message::RelayDeliverTo`].
+    DiscoverEx {
+        /// The node.
+        node: NodeId,
+        /// The identity it claims.
+        key: Option<PublicKey>,
+    },
+    /// A relayed frame that says for whom it is.
+    RelayDeliverTo {
+        /// Who sent it.
+        source: NodeId,
+        /// Who shall have it.
+        destination: NodeId,
+        /// A tunnel frame.
+        frame: &'a [u8],
+    },
+    /// Beacon: something waits for the node at the registry.
+    Notify(NotifyKind),
+}
+
+/// A target's permission for a punch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PunchGrant {
+    /// Until when it holds, in seconds since 1970.
+    pub expiry: u64,
+    /// By the target, over [`signed_text`](Self::signed_text).
+    pub signature: Signature,
+}
+
+impl PunchGrant {
+    /// The text under the signature.
+    pub fn signed_text(requester: NodeId, target: NodeId, expiry: u64) -> String {
+        format!("punch-grant:{requester}:{target}:{expiry}")
+    }
+}
+
+/// What waits at the registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotifyKind {
+    /// A request for trust, or an answer to one.
+    Handshake,
+    /// Something that this implementation does not know.
+    Other(u8),
+}
+
+/// True if a datagram with this first byte is a beacon message and not a tunnel frame.
+pub fn is_beacon(first_byte: u8) -> bool {
+    first_byte < TYPES_END
+}
+
+/// Appends what stands in front of a frame that shall be relayed.
+pub fn emit_relay_header(source: NodeId, destination: NodeId, out: &mut Vec<u8>) {
+    out.push(RELAY);
+    emit_nodes(&[source, destination], out);
+}
+
+/// Appends what stands in front of a relayed frame.
+pub fn emit_deliver_header(source: NodeId, out: &mut Vec<u8>) {
+    out.push(RELAY_DELIVER);
+    emit_nodes(&[source], out);
+}
+
+const DISCOVER: u8 = 0x01;
+const DISCOVER_REPLY: u8 = 0x02;
+const PUNCH_REQUEST: u8 = 0x03;
+const PUNCH_COMMAND: u8 = 0x04;
+const RELAY: u8 = 0x05;
+const RELAY_DELIVER: u8 = 0x06;
+const SYNC: u8 = 0x07;
+const DISCOVER_EX: u8 = 0x08;
+const RELAY_DELIVER_TO: u8 = 0x09;
+const NOTIFY: u8 = 0x0A;
+
+const NOTIFY_HANDSHAKE: u8 = 0x01;
+
+impl<'a> Message<'a> {
+    /// Parses the datagram. Bytes after the last field are ignored; an optional field that is cut short is absent.
+    pub fn parse(datagram: &'a [u8]) -> Result<Self, ParseError> {
+        let mut reader = Reader::new(datagram);
+        match reader.u8()? {
+            DISCOVER => Ok(Self::Discover { node: node(&mut reader)?, key: optional_key(&mut reader) }),
+            DISCOVER_REPLY => read_socket_addr(&mut reader).map(Self::DiscoverReply),
+            PUNCH_REQUEST => Ok(Self::PunchRequest {
+                requester: node(&mut reader)?,
+                target: node(&mut reader)?,
+                grant: optional_grant(&mut reader),
+            }),
+            PUNCH_COMMAND => read_socket_addr(&mut reader).map(Self::PunchCommand),
+            RELAY => Ok(Self::Relay {
+                source: node(&mut reader)?,
+                destination: node(&mut reader)?,
+                frame: reader.rest(),
+            }),
+            RELAY_DELIVER => Ok(Self::RelayDeliver { source: node(&mut reader)?, frame: reader.rest() }),
+            SYNC => {
+                let beacon = reader.u32()?;
+                let count = usize::from(reader.u16()?);
+                let mut list = Reader::new(reader.take(4 * count)?);
+                let nodes = (0..count).map(|_| node(&mut list)).collect::<Result<_, _>>()?;
+                Ok(Self::Sync { beacon, nodes })
+            }
+            DISCOVER_EX => Ok(Self::DiscoverEx { node: node(&mut reader)?, key: optional_key(&mut reader) }),
+            RELAY_DELIVER_TO => Ok(Self::RelayDeliverTo {
+                source: node(&mut reader)?,
+                destination: node(&mut reader)?,
+                frame: reader.rest(),
+            }),
+            NOTIFY => Ok(Self::Notify(match reader.u8()? {
+                NOTIFY_HANDSHAKE => NotifyKind::Handshake,
+                other => NotifyKind::Other(other),
+            })),
+            unknown => Err(ParseError::UnknownType { what: "beacon message", value: u32::from(unknown) }),
+        }
+    }
+
+    /// Appends the message.
+    ///
+    /// # Panics
+    /// If a [`Message::Sync`] lists more than 65535 nodes.
+    pub fn emit(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Discover { node, key } => {
+                out.push(DISCOVER);
+                emit_nodes(&[*node], out);
+                emit_key(key, out);
+            }
+            Self::DiscoverReply(addr) => {
+                out.push(DISCOVER_REPLY);
+                emit_socket_addr(*addr, out);
+            }
+            Self::PunchRequest { requester, target, grant } => {
+                out.push(PUNCH_REQUEST);
+                emit_nodes(&[*requester, *target], out);
+                if let Some(grant) = grant {
+                    out.extend_from_slice(&grant.expiry.to_be_bytes());
+                    out.extend_from_slice(grant.signature.as_bytes());
+                }
+            }
+            Self::PunchCommand(addr) => {
+                out.push(PUNCH_COMMAND);
+                emit_socket_addr(*addr, out);
+            }
+            Self::Relay { source, destination, frame } => {
+                emit_relay_header(*source, *destination, out);
+                out.extend_from_slice(frame);
+            }
+            Self::RelayDeliver { source, frame } => {
+                emit_deliver_header(*source, out);
+                out.extend_from_slice(frame);
+            }
+            Self::Sync { beacon, nodes } => {
+                assert!(nodes.len() <= usize::from(u16::MAX), "{} nodes do not fit into a sync", nodes.len());
+                out.push(SYNC);
+                out.extend_from_slice(&beacon.to_be_bytes());
+                #[expect(clippy::cast_possible_truncation, reason = "checked above")]
+                out.extend_from_slice(&(nodes.len() as u16).to_be_bytes());
+                emit_nodes(nodes, out);
+            }
+            Self::DiscoverEx { node, key } => {
+                out.push(DISCOVER_EX);
+                emit_nodes(&[*node], out);
+                emit_key(key, out);
+            }
+            Self::RelayDeliverTo { source, destination, frame } => {
+                out.push(RELAY_DELIVER_TO);
+                emit_nodes(&[*source, *destination], out);
+                out.extend_from_slice(frame);
+            }
+            Self::Notify(kind) => {
+                out.push(NOTIFY);
+                out.push(match kind {
+                    NotifyKind::Handshake => NOTIFY_HANDSHAKE,
+                    NotifyKind::Other(other) => *other,
+                });
+            }
+        }
+    }
+}
+
+fn node(reader: &mut Reader<'_>) -> Result<NodeId, ParseError> {
+    reader.u32().map(NodeId)
+}
+
+fn optional_key(reader: &mut Reader<'_>) -> Option<PublicKey> {
+    reader.array().ok().map(PublicKey::from_bytes)
+}
+
+fn optional_grant(reader: &mut Reader<'_>) -> Option<PunchGrant> {
+    let expiry = reader.u64().ok()?;
+    Some(PunchGrant { expiry, signature: Signature::from_bytes(reader.array().ok()?) })
+}
+
+/// An address length of 4 or 16, the address, the port. An IPv4 address in IPv6 clothing becomes plain IPv4, so that
+/// one host has one address.
+fn read_socket_addr(reader: &mut Reader<'_>) -> Result<SocketAddr, ParseError> {
+    let ip = match reader.u8()? {
+        4 => IpAddr::V4(Ipv4Addr::from(reader.array::<4>()?)),
+        16 => IpAddr::V6(Ipv6Addr::from(reader.array::<16>()?)).to_canonical(),
+        _ => return Err(ParseError::Invalid { what: "address length, must be 4 or 16" }),
+    };
+    Ok(SocketAddr::new(ip, reader.u16()?))
+}
+
+fn emit_socket_addr(addr: SocketAddr, out: &mut Vec<u8>) {
+    match addr.ip().to_canonical() {
+        IpAddr::V4(ip) => {
+            out.push(4);
+            out.extend_from_slice(&ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            out.push(16);
+            out.extend_from_slice(&ip.octets());
+        }
+    }
+    out.extend_from_slice(&addr.port().to_be_bytes());
+}
+
+fn emit_nodes(nodes: &[NodeId], out: &mut Vec<u8>) {
+    for node in nodes {
+        out.extend_from_slice(&node.0.to_be_bytes());
+    }
+}
+
+fn emit_key(key: &Option<PublicKey>, out: &mut Vec<u8>) {
+    if let Some(key) = key {
+        out.extend_from_slice(key.as_bytes());
+    }
+}
