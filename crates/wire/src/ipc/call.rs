@@ -1,0 +1,220 @@
+//! Our own calls: what the reference has no command for, as JSON in both directions.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Addr, NodeId, Port, PublicKey, StreamId, mailbox};
+
+/// A question or order to the daemon. The result of each is named in its description.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "call", rename_all = "snake_case")]
+pub enum Call {
+    /// How the daemon runs: [`Status`].
+    Status,
+    /// Ends the daemon in order: [`Done`], before it goes.
+    Shutdown,
+    /// One round trip to a peer's node, no application involved: [`Pong`].
+    Ping {
+        /// The peer.
+        node: NodeId,
+        /// Bytes of payload.
+        #[serde(default)]
+        size: u16,
+        /// How long to wait.
+        timeout_ms: u64,
+    },
+    /// A node by hostname, address or number, as this node may see it: [`Resolved`](super::Resolved).
+    Resolve {
+        /// The text the user gave.
+        target: String,
+    },
+    /// What the registry knows of a node: the registry's JSON.
+    Lookup {
+        /// The node.
+        node: NodeId,
+    },
+    /// All streams: an array of [`ConnInfo`](super::ConnInfo).
+    Connections,
+    /// Ends a stream of any client: [`Done`].
+    Disconnect {
+        /// The stream.
+        stream: StreamId,
+    },
+    /// Peers with a tunnel: an array of [`PeerInfo`](super::PeerInfo).
+    Peers,
+    /// Every relation to another node: [`TrustList`].
+    TrustList,
+    /// Waits until a peer has answered a handshake: [`TrustWait`]. Running out of time is no failure.
+    WaitTrust {
+        /// The peer.
+        node: NodeId,
+        /// How long to wait.
+        timeout_ms: u64,
+    },
+    /// Whether requests for trust are agreed to without asking: [`AutoApprove`]. Asks only, if not given.
+    AutoApprove {
+        /// The new setting.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        enabled: Option<bool>,
+    },
+    /// The settings in force: an object.
+    Config,
+    /// Delivered messages and files: [`mailbox::Reply`].
+    Mailbox(mailbox::Request),
+}
+
+/// It is done; there is nothing to say about it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {}
+
+/// How the daemon runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// Its process.
+    pub pid: u32,
+    /// Version of its software.
+    pub version: String,
+    /// Seconds since its start.
+    pub uptime_secs: u64,
+    /// Where its state is kept.
+    pub home: String,
+    /// Directory of delivered messages.
+    pub inbox_dir: String,
+    /// Directory of delivered files.
+    pub received_dir: String,
+    /// Where clients reach it.
+    pub socket: String,
+    /// Where peers reach it: the local UDP address.
+    pub listen: String,
+    /// Its number in the registry; unset before registration.
+    pub node_id: NodeId,
+    /// Its address; unset before registration.
+    pub address: Addr,
+    /// Its name, or empty.
+    pub hostname: String,
+    /// Its identity key.
+    pub public_key: Option<PublicKey>,
+    /// Does it answer everyone?
+    pub public: bool,
+    /// Are tunnels encrypted?
+    pub encrypt: bool,
+    /// Are requests for trust agreed to without asking?
+    pub auto_approve: bool,
+    /// The connection to the registry.
+    pub registry: RegistryStatus,
+    /// UDP address of the beacon; empty without one.
+    pub beacon: String,
+    /// The services that run inside the daemon.
+    pub services: Vec<ServiceStatus>,
+    /// Peers with a tunnel.
+    pub peers: u64,
+    /// Live streams.
+    pub connections: u64,
+    /// Requests for trust that wait for an answer.
+    pub pending: u64,
+}
+
+/// The connection to the registry.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RegistryStatus {
+    /// `host:port`.
+    pub address: String,
+    /// Does it answer?
+    pub connected: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A service that runs inside the daemon.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub name: String,
+    /// Its port.
+    pub port: Port,
+}
+
+/// The answer to a ping.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pong {
+    /// The peer.
+    pub node_id: NodeId,
+    /// Round-trip time in microseconds.
+    pub rtt_us: u64,
+    /// Did it go through the relay?
+    pub relay: bool,
+    /// Where the peer is reached, `ip:port`.
+    pub endpoint: String,
+}
+
+/// How a node stands to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrustState {
+    /// No relation, or one that ended.
+    None,
+    /// It asked, and waits for our answer.
+    Pending,
+    /// We asked, and wait for its answer.
+    Requested,
+    /// Both agreed.
+    Trusted,
+    /// It declined.
+    Rejected,
+    /// It or we took trust back.
+    Revoked,
+}
+
+/// Relations to other nodes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TrustList {
+    /// By number.
+    pub nodes: Vec<TrustEntry>,
+}
+
+/// The relation to one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustEntry {
+    /// The node.
+    pub node_id: NodeId,
+    /// Its address in the backbone network.
+    pub address: Addr,
+    /// Its name, if known.
+    #[serde(default)]
+    pub hostname: String,
+    /// How it stands to us.
+    pub state: TrustState,
+    /// Its key, if known.
+    #[serde(default)]
+    pub public_key: Option<PublicKey>,
+    /// Since when, Unix time in seconds.
+    #[serde(default)]
+    pub since: u64,
+    /// Its reason, or ours when we asked. Untrusted text.
+    #[serde(default)]
+    pub justification: String,
+}
+
+/// The end of a wait for trust.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustWait {
+    /// The peer.
+    pub node_id: NodeId,
+    /// How it stands to us now.
+    pub state: TrustState,
+    /// What the peer said when it declined. Untrusted text.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+/// Whether requests for trust are agreed to without asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AutoApprove {
+    /// The setting in force.
+    pub enabled: bool,
+}
