@@ -1,0 +1,40 @@
+//! Runs the interoperability tests against the released reference node.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::{Failure, cargo, root, run as run_program};
+
+/// Release of the reference that the tests are written for.
+const RELEASE: &str = "1.18.0";
+
+/// How to run the tests.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Virtual environment that holds the reference; made in target/reference when absent
+    #[arg(long, env = "PILOT_REFERENCE")]
+    reference: Option<PathBuf>,
+    /// Passed on to the test runner
+    #[arg(last = true)]
+    rest: Vec<String>,
+}
+
+/// Installs the reference where it is missing, builds our executable and runs the tests.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let venv = args.reference.clone().unwrap_or_else(|| root().join("target/reference").join(RELEASE));
+    if !venv.join("bin/python").exists() {
+        run_program(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+        run_program(
+            Command::new(venv.join("bin/pip"))
+                .args(["install", "--quiet", "--disable-pip-version-check"])
+                .arg(format!("pilotprotocol=={RELEASE}")),
+        )?;
+    }
+    run_program(cargo().args(["build", "--package", "pilotctl"]))?;
+    run_program(
+        cargo()
+            .env("PILOT_REFERENCE", &venv)
+            .args(["test", "--package", "pilot-interop", "--features", "reference", "--"])
+            .args(&args.rest),
+    )
+}
