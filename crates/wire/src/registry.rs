@@ -1,0 +1,29 @@
+//! The registry's protocol: requests and replies as JSON objects behind a length (spec/registry.md 2 to 12).
+//!
+//! A connection carries one request after the other, and the replies come in the same order. A server reads with
+//! [`Decoder`] and [`Envelope::parse`] and answers with [`Response::to_json`]; a client emits with
+//! [`Envelope::to_json`] and reads with [`Response::parse`]. [`frame`] puts the length in front.
+//!
+//! Requests are read as leniently as the reference reads them (spec/registry.md 2.2): a field of the wrong type is a
+//! field that is not there. Where a wrong value and a missing one need different answers, the field is a [`Sent`].
+
+mod decoder;
+mod lenient;
+mod request;
+mod response;
+mod sent;
+pub mod signed_text;
+
+pub use decoder::{Decoder, FrameError, MAX_FRAME, frame};
+pub use request::{
+    AwaitNotices, BeaconRegister, CreateNetwork, Envelope, ExprPolicyUpdate, Handshake, HandshakeAnswer,
+    Invite, InviteAnswer, JoinNetwork, MemberQuery, MemberTagsUpdate, Membership, NetworkQuery,
+    NetworkUpdate, Pair, PolicyUpdate, Punch, Register, Request, RequestError, Resolve, ResolveHostname,
+    RotateKey, SetEnterprise, SetHostname, SetTags, SetVisibility, Signed, TransferOwnership,
+};
+pub use response::{
+    Beacon, HandshakeNotice, HandshakeVerdict, Handshakes, InviteNotice, JoinedNetwork, ListedNode, Lookup,
+    MemberRole, MemberTags, Network, NetworkPolicy, Punched, Registered, Resolved, ResolvedHostname,
+    Response, ResponseError, Role, RotatedKey, Visibility,
+};
+pub use sent::Sent;

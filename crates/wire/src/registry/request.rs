@@ -1,0 +1,834 @@
+//! What nodes and operators ask of the registry.
+
+use super::{Sent, lenient, signed_text};
+use crate::{NetworkId, NodeId, PublicKey, Signature};
+use serde::{Deserialize, Serialize};
+
+/// A request with the operator's token, which may stand in any of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Envelope {
+    /// What is asked.
+    pub request: Request,
+    /// The token of the registry's operator or of a network's; empty for none.
+    pub admin_token: String,
+}
+
+/// Why a frame is no request.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// Not a JSON object. The reference closes the connection.
+    #[error("not a JSON object: {0}")]
+    Malformed(serde_json::Error),
+    /// A request this registry does not know; answered with an error, and the connection goes on.
+    #[error("unknown message type: \"{0}\"")]
+    UnknownType(String),
+    /// Known, but unreadable, for example with a field that stands twice.
+    #[error("invalid request: {0}")]
+    Invalid(serde_json::Error),
+}
+
+impl Envelope {
+    /// Reads the content of a frame.
+    ///
+    /// # Errors
+    /// [`RequestError`], of which only `Malformed` ends the connection.
+    pub fn parse(json: &[u8]) -> Result<Self, RequestError> {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Head {
+            #[serde(rename = "type", deserialize_with = "lenient::text")]
+            kind: String,
+            #[serde(deserialize_with = "lenient::text")]
+            admin_token: String,
+        }
+        // An array would pass for the fields in their order.
+        let is_array = json.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
+        let head: Option<Head> = match is_array {
+            false => serde_json::from_slice(json).map_err(RequestError::Malformed)?,
+            true => return Err(RequestError::Malformed(serde::de::Error::custom("an array"))),
+        };
+        let head = head.unwrap_or_default();
+        if !TYPES.contains(&head.kind.as_str()) {
+            return Err(RequestError::UnknownType(head.kind));
+        }
+        let request = serde_json::from_slice(json).map_err(RequestError::Invalid)?;
+        Ok(Self { request, admin_token: head.admin_token })
+    }
+
+    /// The content of a frame.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct Flat<'a> {
+            #[serde(flatten)]
+            request: &'a Request,
+            #[serde(skip_serializing_if = "str::is_empty")]
+            admin_token: &'a str,
+        }
+        let flat = Flat { request: &self.request, admin_token: &self.admin_token };
+        #[expect(clippy::expect_used, reason = "no map has keys other than text, and no number is infinite")]
+        serde_json::to_vec(&flat).expect("requests are plain JSON")
+    }
+}
+
+impl From<Request> for Envelope {
+    fn from(request: Request) -> Self {
+        Self { request, admin_token: String::new() }
+    }
+}
+
+/// The `type` of every variant of [`Request`]. A test keeps the two equal.
+const TYPES: &[&str] = &[
+    "register",
+    "heartbeat",
+    "deregister",
+    "lookup",
+    "resolve",
+    "resolve_hostname",
+    "set_visibility",
+    "set_hostname",
+    "set_tags",
+    "rotate_key",
+    "report_trust",
+    "revoke_trust",
+    "check_trust",
+    "request_handshake",
+    "poll_handshakes",
+    "respond_handshake",
+    "await_notices",
+    "punch",
+    "beacon_register",
+    "beacon_list",
+    "list_networks",
+    "list_nodes",
+    "create_network",
+    "delete_network",
+    "rename_network",
+    "set_network_enterprise",
+    "join_network",
+    "leave_network",
+    "invite_to_network",
+    "poll_invites",
+    "respond_invite",
+    "kick_member",
+    "promote_member",
+    "demote_member",
+    "transfer_ownership",
+    "get_member_role",
+    "set_member_tags",
+    "get_member_tags",
+    "set_network_policy",
+    "get_network_policy",
+    "set_expr_policy",
+    "get_expr_policy",
+];
+
+/// A request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Request {
+    /// Binds a key to a node id, and tells where the node is.
+    Register(Register),
+    /// Still alive.
+    Heartbeat(Signed),
+    /// Goes away.
+    Deregister(Signed),
+    /// The public record of a node.
+    Lookup(Signed),
+    /// Where a node is reached.
+    Resolve(Resolve),
+    /// Which node has a name.
+    ResolveHostname(ResolveHostname),
+    /// Who may see the node.
+    SetVisibility(SetVisibility),
+    /// Names the node.
+    SetHostname(SetHostname),
+    /// Labels the node.
+    SetTags(SetTags),
+    /// Gives the node another key.
+    RotateKey(RotateKey),
+    /// "I trust this peer."
+    ReportTrust(Pair),
+    /// "I trust this peer no longer."
+    RevokeTrust(Pair),
+    /// Do the two trust each other?
+    CheckTrust(Pair),
+    /// Leaves a request for trust in a peer's inbox.
+    RequestHandshake(Handshake),
+    /// Empties the own inbox.
+    PollHandshakes(Signed),
+    /// Answers a request for trust.
+    RespondHandshake(HandshakeAnswer),
+    /// Our extension: is answered as soon as something waits in the inbox, or when the time is over. Send it on a
+    /// connection of its own. Other registries answer with an error.
+    AwaitNotices(AwaitNotices),
+    /// Both sides' addresses, for hole punching.
+    Punch(Punch),
+    /// Announces a beacon.
+    BeaconRegister(BeaconRegister),
+    /// The beacons there are.
+    BeaconList {},
+    /// The networks there are.
+    ListNetworks {},
+    /// The members of a network.
+    ListNodes(NetworkQuery),
+    /// Creates a network.
+    CreateNetwork(CreateNetwork),
+    /// Removes a network.
+    DeleteNetwork(NetworkUpdate),
+    /// Renames a network.
+    RenameNetwork(NetworkUpdate),
+    /// Switches a network's enterprise features.
+    SetNetworkEnterprise(SetEnterprise),
+    /// Enters a network.
+    JoinNetwork(JoinNetwork),
+    /// Leaves a network.
+    LeaveNetwork(Membership),
+    /// Invites a node into a network.
+    InviteToNetwork(Invite),
+    /// The own invitations.
+    PollInvites(Signed),
+    /// Answers an invitation.
+    RespondInvite(InviteAnswer),
+    /// Removes a member.
+    KickMember(MemberQuery),
+    /// Makes a member an admin.
+    PromoteMember(MemberQuery),
+    /// Makes an admin a member.
+    DemoteMember(MemberQuery),
+    /// Hands a network over.
+    TransferOwnership(TransferOwnership),
+    /// The role of a member.
+    GetMemberRole(MemberQuery),
+    /// Labels a member within a network.
+    SetMemberTags(MemberTagsUpdate),
+    /// The labels of a member, or of all.
+    GetMemberTags(MemberQuery),
+    /// Limits a network.
+    SetNetworkPolicy(PolicyUpdate),
+    /// The limits of a network.
+    GetNetworkPolicy(NetworkQuery),
+    /// Gives a network an expression policy, which nodes carry out.
+    SetExprPolicy(ExprPolicyUpdate),
+    /// The expression policy of a network.
+    GetExprPolicy(NetworkQuery),
+}
+
+/// Binds a key to a node id (spec/registry.md 5).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Register {
+    /// Who registers.
+    #[serde(skip_serializing_if = "Sent::is_missing")]
+    pub public_key: Sent<PublicKey>,
+    /// Where the node believes to be reached, `host:port`; the registry believes only the port.
+    #[serde(deserialize_with = "lenient::text")]
+    pub listen_addr: String,
+    /// Whose node it is, free text.
+    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "String::is_empty")]
+    pub owner: String,
+    /// A wish; refused without failing the registration.
+    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "String::is_empty")]
+    pub hostname: String,
+    /// Version of the program.
+    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "String::is_empty")]
+    pub version: String,
+    /// Addresses in the local network, `ip:port`.
+    #[serde(deserialize_with = "lenient::texts", skip_serializing_if = "Vec::is_empty")]
+    pub lan_addrs: Vec<String>,
+    /// Never to be reached directly.
+    #[serde(deserialize_with = "lenient::flag", skip_serializing_if = "is_false")]
+    pub relay_only: bool,
+    /// By the node, over the text of [`signed_text`].
+    #[serde(skip_serializing_if = "Sent::is_missing")]
+    pub signature: Sent<Signature>,
+}
+
+/// A request about the node alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Signed {
+    /// The node.
+    #[serde(deserialize_with = "lenient::node")]
+    pub node_id: NodeId,
+    /// By the node, over the text of [`signed_text`].
+    #[serde(skip_serializing_if = "Sent::is_missing")]
+    pub signature: Sent<Signature>,
+}
+
+/// Where is the other node?
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Resolve {
+    /// Whose address is wanted.
+    #[serde(deserialize_with = "lenient::node")]
+    pub node_id: NodeId,
+    /// Who asks.
+    #[serde(deserialize_with = "lenient::node")]
+    pub requester_id: NodeId,
+    /// By the node, over the text of [`signed_text`].
+    #[serde(skip_serializing_if = "Sent::is_missing")]
+    pub signature: Sent<Signature>,
+}
+
+/// Which node is called so?
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ResolveHostname {
+    /// The name.
+    #[serde(deserialize_with = "lenient::text")]
+    pub hostname: String,
+}
+
+/// Makes a node public or private.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SetVisibility {
+    /// The node.
+    #[serde(deserialize_with = "lenient::node")]
+    pub node_id: NodeId,
+    /// True for public.
+    #[serde(deserialize_with = "lenient::flag")]
+    pub public: bool,
+    /// By the node, over the text of [`signed_text`].
+    #[serde(skip_serializing_if = "Sent::is_missing")]
+    pub signature: Sent<Signature>,
+}
+
+/// Names a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SetHostname {
+    /// The node.
+    #[serde(deserialize_with = "lenient::node")]
+    pub node_id: NodeId,
+    /// The name; empty for none.
+    #[serde(deserialize_with = "lenient::text")]
+    pub hostname: String,
+    /// By the node, over the text of [`signed_text`].
+    #[serde(skip_serializing_if = "Sent::is_missing")]
+    pub signature: Sent<Signature>,
+}
+
+/// Replaces the labels of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SetTags {
+    /// The node.
+    #[serde(deserialize_with = "lenient::node")]
+    pub node_id: NodeId,
+    /// The labels, each with or without `#`.
+    #[serde(deserialize_with = "lenient::texts")]
+    pub tags: Vec<String>,
+    /// By the node, over the text of [`signed_text`].
+    #[serde(skip_serializing_if = "Sent::is_missing")]
+    pub signature: Sent<Signature>,
+}
+
+/// Replaces the key of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RotateKey {
+    /// The node.
+    #[serde(deserialize_with = "lenient::node")]
+    pub node_id: NodeId,
+    /// The key from now on.
+    #[serde(skip_serializing_if = "Sent::is_missing")]
+    pub new_public_key: Sent<PublicKey>,
+    /// By the node, over the text of [`signed_text`].
+    #[serde(skip_serializing_if = "Sent::is_missing")]
+    pub signature: Sent<Signature>,
+}
+
+/// A request about the trust between two nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pair {
+    /// Who speaks.
+    #[serde(deserialize_with = "lenient::node")]
+    pub node_id: NodeId,
+    /// About whom.
+    #[serde(deserialize_with = "lenient::node")]
+    pub peer_id: NodeId,
+    /// By the node, over the text of [`signed_text`].
+    #[serde(skip_serializing_if = "Sent::is_missing")]
+    pub signature: Sent<Signature>,
+}
+
+/// A request for trust, to be left in the inbox of the peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Handshake {
+    /// Who asks.
+    #[serde(deserialize_with = "lenient::node")]
+    pub from_node_id: NodeId,
+    /// Whom.
+    #[serde(deserialize_with = "lenient::node")]
+    pub to_node_id: NodeId,
+    /// Why; for people to read.
+    #[serde(deserialize_with = "lenient::text")]
+    pub justification: String,
+    /// By the node, over the text of [`signed_text`].
+    #[serde(skip_serializing_if = "Sent::is_missing")]
+    pub signature: Sent<Signature>,
+}
+
+/// The answer to a request for trust.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HandshakeAnswer {
+    /// Who answers.
+    #[serde(deserialize_with = "lenient::node")]
+    pub node_id: NodeId,
+    /// Who had asked.
+    #[serde(deserialize_with = "lenient::node")]
+    pub peer_id: NodeId,
+    /// Yes or no. The signature does not cover it.
+    #[serde(deserialize_with = "lenient::flag")]
+    pub accept: bool,
+    /// By the node, over the text of [`signed_text`].
+    #[serde(skip_serializing_if = "Sent::is_missing")]
+    pub signature: Sent<Signature>,
+}
+
+/// "Tell me when something waits."
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AwaitNotices {
+    /// The node.
+    #[serde(deserialize_with = "lenient::node")]
+    pub node_id: NodeId,
+    /// How long to wait at most, in milliseconds; the registry may answer earlier.
+    #[serde(deserialize_with = "lenient::number")]
+    pub timeout_ms: u32,
+    /// By the node, over the text of [`signed_text`].
+    #[serde(skip_serializing_if = "Sent::is_missing")]
+    pub signature: Sent<Signature>,
+}
+
+/// Both addresses, for hole punching.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Punch {
+    /// One of the two.
+    #[serde(deserialize_with = "lenient::node")]
+    pub requester_id: NodeId,
+    /// One side.
+    #[serde(deserialize_with = "lenient::node")]
+    pub node_a: NodeId,
+    /// The other side.
+    #[serde(deserialize_with = "lenient::node")]
+    pub node_b: NodeId,
+    /// By the node, over the text of [`signed_text`].
+    #[serde(skip_serializing_if = "Sent::is_missing")]
+    pub signature: Sent<Signature>,
+}
+
+/// Announces a beacon for a minute.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BeaconRegister {
+    /// The beacon; not 0.
+    #[serde(deserialize_with = "lenient::number")]
+    pub beacon_id: u32,
+    /// `host:port` for UDP.
+    #[serde(deserialize_with = "lenient::text")]
+    pub addr: String,
+}
+
+/// A question about a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NetworkQuery {
+    /// The network.
+    #[serde(deserialize_with = "lenient::network")]
+    pub network_id: NetworkId,
+}
+
+/// Creates a network.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CreateNetwork {
+    /// Its first owner.
+    #[serde(deserialize_with = "lenient::node")]
+    pub node_id: NodeId,
+    /// Unique.
+    #[serde(deserialize_with = "lenient::text")]
+    pub name: String,
+    /// `open` (also if empty), `token` or `invite`.
+    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "String::is_empty")]
+    pub join_rule: String,
+    /// What members of a `token` network must know.
+    #[serde(deserialize_with = "lenient::text")]
+    pub token: String,
+    /// With roles, invitations and limits.
+    #[serde(deserialize_with = "lenient::flag", skip_serializing_if = "is_false")]
+    pub enterprise: bool,
+    /// A token that stands for the owner's role.
+    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "String::is_empty")]
+    pub network_admin_token: String,
+    /// Rules that nodes carry out, not looked at.
+    #[serde(skip_serializing_if = "Sent::is_missing")]
+    pub rules: Sent<serde_json::Value>,
+    /// Expression policy that nodes carry out.
+    #[serde(skip_serializing_if = "Sent::is_missing")]
+    pub expr_policy: Sent<serde_json::Value>,
+}
+
+/// Removes or renames a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NetworkUpdate {
+    /// The network.
+    #[serde(deserialize_with = "lenient::network")]
+    pub network_id: NetworkId,
+    /// In whose role.
+    #[serde(deserialize_with = "lenient::node")]
+    pub node_id: NodeId,
+    /// The new name.
+    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "String::is_empty")]
+    pub name: String,
+}
+
+/// Switches the enterprise features.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SetEnterprise {
+    /// The network.
+    #[serde(deserialize_with = "lenient::network")]
+    pub network_id: NetworkId,
+    /// On or off.
+    #[serde(deserialize_with = "lenient::flag")]
+    pub enterprise: bool,
+}
+
+/// Enters a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct JoinNetwork {
+    /// Who enters.
+    #[serde(deserialize_with = "lenient::node")]
+    pub node_id: NodeId,
+    /// Which.
+    #[serde(deserialize_with = "lenient::network")]
+    pub network_id: NetworkId,
+    /// For a `token` network.
+    #[serde(deserialize_with = "lenient::text")]
+    pub token: String,
+    /// Ignored, but always sent by 1.18.0.
+    #[serde(deserialize_with = "lenient::node")]
+    pub inviter_id: NodeId,
+    /// By the node, over the text of [`signed_text`].
+    #[serde(skip_serializing_if = "Sent::is_missing")]
+    pub signature: Sent<Signature>,
+}
+
+/// A request about one node in one network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Membership {
+    /// The node.
+    #[serde(deserialize_with = "lenient::node")]
+    pub node_id: NodeId,
+    /// The network.
+    #[serde(deserialize_with = "lenient::network")]
+    pub network_id: NetworkId,
+    /// By the node, over the text of [`signed_text`].
+    #[serde(skip_serializing_if = "Sent::is_missing")]
+    pub signature: Sent<Signature>,
+}
+
+/// Invites a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Invite {
+    /// Who invites.
+    #[serde(deserialize_with = "lenient::node")]
+    pub inviter_id: NodeId,
+    /// Into which network.
+    #[serde(deserialize_with = "lenient::network")]
+    pub network_id: NetworkId,
+    /// Whom.
+    #[serde(deserialize_with = "lenient::node")]
+    pub target_node_id: NodeId,
+    /// By the node, over the text of [`signed_text`].
+    #[serde(skip_serializing_if = "Sent::is_missing")]
+    pub signature: Sent<Signature>,
+}
+
+/// Answers an invitation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InviteAnswer {
+    /// Who was invited.
+    #[serde(deserialize_with = "lenient::node")]
+    pub node_id: NodeId,
+    /// Into which network.
+    #[serde(deserialize_with = "lenient::network")]
+    pub network_id: NetworkId,
+    /// Yes or no.
+    #[serde(deserialize_with = "lenient::flag")]
+    pub accept: bool,
+    /// By the node, over the text of [`signed_text`].
+    #[serde(skip_serializing_if = "Sent::is_missing")]
+    pub signature: Sent<Signature>,
+}
+
+/// A question about, or a change of, a member.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MemberQuery {
+    /// The network.
+    #[serde(deserialize_with = "lenient::network")]
+    pub network_id: NetworkId,
+    /// In whose role, for changes.
+    #[serde(deserialize_with = "lenient::node")]
+    pub node_id: NodeId,
+    /// The member; 0 for all where that makes sense.
+    #[serde(deserialize_with = "lenient::node")]
+    pub target_node_id: NodeId,
+}
+
+/// Hands a network over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TransferOwnership {
+    /// The network.
+    #[serde(deserialize_with = "lenient::network")]
+    pub network_id: NetworkId,
+    /// In whose role.
+    #[serde(deserialize_with = "lenient::node")]
+    pub node_id: NodeId,
+    /// The new owner.
+    #[serde(deserialize_with = "lenient::node")]
+    pub new_owner_id: NodeId,
+}
+
+/// Replaces the labels of a member.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MemberTagsUpdate {
+    /// The network.
+    #[serde(deserialize_with = "lenient::network")]
+    pub network_id: NetworkId,
+    /// In whose role.
+    #[serde(deserialize_with = "lenient::node")]
+    pub node_id: NodeId,
+    /// The member.
+    #[serde(deserialize_with = "lenient::node")]
+    pub target_node_id: NodeId,
+    /// The labels.
+    #[serde(deserialize_with = "lenient::texts")]
+    pub tags: Vec<String>,
+}
+
+/// Changes the limits of a network; what is missing stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PolicyUpdate {
+    /// The network.
+    #[serde(deserialize_with = "lenient::network")]
+    pub network_id: NetworkId,
+    /// In whose role.
+    #[serde(deserialize_with = "lenient::node")]
+    pub node_id: NodeId,
+    /// At most 10,000; 0 for no limit.
+    #[serde(skip_serializing_if = "Sent::is_missing")]
+    pub max_members: Sent<u32>,
+    /// Empty for all.
+    #[serde(skip_serializing_if = "Sent::is_missing")]
+    pub allowed_ports: Sent<Vec<u16>>,
+    /// For people to read.
+    #[serde(skip_serializing_if = "Sent::is_missing")]
+    pub description: Sent<String>,
+}
+
+/// Sets or clears the expression policy.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ExprPolicyUpdate {
+    /// The network.
+    #[serde(deserialize_with = "lenient::network")]
+    pub network_id: NetworkId,
+    /// In whose role.
+    #[serde(deserialize_with = "lenient::node")]
+    pub node_id: NodeId,
+    /// The policy; null clears.
+    #[serde(skip_serializing_if = "Sent::is_missing")]
+    pub expr_policy: Sent<serde_json::Value>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+impl Request {
+    /// The text that must be signed for this request, if it can carry a signature.
+    #[must_use]
+    pub fn signed_text(&self) -> Option<String> {
+        match self {
+            Self::Register(r) => r.public_key.given().map(|key| signed_text::register(&r.listen_addr, key)),
+            Self::Heartbeat(r) => Some(signed_text::heartbeat(r.node_id)),
+            Self::Deregister(r) => Some(signed_text::deregister(r.node_id)),
+            Self::Resolve(r) => Some(signed_text::resolve(r.requester_id, r.node_id)),
+            Self::SetVisibility(r) => Some(signed_text::set_visibility(r.node_id)),
+            Self::SetHostname(r) => Some(signed_text::set_hostname(r.node_id)),
+            Self::SetTags(r) => Some(signed_text::set_tags(r.node_id)),
+            Self::RotateKey(r) => r.new_public_key.given().map(|key| signed_text::rotate_key(r.node_id, key)),
+            Self::ReportTrust(r) => Some(signed_text::report_trust(r.node_id, r.peer_id)),
+            Self::RevokeTrust(r) => Some(signed_text::revoke_trust(r.node_id, r.peer_id)),
+            Self::RequestHandshake(r) => Some(signed_text::request_handshake(r.from_node_id, r.to_node_id)),
+            Self::PollHandshakes(r) => Some(signed_text::poll_handshakes(r.node_id)),
+            Self::RespondHandshake(r) => Some(signed_text::respond_handshake(r.node_id, r.peer_id)),
+            Self::AwaitNotices(r) => Some(signed_text::await_notices(r.node_id)),
+            Self::Punch(r) => Some(signed_text::punch(r.node_a, r.node_b)),
+            Self::JoinNetwork(r) => Some(signed_text::join_network(r.node_id, r.network_id)),
+            Self::LeaveNetwork(r) => Some(signed_text::leave_network(r.node_id, r.network_id)),
+            Self::InviteToNetwork(r) => {
+                Some(signed_text::invite(r.inviter_id, r.network_id, r.target_node_id))
+            }
+            Self::PollInvites(r) => Some(signed_text::poll_invites(r.node_id)),
+            Self::RespondInvite(r) => Some(signed_text::respond_invite(r.node_id, r.network_id)),
+            Self::Lookup(_)
+            | Self::ResolveHostname(_)
+            | Self::CheckTrust(_)
+            | Self::BeaconRegister(_)
+            | Self::BeaconList {}
+            | Self::ListNetworks {}
+            | Self::ListNodes(_)
+            | Self::CreateNetwork(_)
+            | Self::DeleteNetwork(_)
+            | Self::RenameNetwork(_)
+            | Self::SetNetworkEnterprise(_)
+            | Self::KickMember(_)
+            | Self::PromoteMember(_)
+            | Self::DemoteMember(_)
+            | Self::TransferOwnership(_)
+            | Self::GetMemberRole(_)
+            | Self::SetMemberTags(_)
+            | Self::GetMemberTags(_)
+            | Self::SetNetworkPolicy(_)
+            | Self::GetNetworkPolicy(_)
+            | Self::SetExprPolicy(_)
+            | Self::GetExprPolicy(_) => None,
+        }
+    }
+
+    /// The request with its signature; unchanged if it carries none.
+    ///
+    /// ```
+    /// # use pilot_wire::{NodeId, Signature, registry::{Request, Signed}};
+    /// # let identity_sign = |_: &[u8]| Signature::from_bytes([0; 64]);
+    /// let beat = Request::Heartbeat(Signed { node_id: NodeId(7), ..Signed::default() });
+    /// let beat = beat.sign_with(identity_sign);
+    /// ```
+    #[must_use]
+    pub fn sign_with(mut self, sign: impl FnOnce(&[u8]) -> Signature) -> Self {
+        if let Some(text) = self.signed_text()
+            && let Some(field) = self.signature_mut()
+        {
+            *field = Sent::Given(sign(text.as_bytes()));
+        }
+        self
+    }
+
+    /// The signature, if the request can carry one.
+    #[must_use]
+    pub fn signature_mut(&mut self) -> Option<&mut Sent<Signature>> {
+        match self {
+            Self::Register(r) => Some(&mut r.signature),
+            Self::Heartbeat(r) | Self::Deregister(r) | Self::PollHandshakes(r) | Self::PollInvites(r) => {
+                Some(&mut r.signature)
+            }
+            Self::Resolve(r) => Some(&mut r.signature),
+            Self::SetVisibility(r) => Some(&mut r.signature),
+            Self::SetHostname(r) => Some(&mut r.signature),
+            Self::SetTags(r) => Some(&mut r.signature),
+            Self::RotateKey(r) => Some(&mut r.signature),
+            Self::ReportTrust(r) | Self::RevokeTrust(r) => Some(&mut r.signature),
+            Self::RequestHandshake(r) => Some(&mut r.signature),
+            Self::RespondHandshake(r) => Some(&mut r.signature),
+            Self::AwaitNotices(r) => Some(&mut r.signature),
+            Self::Punch(r) => Some(&mut r.signature),
+            Self::JoinNetwork(r) => Some(&mut r.signature),
+            Self::LeaveNetwork(r) => Some(&mut r.signature),
+            Self::InviteToNetwork(r) => Some(&mut r.signature),
+            Self::RespondInvite(r) => Some(&mut r.signature),
+            Self::Lookup(_)
+            | Self::ResolveHostname(_)
+            | Self::CheckTrust(_)
+            | Self::BeaconRegister(_)
+            | Self::BeaconList {}
+            | Self::ListNetworks {}
+            | Self::ListNodes(_)
+            | Self::CreateNetwork(_)
+            | Self::DeleteNetwork(_)
+            | Self::RenameNetwork(_)
+            | Self::SetNetworkEnterprise(_)
+            | Self::KickMember(_)
+            | Self::PromoteMember(_)
+            | Self::DemoteMember(_)
+            | Self::TransferOwnership(_)
+            | Self::GetMemberRole(_)
+            | Self::SetMemberTags(_)
+            | Self::GetMemberTags(_)
+            | Self::SetNetworkPolicy(_)
+            | Self::GetNetworkPolicy(_)
+            | Self::SetExprPolicy(_)
+            | Self::GetExprPolicy(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_request_of_the_list_can_be_read_and_no_other() {
+        for kind in TYPES {
+            let json = format!("{{\"type\":\"{kind}\"}}");
+            let envelope = Envelope::parse(json.as_bytes()).unwrap();
+            let back = String::from_utf8(envelope.to_json()).unwrap();
+            assert!(back.starts_with(&format!("{{\"type\":\"{kind}\"")), "{back}");
+        }
+        let error = serde_json::from_str::<Request>("{\"type\":\"nonsense\"}").unwrap_err().to_string();
+        assert_eq!(error.matches('`').count(), 2 * (TYPES.len() + 1), "{error}");
+    }
+
+    #[test]
+    fn fields_are_read_as_leniently_as_the_reference_reads_them() {
+        let read = |node: &str| match Envelope::parse(
+            format!("{{\"type\":\"lookup\",\"node_id\":{node},\"x\":[{{}}]}}").as_bytes(),
+        ) {
+            Ok(Envelope { request: Request::Lookup(lookup), .. }) => lookup.node_id.0,
+            other => panic!("{other:?}"),
+        };
+        let cases = [
+            ("7", 7),
+            ("1.9", 1),
+            ("-1", 0),
+            ("\"1\"", 0),
+            ("true", 0),
+            ("null", 0),
+            ("4294967296", 0),
+            ("{}", 0),
+        ];
+        for (json, id) in cases {
+            assert_eq!(read(json), id, "{json}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_ends_the_connection_but_null_does_not() {
+        for json in ["[1,2]", "{bad", "", "7", "\"text\"", " []"] {
+            assert!(matches!(Envelope::parse(json.as_bytes()), Err(RequestError::Malformed(_))), "{json}");
+        }
+        for json in ["null", "{}", "{\"type\":7}"] {
+            assert!(
+                matches!(Envelope::parse(json.as_bytes()), Err(RequestError::UnknownType(kind)) if kind.is_empty())
+            );
+        }
+    }
+}
