@@ -1,1 +1,38 @@
-//! (being written)
+//! Cryptography for Pilot, and the only crate that imports a cryptography library.
+//!
+//! - [`Identity`]: the Ed25519 key an address is bound to, and its key file;
+//! - [`AgreementKey`]: the X25519 key of one process, from which tunnel keys are agreed;
+//! - [`SessionKey`]: AES-256-GCM over one tunnel, sealing and opening in place;
+//! - [`Sha256`]: content hashes.
+//!
+//! Everything that can be deterministic is: the only source of randomness is [`random_bytes`], called by
+//! the edge of the system, never by a state machine.
+
+mod aead;
+mod agreement;
+mod hash;
+mod identity;
+mod key_file;
+
+pub use aead::{OpenError, SessionKey, TAG_LEN};
+pub use agreement::{AgreementKey, SharedSecret, WeakKey};
+pub use hash::{Digest, Sha256, hmac_sha256};
+pub use identity::{Identity, verify};
+pub use key_file::KeyFileError;
+
+use ring::rand::SecureRandom;
+
+/// The operating system gave no random bytes.
+#[derive(Debug, thiserror::Error)]
+#[error("the operating system's random source failed")]
+pub struct RandomUnavailable;
+
+/// `N` bytes from the operating system's random source.
+///
+/// # Errors
+/// [`RandomUnavailable`] when the system has none to give; nothing secret can be made then.
+pub fn random_bytes<const N: usize>() -> Result<[u8; N], RandomUnavailable> {
+    let mut bytes = [0; N];
+    ring::rand::SystemRandom::new().fill(&mut bytes).map_err(|_| RandomUnavailable)?;
+    Ok(bytes)
+}
