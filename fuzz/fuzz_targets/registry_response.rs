@@ -1,0 +1,13 @@
+//! Replies of a registry as a node reads them.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use pilot_wire::registry::Response;
+
+fuzz_target!(|json: &[u8]| {
+    if let Ok(response) = Response::parse(json) {
+        let sent = response.to_json();
+        let again = Response::parse(&sent).expect("what was read can be read again");
+        assert_eq!(again.to_json(), sent);
+    }
+});
