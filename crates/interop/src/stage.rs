@@ -1,0 +1,131 @@
+//! The rendezvous and the nodes around it.
+
+use std::net::{TcpListener, UdpSocket};
+use std::path::Path;
+use std::process::Command as System;
+
+use tempfile::TempDir;
+
+use crate::command::{Program, isolate};
+use crate::node::Node;
+use crate::process::Process;
+use crate::until;
+
+/// A rendezvous of ours on loopback, and a place for nodes.
+#[derive(Debug)]
+pub struct Stage {
+    // Before the folder, so that it is gone when its files go.
+    rendezvous: Option<Process>,
+    registry: String,
+    beacon: String,
+    folder: TempDir,
+}
+
+impl Default for Stage {
+    fn default() -> Self {
+        Self::open()
+    }
+}
+
+impl Stage {
+    /// Starts a rendezvous and waits until it answers.
+    pub fn open() -> Self {
+        let folder = tempfile::Builder::new().prefix("pilot-").tempdir().expect("a folder can be made");
+        let mut stage = Self { rendezvous: None, registry: free_tcp(), beacon: free_udp(), folder };
+        stage.start_rendezvous();
+        stage
+    }
+
+    /// Ends the rendezvous as a crash would, and starts it again with its store.
+    pub fn crash_and_restart_rendezvous(&mut self) {
+        self.rendezvous = None;
+        self.start_rendezvous();
+    }
+
+    /// Starts a node of ours.
+    pub fn ours(&self, name: &str) -> Node {
+        self.node(Program::Ours, name, &[])
+    }
+
+    /// Starts a reference node.
+    pub fn reference(&self, name: &str) -> Node {
+        self.node(Program::Reference, name, &[])
+    }
+
+    /// Starts a node of either side with more flags.
+    pub fn node(&self, program: Program, name: &str, flags: &[&str]) -> Node {
+        Node::start(program, name, self.folder.path(), &self.registry, &self.beacon, flags)
+    }
+
+    /// A folder for files of a test.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn start_rendezvous(&mut self) {
+        let home = self.folder.path();
+        let mut command = System::new(Program::Ours.pilotctl());
+        isolate(&mut command, home, &home.join("none.sock"), &self.registry);
+        command.args(["rendezvous", "run", "--registry-addr", &self.registry, "--beacon-addr", &self.beacon]);
+        command.arg("--store").arg(home.join("rendezvous.redb"));
+        let mut process = Process::start("rendezvous", home, &mut command);
+        until("the rendezvous answers", || {
+            assert!(process.is_running(), "the rendezvous has ended: {}", process.log());
+            std::net::TcpStream::connect(&self.registry).ok()
+        });
+        self.rendezvous = Some(process);
+    }
+}
+
+/// One node of ours and one of the reference that trust each other.
+#[derive(Debug)]
+pub struct Pair {
+    /// Ours.
+    pub ours: Node,
+    /// The reference's.
+    pub theirs: Node,
+    /// Where they live; last, so that it goes after them.
+    pub stage: Stage,
+}
+
+impl Default for Pair {
+    fn default() -> Self {
+        Self::trusting()
+    }
+}
+
+impl Pair {
+    /// Starts both and lets the reference ask ours for trust.
+    pub fn trusting() -> Self {
+        let stage = Stage::open();
+        let ours = stage.ours("ours");
+        let theirs = stage.reference("theirs");
+        theirs.ctl(&["handshake", &ours.id().to_string(), "test"]);
+        until("the request arrives", || ours.is_asked_by(&theirs).then_some(()));
+        ours.ctl(&["approve", &theirs.id().to_string()]);
+        until("both trust each other", || (theirs.trusts(&ours) && ours.trusts(&theirs)).then_some(()));
+        Self { ours, theirs, stage }
+    }
+
+    /// Both nodes in both orders, for what must work in either direction.
+    pub fn directions(&self) -> [(&Node, &Node); 2] {
+        [(&self.ours, &self.theirs), (&self.theirs, &self.ours)]
+    }
+
+    /// Asserts that each sees the other's tunnel as encrypted and authenticated.
+    #[track_caller]
+    pub fn assert_sealed(&self) {
+        self.ours.assert_sealed_to(&self.theirs);
+        self.theirs.assert_sealed_to(&self.ours);
+    }
+}
+
+fn free_tcp() -> String {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    socket.local_addr().expect("it is bound").to_string()
+}
+
+fn free_udp() -> String {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback has a free port");
+    socket.local_addr().expect("it is bound").to_string()
+}
