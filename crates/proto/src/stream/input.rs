@@ -1,0 +1,337 @@
+//! What a packet from the peer does to a stream (RFC 9293 3.10.7, with the reference's closing in between).
+
+use std::time::{Duration, Instant};
+
+use pilot_wire::{
+    packet::{Flags, Header},
+    sack::SackList,
+};
+
+use super::{
+    CloseReason, Opening, Owed, Phase, STRAY_SYN, Stream, Verdict,
+    options::Agreed,
+    receive::{Arrival, Receiver},
+    send::{Acknowledged, Fin},
+};
+
+/// Repeated FINs of the reference that are answered at most. Only FINs without ACK are, so that two nodes cannot
+/// answer each other for ever.
+const MAX_FIN_ANSWERS: u8 = 3;
+
+/// The reference closes a stream after three keepalives without any sign of life. We give one if we have been
+/// quiet for this long.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// Windows announced below this make an old peer stop, and it asks with empty packets.
+const SMALL_WINDOW: usize = 2 * 1152;
+
+/// A selective acknowledgement speaks of recent data; other payload of that shape is data.
+const SACK_REACH: u32 = 64 << 20;
+
+impl Stream {
+    /// Takes a packet of this stream.
+    pub fn on_segment(&mut self, now: Instant, header: &Header, payload: &[u8]) -> Verdict {
+        self.segments_received += 1;
+        let flags = header.flags;
+        if flags.contains(Flags::RST) {
+            self.on_reset(header);
+            return Verdict::Taken;
+        }
+        match self.phase {
+            Phase::Dialing(opening) => {
+                self.while_dialing(now, opening, header, payload);
+                Verdict::Taken
+            }
+            Phase::Closed => self.when_over(header),
+            Phase::TimeWait { .. } => self.in_time_wait(now, header),
+            Phase::Answering(_) | Phase::Connected { .. } => {
+                self.heard(now);
+                if flags.contains(Flags::SYN) {
+                    return self.on_syn(now, header);
+                }
+                if flags.contains(Flags::ACK) {
+                    self.confirm(now, header);
+                }
+                self.on_established(now, header, payload);
+                Verdict::Taken
+            }
+        }
+    }
+
+    fn heard(&mut self, now: Instant) {
+        self.liveness.heard = now;
+        self.liveness.probes = 0;
+        self.liveness.probe_due = false;
+    }
+
+    fn on_reset(&mut self, header: &Header) {
+        let bare = header.seq.0 == 0 && header.ack.0 == 0;
+        let reason = match &self.phase {
+            Phase::Dialing(_) if bare || header.ack == self.initial + 1 => CloseReason::Refused,
+            Phase::Answering(_) | Phase::Connected { .. } if bare || self.in_window(header) => {
+                CloseReason::Reset
+            }
+            Phase::TimeWait { .. } if bare || self.in_window(header) => {
+                self.phase = Phase::Closed;
+                return;
+            }
+            Phase::Dialing(_)
+            | Phase::Answering(_)
+            | Phase::Connected { .. }
+            | Phase::TimeWait { .. }
+            | Phase::Closed => return,
+        };
+        // Everything that we wrote was taken and our end was announced: the peer just did not wait.
+        let complete = self.orphaned && self.sender.fin_acknowledged();
+        self.owed = None;
+        self.end(if complete { CloseReason::Finished } else { reason });
+    }
+
+    /// An RST must lie where the peer may send, lest an old one ends a new stream (RFC 5961 3).
+    fn in_window(&self, header: &Header) -> bool {
+        self.receiver.as_ref().is_some_and(|receiver| {
+            let distance = receiver.distance(header.seq);
+            (0..=self.config.receive_buffer as i64).contains(&distance)
+        })
+    }
+
+    fn while_dialing(&mut self, now: Instant, opening: Opening, header: &Header, payload: &[u8]) {
+        let flags = header.flags;
+        let acknowledges = flags.contains(Flags::ACK);
+        if acknowledges && header.ack != self.initial + 1 {
+            // The peer still has an older connection on these ports: end that one (RFC 9293 3.5.1).
+            self.owed = Some(Owed::StrayReset(header.ack));
+            return;
+        }
+        if !flags.contains(Flags::SYN) {
+            return;
+        }
+        self.heard(now);
+        self.learn_peer(header, Agreed::from_syn(&self.config, payload));
+        if acknowledges {
+            if let Some(rtt) = opening.rtt(now) {
+                self.sender.sample_rtt(now, rtt);
+            }
+            self.phase = Phase::Connected { since: now };
+            self.acks.now();
+        } else {
+            // Both dialled at once (RFC 9293 3.5).
+            self.phase = Phase::Answering(Opening { started: opening.started, ..Opening::new(now) });
+        }
+        self.pending.established = true;
+        self.settle(now, false);
+    }
+
+    fn on_syn(&mut self, now: Instant, header: &Header) -> Verdict {
+        let same = self.receiver.as_ref().is_some_and(|receiver| receiver.initial() == header.seq);
+        if header.flags.contains(Flags::ACK) {
+            if same && header.ack == self.initial + 1 {
+                // Our confirmation was lost, or this is the answer to a simultaneous dial.
+                self.confirm(now, header);
+                self.acks.now();
+            }
+            return Verdict::Taken;
+        }
+        match &mut self.phase {
+            Phase::Answering(opening) if same => {
+                opening.due = true;
+                Verdict::Taken
+            }
+            Phase::Connected { since } if same && now.saturating_duration_since(*since) < STRAY_SYN => {
+                self.acks.now();
+                Verdict::Taken
+            }
+            Phase::Answering(_) | Phase::Connected { .. } => {
+                self.end(CloseReason::Reset);
+                Verdict::Reopen
+            }
+            Phase::Dialing(_) | Phase::TimeWait { .. } | Phase::Closed => Verdict::Taken,
+        }
+    }
+
+    /// The peer has our SYN.
+    fn confirm(&mut self, now: Instant, header: &Header) {
+        let Phase::Answering(opening) = self.phase else { return };
+        if header.ack.is_at_or_after(self.initial + 1) {
+            if let Some(rtt) = opening.rtt(now) {
+                self.sender.sample_rtt(now, rtt);
+            }
+            self.phase = Phase::Connected { since: now };
+        }
+    }
+
+    fn on_established(&mut self, now: Instant, header: &Header, payload: &[u8]) {
+        if !header.flags.contains(Flags::ACK) {
+            if header.flags.contains(Flags::FIN) {
+                self.on_fin(now, header);
+            }
+            return;
+        }
+        let fin = header.flags.contains(Flags::FIN);
+        let blocks = if fin { SackList::EMPTY } else { self.sack(header, payload) };
+        let data = if blocks.is_empty() && !fin { payload } else { &[] };
+        let pure = data.is_empty();
+        if !(fin && self.agreed.is_legacy()) || header.ack.0 != 0 {
+            let window_counts = !(fin && self.agreed.is_legacy());
+            let seen = if window_counts { *header } else { Header { window: u16::MAX, ..*header } };
+            match self.sender.on_ack(now, &seen, &blocks, pure) {
+                Acknowledged::Progress => self.on_progress(now),
+                Acknowledged::Nothing => {}
+                Acknowledged::Unsent => {
+                    self.acks.now();
+                    return;
+                }
+            }
+        }
+        if !data.is_empty() {
+            self.on_data(now, header, data);
+        } else if fin {
+            self.on_fin(now, header);
+        } else {
+            self.on_pure(now, header);
+        }
+        self.settle(now, fin);
+    }
+
+    /// The payload as a selective acknowledgement, if it is one. One of ours never sends data of that shape; from the
+    /// reference it must also make sense.
+    fn sack(&self, header: &Header, payload: &[u8]) -> SackList {
+        let Some(list) = SackList::parse(payload, usize::from(self.agreed.sack_blocks)) else {
+            return SackList::EMPTY;
+        };
+        let next = self.sender.next_seq();
+        let plausible = |list: &SackList| {
+            payload.len() == list.wire_len()
+                && list.blocks().iter().all(|block| {
+                    block.right.is_after(block.left)
+                        && next.is_at_or_after(block.right)
+                        && next - block.left <= SACK_REACH
+                        && next.is_at_or_after(header.ack)
+                })
+        };
+        if !self.agreed.is_legacy() || plausible(&list) { list } else { SackList::EMPTY }
+    }
+
+    fn on_progress(&mut self, now: Instant) {
+        let free = self.config.send_buffer.saturating_sub(self.sender.buffered());
+        if self.write_blocked && free >= self.config.send_buffer / 4 {
+            self.write_blocked = false;
+            self.pending.writable = self.sender.fin() == Fin::Open;
+        }
+        if !self.drained_to && self.sender.is_drained() {
+            self.drained_to = true;
+            self.pending.drained = true;
+        }
+        self.settle(now, false);
+    }
+
+    fn on_data(&mut self, now: Instant, header: &Header, data: &[u8]) {
+        let Some(receiver) = &mut self.receiver else { return };
+        // The application is gone and the peer has all of ours: tell it that nobody listens.
+        if self.orphaned && self.sender.fin_acknowledged() && receiver.distance(header.seq) >= 0 {
+            self.owed = Some(Owed::Reset);
+            self.end(CloseReason::Finished);
+            return;
+        }
+        let had_holes = receiver.islands() > 0;
+        match receiver.on_data(header.seq, data) {
+            Arrival::InOrder => {
+                if !receiver.is_deaf() {
+                    self.pending.readable = true;
+                }
+                if had_holes {
+                    self.acks.forget_steps();
+                    self.acks.now();
+                } else if self.agreed.is_legacy() {
+                    self.acks.on_legacy_segment(now, receiver.next());
+                } else {
+                    self.acks.on_segment(now);
+                }
+                if receiver.finished() {
+                    self.peer_finished(now);
+                }
+            }
+            Arrival::OutOfOrder | Arrival::Duplicate | Arrival::NoRoom => {
+                self.acks.forget_steps();
+                self.acks.now();
+            }
+        }
+    }
+
+    fn on_fin(&mut self, now: Instant, header: &Header) {
+        let Some(receiver) = &mut self.receiver else { return };
+        let knew = receiver.finished();
+        receiver.on_fin(header.seq);
+        if receiver.finished() && !knew {
+            self.peer_finished(now);
+        } else {
+            self.acks.now();
+        }
+        if self.agreed.is_legacy() && !header.flags.contains(Flags::ACK) {
+            self.answer_fin();
+        }
+        self.settle(now, true);
+    }
+
+    /// The peer's FIN is in order.
+    fn peer_finished(&mut self, now: Instant) {
+        self.acks.now();
+        self.pending.peer_finished = !self.orphaned;
+        self.settle(now, true);
+    }
+
+    /// The reference's FIN asks for a FIN|ACK, once everything before it is there.
+    fn answer_fin(&mut self) {
+        let in_order =
+            self.receiver.as_ref().is_some_and(|receiver| receiver.finished() || receiver.is_deaf());
+        if in_order && self.fin_answers < MAX_FIN_ANSWERS {
+            self.fin_answers += 1;
+            self.owed = Some(Owed::FinAnswer);
+        }
+    }
+
+    /// Packets without data: are they questions?
+    fn on_pure(&mut self, now: Instant, header: &Header) {
+        let Some(receiver) = &self.receiver else { return };
+        let distance = receiver.distance(header.seq);
+        if self.agreed.is_legacy() {
+            let quiet = now.saturating_duration_since(self.liveness.spoken) >= QUIET;
+            let stopped = receiver.announced_room() < SMALL_WINDOW;
+            if distance == 0 && (quiet || stopped) {
+                self.acks.now();
+            }
+        } else if distance == -1 {
+            // A keepalive probe asks by repeating a number (RFC 9293 3.8.4).
+            self.acks.now();
+        }
+    }
+
+    fn in_time_wait(&mut self, now: Instant, header: &Header) -> Verdict {
+        if header.flags.contains(Flags::SYN) && !header.flags.contains(Flags::ACK) {
+            let same = self.receiver.as_ref().is_some_and(|receiver| receiver.initial() == header.seq);
+            if !same || self.agreed.is_legacy() {
+                self.phase = Phase::Closed;
+                return Verdict::Reopen;
+            }
+            return Verdict::Taken;
+        }
+        if header.flags.contains(Flags::FIN) {
+            if self.agreed.is_legacy() {
+                if !header.flags.contains(Flags::ACK) {
+                    self.answer_fin();
+                }
+            } else {
+                // Our last acknowledgement was lost.
+                self.acks.now();
+                self.phase = Phase::TimeWait { until: now + self.config.time_wait };
+            }
+        }
+        Verdict::Taken
+    }
+
+    fn when_over(&self, header: &Header) -> Verdict {
+        let opens = header.flags.contains(Flags::SYN) && !header.flags.contains(Flags::ACK);
+        let same = self.receiver.as_ref().is_some_and(|receiver: &Receiver| receiver.initial() == header.seq);
+        if opens && !same { Verdict::Reopen } else { Verdict::Taken }
+    }
+}
