@@ -77,7 +77,5 @@ fn expand(secret: &SharedSecret, info: &[u8], out: &mut [u8; 32]) {
     let salt = ring::hkdf::Salt::new(ring::hkdf::HKDF_SHA256, &[]);
     let prk = salt.extract(secret.as_bytes());
     #[expect(clippy::expect_used, reason = "32 bytes is one block, far below the limit of HKDF")]
-    prk.expand(&[info], ring::hkdf::HKDF_SHA256)
-        .and_then(|okm| okm.fill(out))
-        .expect("one block of output");
+    prk.expand(&[info], ring::hkdf::HKDF_SHA256).and_then(|okm| okm.fill(out)).expect("one block of output");
 }

@@ -1,10 +1,10 @@
-//! X25519: one key pair per process, agreed with each peer's.
+//! X25519: a key pair of ours agreed with one of a peer's.
 
 use pilot_wire::AgreementPublic;
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
-/// The X25519 key pair of one daemon process. Wiped when dropped.
+/// One X25519 key pair. Wiped when dropped.
 pub struct AgreementKey {
     secret: StaticSecret,
     public: AgreementPublic,
@@ -27,13 +27,12 @@ impl AgreementKey {
         Self { secret, public }
     }
 
-    /// A fresh key pair.
-    ///
-    /// # Errors
-    /// When the operating system has no random bytes.
-    pub fn generate() -> Result<Self, crate::RandomUnavailable> {
-        let secret = Zeroizing::new(crate::random_bytes()?);
-        Ok(Self::from_bytes(&secret))
+    /// A fresh key pair from the caller's generator.
+    #[must_use]
+    pub fn draw(rng: &mut impl rand::CryptoRng) -> Self {
+        let mut secret = Zeroizing::new([0; 32]);
+        rng.fill_bytes(&mut *secret);
+        Self::from_bytes(&secret)
     }
 
     /// The public half, as key-exchange frames carry it.

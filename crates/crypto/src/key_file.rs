@@ -85,10 +85,13 @@ pub(crate) fn load(path: &Path) -> Result<Identity, KeyFileError> {
 
 fn parse(text: &[u8]) -> Result<Identity, &'static str> {
     let file: KeyFile = serde_json::from_slice(text).map_err(|_| "it is not the expected JSON")?;
-    let private = Zeroizing::new(STANDARD.decode(&file.private_key).map_err(|_| "private_key is not base64")?);
-    let seed: &[u8; 32] = private.first_chunk().filter(|_| private.len() == 64).ok_or("private_key is not 64 bytes")?;
+    let private =
+        Zeroizing::new(STANDARD.decode(&file.private_key).map_err(|_| "private_key is not base64")?);
+    let seed: &[u8; 32] =
+        private.first_chunk().filter(|_| private.len() == 64).ok_or("private_key is not 64 bytes")?;
     let identity = Identity::from_seed(seed);
-    if identity.to_keypair_bytes()[32..] != private[32..] || identity.public().to_string() != file.public_key {
+    if identity.to_keypair_bytes()[32..] != private[32..] || identity.public().to_string() != file.public_key
+    {
         return Err("the public key does not belong to the private one");
     }
     Ok(identity)

@@ -1,7 +1,7 @@
 //! Cryptography for Pilot, and the only crate that imports a cryptography library.
 //!
 //! - [`Identity`]: the Ed25519 key an address is bound to, and its key file;
-//! - [`AgreementKey`]: the X25519 key of one process, from which tunnel keys are agreed;
+//! - [`AgreementKey`]: an X25519 key pair, from which tunnel keys are agreed;
 //! - [`SessionKey`]: AES-256-GCM over one tunnel, sealing and opening in place;
 //! - [`Sha256`]: content hashes.
 //!

@@ -1,0 +1,90 @@
+//! What a node is told at birth.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use pilot_crypto::Identity;
+
+use crate::stream;
+
+/// Settings of a [`Node`](crate::Node). All randomness of the node comes from `seed`.
+#[derive(Debug)]
+pub struct Config {
+    /// The key the address is bound to.
+    pub identity: Identity,
+    /// Where every random number of the node starts. From the operating system in a daemon, from the world's
+    /// seed in the simulator. Must not be used twice: tunnel keys come from it.
+    pub seed: [u8; 32],
+    /// Whether frames are sealed.
+    pub encryption: Encryption,
+    /// Who may reach this node without trust.
+    pub visibility: Visibility,
+    /// Accept every handshake request without asking a person.
+    pub auto_approve: bool,
+    /// The beacon that tells us our address, punches and relays.
+    pub beacon: Option<SocketAddr>,
+    /// Streams.
+    pub streams: stream::Config,
+    /// Tunnels and paths.
+    pub tunnel: TunnelConfig,
+}
+
+impl Config {
+    /// A private, encrypting node with default limits and no beacon.
+    #[must_use]
+    pub fn new(identity: Identity, seed: [u8; 32]) -> Self {
+        Self {
+            identity,
+            seed,
+            encryption: Encryption::Required,
+            visibility: Visibility::Private,
+            auto_approve: false,
+            beacon: None,
+            streams: stream::Config::default(),
+            tunnel: TunnelConfig::default(),
+        }
+    }
+}
+
+/// Whether frames are sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encryption {
+    /// Every frame is sealed; plaintext frames are dropped unread.
+    Required,
+    /// Nothing is sealed and nobody is authenticated. For debugging on one machine.
+    Off,
+}
+
+/// Who may reach this node without trust.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Visibility {
+    /// Trusted nodes only; for all others the node does not exist.
+    Private,
+    /// Every registered node.
+    Public,
+}
+
+/// Times of tunnels and paths.
+#[derive(Debug, Clone)]
+pub struct TunnelConfig {
+    /// A peer with a session gets a sign of life after this much silence from us, which also keeps NAT
+    /// bindings open (RFC 4787 REQ-5 allows them to close after 2 minutes, and many do after 30 s).
+    pub keepalive: Duration,
+    /// A peer from whom nothing came for this long is probed.
+    pub probe_after: Duration,
+    /// A dial to a peer that gives no sign of life at all fails after this long.
+    pub unreachable_after: Duration,
+    /// A dial to a peer that lives but does not answer the dial fails after this long.
+    pub unanswered_after: Duration,
+}
+
+impl Default for TunnelConfig {
+    fn default() -> Self {
+        Self {
+            keepalive: Duration::from_secs(25),
+            probe_after: Duration::from_secs(55),
+            unreachable_after: Duration::from_secs(2),
+            unanswered_after: Duration::from_secs(10),
+        }
+    }
+}

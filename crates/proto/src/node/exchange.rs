@@ -1,0 +1,260 @@
+//! Agreeing keys with a peer: offers sent, offers taken.
+
+use std::time::{Duration, Instant};
+
+use pilot_wire::beacon;
+use pilot_wire::tunnel::KeyExchange;
+use pilot_wire::{AgreementPublic, NodeId, PublicKey, Signature};
+use rand::Rng;
+
+use super::{Drop, Lookup, Node, PEERS_MAX, Purpose, Source, Via};
+use crate::tunnel::KeyShown;
+use crate::{Encryption, Event, PeerEvent, Query};
+
+/// Offers held while the registry is asked who the sender is.
+const HELD_MAX: usize = 256;
+
+/// An offer of a key we have is answered if the peer seems not to have ours, at most this often.
+const REPEAT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The peer seems not to have our key when nothing came for this long.
+const SILENCE: Duration = Duration::from_secs(6);
+
+/// A key exchange as it came, with its signature unchecked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Offer {
+    sender: NodeId,
+    agreement: AgreementPublic,
+    identity: PublicKey,
+    signature: Signature,
+}
+
+impl From<KeyExchange<'_>> for Offer {
+    fn from(frame: KeyExchange<'_>) -> Self {
+        let KeyExchange { sender, agreement, identity, signature, trailer: _ } = frame;
+        Self { sender, agreement, identity, signature }
+    }
+}
+
+/// An offer that waits for an answer of the registry.
+#[derive(Debug)]
+pub(super) struct Held {
+    offer: Offer,
+    via: Via,
+}
+
+impl Node {
+    /// A key exchange (PILA) came.
+    pub(super) fn on_offer(&mut self, now: Instant, via: Via, offer: Offer) {
+        if !self.takes_exchange(now, via, offer.sender) {
+            return;
+        }
+        self.consider(now, via, offer);
+    }
+
+    /// A request for our key (PILK) came: it proves nothing, so nothing is installed.
+    pub(super) fn on_key_request(&mut self, now: Instant, via: Via, sender: NodeId) {
+        if self.takes_exchange(now, via, sender)
+            && self.admits(now, sender, None) == Lookup::Known(true)
+            && self.may_repeat_offer(now, sender)
+        {
+            self.offer(now, sender, via);
+        }
+    }
+
+    fn takes_exchange(&mut self, now: Instant, via: Via, sender: NodeId) -> bool {
+        if self.config.encryption == Encryption::Off || self.id.is_none() || self.id == Some(sender) {
+            return false;
+        }
+        let source = match via {
+            Via::Direct(addr) => Source::Address(addr.ip()),
+            Via::Relay => Source::Relayed(sender),
+        };
+        let takes = self.exchange_limits.take(now, source);
+        if !takes {
+            self.drop_frame(Drop::TooMany);
+        }
+        takes
+    }
+
+    /// Takes an offer if all that is needed to judge it is known, holds it if the registry has been asked.
+    fn consider(&mut self, now: Instant, via: Via, offer: Offer) {
+        match self.admits(now, offer.sender, None) {
+            Lookup::Known(true) => {}
+            Lookup::Known(false) | Lookup::Refused => return self.drop_frame(Drop::NotAdmitted),
+            Lookup::Asking => return self.hold(via, offer),
+        }
+        match self.identity_of(now, offer.sender) {
+            Lookup::Known(key) if key == offer.identity => self.take(now, via, offer),
+            Lookup::Known(_) => self.mismatch(now, via, offer),
+            Lookup::Asking => self.hold(via, offer),
+            Lookup::Refused => self.drop_frame(Drop::NotAdmitted),
+        }
+    }
+
+    fn hold(&mut self, via: Via, offer: Offer) {
+        if self.held.len() < HELD_MAX || self.held.contains_key(&offer.sender) {
+            self.held.insert(offer.sender, Held { offer, via });
+        } else {
+            self.drop_frame(Drop::TooMany);
+        }
+    }
+
+    /// The registry said something about `node`: look again at what it offered.
+    pub(super) fn reconsider(&mut self, now: Instant, node: NodeId) {
+        if let Some(held) = self.held.remove(&node) {
+            self.consider(now, held.via, held.offer);
+        }
+    }
+
+    /// The identity key a peer must show: the pinned one, or the registry's word.
+    pub(super) fn identity_of(&mut self, now: Instant, node: NodeId) -> Lookup<PublicKey> {
+        match self.book.get(node).and_then(|trusted| trusted.key) {
+            Some(pinned) => Lookup::Known(pinned),
+            None => self.directory.key(now, node),
+        }
+    }
+
+    /// Another key than expected. A pinned one is final; the registry's word may have been outdated.
+    fn mismatch(&mut self, now: Instant, via: Via, offer: Offer) {
+        let pinned = self.book.get(offer.sender).is_some_and(|trusted| trusted.key.is_some());
+        if pinned {
+            self.drop_frame(Drop::WrongKey);
+            self.events.push_back(Event::Peer(offer.sender, PeerEvent::KeyMismatch(offer.identity)));
+        } else if self.directory.doubt_key(now, offer.sender) {
+            self.directory.ask(Query::PeerKey(offer.sender));
+            self.hold(via, offer);
+        } else {
+            self.drop_frame(Drop::WrongKey);
+        }
+    }
+
+    /// The identity is right; the signature decides.
+    fn take(&mut self, now: Instant, via: Via, offer: Offer) {
+        let Offer { sender, agreement, identity, signature } = offer;
+        if self.peers.get(&sender).is_some_and(|peer| peer.tunnel.knows(&agreement)) {
+            // Nothing can change by it, so the signature need not be paid for.
+            if self.may_repeat_offer(now, sender) {
+                self.offer(now, sender, via);
+            }
+            return;
+        }
+        if !self.peers.contains_key(&sender) && self.peers.len() >= PEERS_MAX {
+            return self.drop_frame(Drop::TooMany);
+        }
+        let signed = pilot_wire::tunnel::signed_bytes(sender, &agreement);
+        if !pilot_crypto::verify(&identity, &signed, &signature) {
+            return self.drop_frame(Drop::BadSignature);
+        }
+        let mut prefix = [0; 4];
+        self.rng.fill_bytes(&mut prefix);
+        let peer = self.peer(now, sender);
+        peer.key = Some(identity);
+        peer.path.exchanged(via);
+        let Ok(shown) = peer.tunnel.key_shown(now, agreement, prefix) else {
+            return self.drop_frame(Drop::BadSignature);
+        };
+        let steps = self.book.learned_key(sender, identity);
+        self.carry_out(now, steps);
+        self.offer(now, sender, via);
+        match shown {
+            KeyShown::Known => {}
+            KeyShown::Installed => self.tunnel_ready(now, sender),
+            KeyShown::Candidate => self.ask_for_proof(now, sender, via),
+        }
+        self.arm_peer(sender);
+    }
+
+    /// There is a key now: what waited for it goes out.
+    fn tunnel_ready(&mut self, now: Instant, node: NodeId) {
+        let queue = self.peers.get_mut(&node).map(super::Peer::take_queue).unwrap_or_default();
+        for packet in queue {
+            self.send_packet(now, node, packet);
+        }
+        for id in self.streams.with(node) {
+            self.streams.wake(id);
+        }
+    }
+
+    /// Sends a ping under the newest candidate key: only its owner can answer.
+    fn ask_for_proof(&mut self, now: Instant, node: NodeId, via: Via) {
+        let packet = self.start_ping(now, node, 0, Purpose::Life);
+        let Some(us) = self.id else { return };
+        let mut frame = Vec::new();
+        let Some(destination) = self.open_frame(node, via, &mut frame) else { return };
+        if let Some(peer) = self.peers.get_mut(&node)
+            && peer.tunnel.seal_candidate(us, &mut frame, |out| out.extend_from_slice(&packet))
+        {
+            self.outbox.push_back((destination, frame));
+        }
+    }
+
+    fn may_repeat_offer(&mut self, now: Instant, node: NodeId) -> bool {
+        self.peers.get(&node).is_none_or(|peer| {
+            let silent = peer.tunnel.heard().is_none_or(|heard| heard + SILENCE <= now);
+            silent && peer.offered.is_none_or(|at| at + REPEAT_INTERVAL <= now)
+        })
+    }
+
+    /// A frame came that fits no key we have: show the peer ours, so that it shows its own.
+    pub(super) fn request_key(&mut self, now: Instant, node: NodeId, via: Via) {
+        if self.config.encryption == Encryption::Required
+            && self.admits(now, node, None) == Lookup::Known(true)
+            && (self.peers.contains_key(&node) || self.peers.len() < PEERS_MAX)
+            && self.request_limits.take(now, node)
+        {
+            self.offer(now, node, via);
+        }
+    }
+
+    /// Shows our key to a peer one way.
+    pub(super) fn offer(&mut self, now: Instant, node: NodeId, via: Via) {
+        let Some(us) = self.id else { return };
+        let mut frame = Vec::new();
+        let Some(destination) = self.open_frame(node, via, &mut frame) else { return };
+        self.peer(now, node).offered = Some(now);
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.tunnel.emit_offer(us, &self.config.identity, &mut frame);
+            peer.sent = now;
+            self.outbox.push_back((destination, frame));
+        }
+        self.arm_peer(node);
+    }
+
+    /// Shows our key every way there is.
+    pub(super) fn offer_everywhere(&mut self, now: Instant, node: NodeId) {
+        for via in self.ways(node) {
+            self.offer(now, node, via);
+        }
+    }
+
+    /// Asks for the peer's key every way there is. Peers that know us repeat theirs until it arrives.
+    pub(super) fn request_everywhere(&mut self, node: NodeId) {
+        let Some(us) = self.id else { return };
+        for via in self.ways(node) {
+            let mut frame = Vec::new();
+            if let Some(destination) = self.open_frame(node, via, &mut frame)
+                && let Some(peer) = self.peers.get(&node)
+            {
+                peer.tunnel.emit_request(us, &mut frame);
+                self.outbox.push_back((destination, frame));
+            }
+        }
+    }
+
+    /// The beacon tells both sides to open their NATs for each other.
+    pub(super) fn request_punch(&mut self, node: NodeId) {
+        if let (Some(us), Some(beacon)) = (self.id, &self.beacon) {
+            let mut message = Vec::new();
+            beacon::Message::PunchRequest { requester: us, target: node, grant: None }.emit(&mut message);
+            self.outbox.push_back((beacon.addr(), message));
+        }
+    }
+
+    /// Every way to a peer that this node can use now.
+    pub(super) fn ways(&self, node: NodeId) -> Vec<Via> {
+        let relay = self.beacon.is_some();
+        let ways = self.peers.get(&node).map(|peer| peer.path.all().collect::<Vec<_>>()).unwrap_or_default();
+        ways.into_iter().filter(|via| relay || *via != Via::Relay).collect()
+    }
+}

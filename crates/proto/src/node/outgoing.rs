@@ -1,0 +1,219 @@
+//! What goes to the network: segments of streams in trains, and single packets and frames.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use pilot_wire::packet::{Flags, Header, Protocol};
+use pilot_wire::tunnel::{TAG_LEN, emit_plain_header};
+use pilot_wire::{Addr, NodeId, Port, StreamId, beacon};
+use rand::Rng;
+
+use super::{Node, Purpose, Timer, Transmit, Via};
+use crate::Encryption;
+
+/// Bytes of one train of datagrams: what a segmented send of the kernel takes at most (65,507).
+const TRAIN_MAX: usize = 60_000;
+
+impl Node {
+    /// The next datagrams to send, appended to the empty `out`: at most `max_segments` to one destination, all
+    /// of the same length but the last.
+    pub fn poll_transmit(
+        &mut self,
+        now: Instant,
+        out: &mut Vec<u8>,
+        max_segments: usize,
+    ) -> Option<Transmit> {
+        let transmit = self.next_transmit(now, out, max_segments)?;
+        self.stats.bytes_sent += out.len() as u64;
+        self.stats.datagrams_sent += out.len().div_ceil(transmit.segment_size.max(1)) as u64;
+        Some(transmit)
+    }
+
+    fn next_transmit(&mut self, now: Instant, out: &mut Vec<u8>, max_segments: usize) -> Option<Transmit> {
+        loop {
+            if let Some((destination, frame)) = self.outbox.pop_front() {
+                out.extend_from_slice(&frame);
+                return Some(Transmit { destination, segment_size: frame.len() });
+            }
+            let id = self.streams.next_ready()?;
+            if self.streams.get(id).map(super::streams::Entry::peer) == self.id {
+                self.loop_back(now, id);
+            } else if let Some(transmit) = self.fill(now, id, out, max_segments) {
+                return Some(transmit);
+            }
+        }
+    }
+
+    /// Fills a train with segments of one stream.
+    fn fill(
+        &mut self,
+        now: Instant,
+        id: StreamId,
+        out: &mut Vec<u8>,
+        max_segments: usize,
+    ) -> Option<Transmit> {
+        let us = self.id?;
+        let entry = self.streams.get_mut(id)?;
+        let node = entry.peer();
+        let peer = self.peers.get_mut(&node)?;
+        let clear = self.config.encryption == Encryption::Off;
+        if !clear && !peer.tunnel.is_ready() {
+            return None;
+        }
+        let via = peer.path.route().or_else(|| if clear { peer.path.all().next() } else { None })?;
+        let destination = match via {
+            Via::Direct(addr) => addr,
+            Via::Relay => self.beacon.as_ref()?.addr(),
+        };
+        let mut segment_size = 0;
+        let mut segments = 0;
+        let mut expects_answer = false;
+        let mut exhausted = false;
+        while segments < max_segments && out.len() + segment_size <= TRAIN_MAX {
+            let start = out.len();
+            if via == Via::Relay {
+                beacon::emit_relay_header(us, node, out);
+            }
+            let mut sent = None;
+            let mut write = |out: &mut Vec<u8>| sent = entry.stream.poll_segment(now, out);
+            if clear {
+                emit_plain_header(out);
+                write(out);
+            } else {
+                peer.tunnel.seal(us, out, write);
+            }
+            let Some(sent) = sent else {
+                out.truncate(start);
+                exhausted = true;
+                break;
+            };
+            expects_answer |= sent.kind.is_answered();
+            let len = out.len() - start;
+            if segments == 0 {
+                segment_size = len;
+            } else if len > segment_size {
+                // Trains hold one size; a longer segment behind a short one starts the next train.
+                self.outbox.push_back((destination, out.split_off(start)));
+                break;
+            }
+            segments += 1;
+            if len < segment_size {
+                break;
+            }
+        }
+        if segments > 0 {
+            peer.sent = now;
+            if expects_answer && !peer.is_awaited() {
+                peer.expect_answer(now);
+                self.arm_peer(node);
+            }
+        }
+        self.collect(now, id);
+        if !exhausted {
+            self.streams.wake(id);
+        }
+        (segments > 0).then_some(Transmit { destination, segment_size })
+    }
+
+    /// A stream to this node itself: its packets never leave.
+    fn loop_back(&mut self, now: Instant, id: StreamId) {
+        let Some(us) = self.id else { return };
+        let mut packets = Vec::new();
+        if let Some(entry) = self.streams.get_mut(id) {
+            loop {
+                let mut packet = Vec::new();
+                if entry.stream.poll_segment(now, &mut packet).is_none() {
+                    break;
+                }
+                packets.push(packet);
+            }
+        }
+        self.collect(now, id);
+        for packet in packets {
+            self.on_packet(now, us, Via::Relay, &packet);
+        }
+    }
+
+    /// Sends one packet to a node, when there is a key: now or later. `false` if too much waits for the key.
+    pub(super) fn send_packet(&mut self, now: Instant, node: NodeId, packet: Vec<u8>) -> bool {
+        if self.id == Some(node) {
+            self.on_packet(now, node, Via::Relay, &packet);
+            return true;
+        }
+        let clear = self.config.encryption == Encryption::Off;
+        let peer = self.peer(now, node);
+        let route = peer.path.route().or_else(|| if clear { peer.path.all().next() } else { None });
+        if let Some(via) = route
+            && (clear || peer.tunnel.is_ready())
+        {
+            self.send_packet_via(now, node, via, &packet);
+            return true;
+        }
+        let kept = peer.enqueue(packet);
+        self.want(now, node);
+        kept
+    }
+
+    /// Sends one packet a given way, if there is a key.
+    pub(super) fn send_packet_via(&mut self, now: Instant, node: NodeId, via: Via, packet: &[u8]) {
+        if self.id == Some(node) {
+            return self.on_packet(now, node, via, packet);
+        }
+        let Some(us) = self.id else { return };
+        let mut frame = Vec::with_capacity(packet.len() + 64);
+        let Some(destination) = self.open_frame(node, via, &mut frame) else { return };
+        let clear = self.config.encryption == Encryption::Off;
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        let sealed = if clear {
+            emit_plain_header(&mut frame);
+            frame.extend_from_slice(packet);
+            true
+        } else {
+            peer.tunnel.seal(us, &mut frame, |out| out.extend_from_slice(packet))
+        };
+        if sealed {
+            peer.sent = now;
+            self.outbox.push_back((destination, frame));
+            self.arm_peer(node);
+        }
+    }
+
+    /// Where a frame that goes this way is sent, after writing the relay header if it needs one. `None` when
+    /// there is no beacon for it.
+    pub(super) fn open_frame(&self, node: NodeId, via: Via, frame: &mut Vec<u8>) -> Option<SocketAddr> {
+        match via {
+            Via::Direct(addr) => Some(addr),
+            Via::Relay => {
+                let beacon = self.beacon.as_ref()?.addr();
+                beacon::emit_relay_header(self.id?, node, frame);
+                Some(beacon)
+            }
+        }
+    }
+
+    /// A ping packet of at least 8 bytes of payload, registered as waiting for its answer.
+    pub(super) fn start_ping(
+        &mut self,
+        now: Instant,
+        node: NodeId,
+        payload: usize,
+        purpose: Purpose,
+    ) -> Vec<u8> {
+        let mut token = [0; 8];
+        self.rng.fill_bytes(&mut token);
+        let (port, displaced) = self.pings.start(now, node, token, purpose);
+        if let Some(displaced) = displaced {
+            self.ping_failed(displaced);
+        }
+        self.timers.set(Timer::Pings, self.pings.poll_timeout());
+        let from = Addr::backbone(self.id.unwrap_or_default()).port(port);
+        let to = Addr::backbone(node).port(Port::PING);
+        let mut header = Header::new(Protocol::Control, Flags::NONE, from, to);
+        header.seq = pilot_wire::Seq(u32::from(port.0));
+        let padding = vec![0; payload.min(pilot_wire::packet::MAX_PAYLOAD).saturating_sub(token.len())];
+        let mut packet =
+            Vec::with_capacity(pilot_wire::packet::HEADER_LEN + token.len() + padding.len() + TAG_LEN);
+        header.emit_with(&[&token, &padding], &mut packet);
+        packet
+    }
+}

@@ -1,0 +1,74 @@
+//! What a node counts.
+
+/// Totals since the node was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Bytes of datagrams sent and received, with all headers.
+    pub bytes_sent: u64,
+    /// See `bytes_sent`.
+    pub bytes_received: u64,
+    /// Datagrams sent.
+    pub datagrams_sent: u64,
+    /// Datagrams received.
+    pub datagrams_received: u64,
+    dropped: [u64; Drop::COUNT],
+}
+
+/// Why a received frame was of no use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drop {
+    /// It has no form that is known.
+    Malformed,
+    /// A beacon's message from somebody else.
+    NotTheBeacon,
+    /// A plaintext frame, which this node does not take.
+    Plaintext,
+    /// A frame for which there is no key, or that does not fit the key.
+    NotAuthentic,
+    /// A frame that came before.
+    Replayed,
+    /// A key exchange whose signature is wrong.
+    BadSignature,
+    /// A key exchange with another identity than the known one.
+    WrongKey,
+    /// From a node that this one does not talk to.
+    NotAdmitted,
+    /// More of a kind than is taken from one source.
+    TooMany,
+    /// A packet that names another sender than the tunnel's peer, or another receiver than us.
+    WrongAddress,
+    /// A packet for a port or stream that does not exist.
+    NoStream,
+}
+
+impl Drop {
+    /// Number of reasons.
+    const COUNT: usize = 11;
+
+    /// Every reason.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Malformed,
+        Self::NotTheBeacon,
+        Self::Plaintext,
+        Self::NotAuthentic,
+        Self::Replayed,
+        Self::BadSignature,
+        Self::WrongKey,
+        Self::NotAdmitted,
+        Self::TooMany,
+        Self::WrongAddress,
+        Self::NoStream,
+    ];
+}
+
+impl Stats {
+    pub(super) fn count(&mut self, why: Drop) {
+        self.dropped[why as usize] += 1;
+    }
+
+    /// How many frames were dropped for this reason.
+    #[must_use]
+    pub fn dropped(&self, why: Drop) -> u64 {
+        self.dropped[why as usize]
+    }
+}

@@ -1,0 +1,97 @@
+//! What a node shows of itself, for people.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use pilot_wire::{Endpoint, NodeId, Port, PublicKey, StreamId};
+
+use super::{Node, Stats};
+use crate::path::{Via, beacon::Beacon};
+use crate::stream;
+
+/// A peer as others may see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerView {
+    /// Its number.
+    pub node: NodeId,
+    /// The identity it proved or is expected to have.
+    pub key: Option<PublicKey>,
+    /// Where our frames go.
+    pub path: PathView,
+    /// Keys are agreed.
+    pub encrypted: bool,
+    /// The peer proved that it holds its keys.
+    pub authenticated: bool,
+    /// When its last authentic frame came.
+    pub heard: Option<Instant>,
+    /// Streams open with it.
+    pub streams: usize,
+}
+
+/// The way to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathView {
+    /// None is known yet.
+    Unknown,
+    /// To this address.
+    Direct(SocketAddr),
+    /// Through the beacon.
+    Relayed,
+}
+
+/// A stream as others may see it.
+#[derive(Debug, Clone)]
+pub struct StreamView {
+    /// Its number.
+    pub id: StreamId,
+    /// Our port.
+    pub local: Port,
+    /// The peer's address and port.
+    pub remote: Endpoint,
+    /// Where in its life it is.
+    pub state: stream::State,
+    /// What it counted and measured.
+    pub stats: stream::Stats,
+}
+
+impl Node {
+    /// Every peer that is known, by number.
+    pub fn peers(&self) -> impl Iterator<Item = PeerView> + '_ {
+        self.peers.iter().map(|(&node, peer)| PeerView {
+            node,
+            key: peer.key,
+            path: match peer.path.route() {
+                None => PathView::Unknown,
+                Some(Via::Direct(addr)) => PathView::Direct(addr),
+                Some(Via::Relay) => PathView::Relayed,
+            },
+            encrypted: peer.tunnel.is_ready(),
+            authenticated: peer.tunnel.is_proven(),
+            heard: peer.tunnel.heard(),
+            streams: peer.streams,
+        })
+    }
+
+    /// Every stream, by number.
+    pub fn streams(&self) -> impl Iterator<Item = StreamView> + '_ {
+        self.streams.iter().map(|(id, entry)| StreamView {
+            id,
+            local: entry.tuple.local,
+            remote: entry.tuple.remote,
+            state: entry.stream.state(),
+            stats: entry.stream.stats(),
+        })
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The address the beacon sees this node at.
+    #[must_use]
+    pub fn observed(&self) -> Option<SocketAddr> {
+        self.beacon.as_ref().and_then(Beacon::observed)
+    }
+}

@@ -1,0 +1,336 @@
+//! The keys shared with one peer.
+//!
+//! Each peer gets an X25519 key pair of its own, so a key exchange recorded on its way to one peer means
+//! nothing to another. A key that a peer shows becomes a [`Session`]. The first one is used at once; a later one
+//! is a *candidate* beside it until a frame sealed with it arrives, because the exchange of release 1.18.0 is
+//! signed but not fresh: anybody may repeat a recorded one, and only the owner of its secret half can seal.
+//!
+//! ```text
+//!            key shown                    frame opens
+//!   no key ───────────▶ current (unproven) ─────────▶ current (proven)
+//!                         ▲      │ other key shown        │ other key shown
+//!                         │      ▼                        ▼
+//!                         └─ candidate ◀──────────────────┘   dropped after 5 s without proof
+//!               frame opens
+//! ```
+
+mod replay;
+mod session;
+
+use std::time::{Duration, Instant};
+
+use pilot_crypto::{AgreementKey, Identity, WeakKey};
+use pilot_wire::tunnel::{KeyExchange, SealedHeader, emit_key_request, signed_bytes};
+use pilot_wire::{AgreementPublic, NodeId, Signature};
+
+pub(crate) use session::OpenFailure;
+use session::Session;
+
+/// Keys tried beside the current one. Two recorded exchanges of an attacker and the genuine one fit; more push
+/// out the oldest, and the genuine peer repeats itself.
+const CANDIDATES_MAX: usize = 3;
+
+/// A peer proves a key by its next frame, which our own proof request asks for at once.
+const CANDIDATE_LIFE: Duration = Duration::from_secs(5);
+
+/// The keys of one peer.
+#[derive(Debug)]
+pub(crate) struct Tunnel {
+    ours: AgreementKey,
+    signed: Option<(NodeId, Signature)>,
+    current: Option<Session>,
+    candidates: Vec<Session>,
+}
+
+/// What became of a key that the peer showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyShown {
+    /// It is in use already, or waits for proof.
+    Known,
+    /// It is the first, and in use now.
+    Installed,
+    /// It waits for proof beside the current one.
+    Candidate,
+}
+
+/// An authentic frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Opened {
+    /// Bytes of packet at the start of the ciphertext.
+    pub(crate) len: usize,
+    /// What the frame proved beyond itself.
+    pub(crate) proof: Proof,
+}
+
+/// What an authentic frame says about the keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// Nothing new.
+    Known,
+    /// The peer holds the key, which was the first.
+    First,
+    /// The peer has another key than before: it restarted, or one side drew a new key.
+    Changed,
+}
+
+impl Tunnel {
+    pub(crate) fn new(ours: AgreementKey) -> Self {
+        Self { ours, signed: None, current: None, candidates: Vec::new() }
+    }
+
+    /// Draws a new key pair on our side. The current session stays until the new one is proved.
+    pub(crate) fn replace_key(&mut self, ours: AgreementKey) {
+        self.ours = ours;
+        self.signed = None;
+    }
+
+    /// Whether frames can be sealed.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.current.is_some()
+    }
+
+    /// Whether the peer has proved that it holds the key.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.current.as_ref().is_some_and(|session| session.heard.is_some())
+    }
+
+    /// When the last authentic frame came.
+    pub(crate) fn heard(&self) -> Option<Instant> {
+        self.current.as_ref().and_then(|session| session.heard)
+    }
+
+    /// The key-exchange frame (PILA) that shows our key.
+    pub(crate) fn emit_offer(&mut self, us: NodeId, identity: &Identity, out: &mut Vec<u8>) {
+        let agreement = self.ours.public();
+        let signature = match self.signed {
+            Some((node, signature)) if node == us => signature,
+            Some(_) | None => identity.sign(&signed_bytes(us, &agreement)),
+        };
+        self.signed = Some((us, signature));
+        KeyExchange { sender: us, agreement, identity: identity.public(), signature, trailer: &[] }.emit(out);
+    }
+
+    /// The unauthenticated frame (PILK) that asks for the peer's key: peers that know us answer with theirs.
+    pub(crate) fn emit_request(&self, us: NodeId, out: &mut Vec<u8>) {
+        emit_key_request(us, &self.ours.public(), out);
+    }
+
+    /// Whether `key` is one we have agreed with.
+    pub(crate) fn knows(&self, key: &AgreementPublic) -> bool {
+        self.current.iter().chain(&self.candidates).any(|session| session.is_between(&self.ours, key))
+    }
+
+    /// Takes a key whose signature was checked. `prefix` must be fresh random.
+    pub(crate) fn key_shown(
+        &mut self,
+        now: Instant,
+        key: AgreementPublic,
+        prefix: [u8; 4],
+    ) -> Result<KeyShown, WeakKey> {
+        if self.knows(&key) {
+            return Ok(KeyShown::Known);
+        }
+        let session = Session::derive(&self.ours, key, prefix, now)?;
+        if self.is_proven() {
+            self.push_candidate(session);
+            return Ok(KeyShown::Candidate);
+        }
+        // Without proof the older of two keys is as likely the replayed one; it stays as a candidate.
+        if let Some(unproven) = self.current.replace(session) {
+            self.push_candidate(unproven);
+        }
+        Ok(KeyShown::Installed)
+    }
+
+    fn push_candidate(&mut self, session: Session) {
+        if self.candidates.len() == CANDIDATES_MAX {
+            self.candidates.remove(0);
+        }
+        self.candidates.push(session);
+    }
+
+    /// Appends a sealed frame whose packet `write` appends; `false` when there is no key or no packet.
+    pub(crate) fn seal(&mut self, us: NodeId, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        self.current.as_mut().is_some_and(|session| session.seal(us, out, write))
+    }
+
+    /// As [`seal`](Self::seal) with the newest candidate, to ask the peer for proof of it.
+    pub(crate) fn seal_candidate(
+        &mut self,
+        us: NodeId,
+        out: &mut Vec<u8>,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> bool {
+        self.candidates.last_mut().is_some_and(|session| session.seal(us, out, write))
+    }
+
+    /// Opens a frame where it lies, with whichever key fits. `scratch` is overwritten.
+    pub(crate) fn open(
+        &mut self,
+        now: Instant,
+        header: SealedHeader,
+        ciphertext: &mut [u8],
+        scratch: &mut Vec<u8>,
+    ) -> Result<Opened, OpenFailure> {
+        // A failed attempt destroys the ciphertext, so keep it while there is more than one key to try.
+        let several = !self.candidates.is_empty();
+        if several {
+            scratch.clear();
+            scratch.extend_from_slice(ciphertext);
+        }
+        let mut failure = OpenFailure::NotAuthentic;
+        if let Some(current) = &mut self.current {
+            let proof = if current.heard.is_some() { Proof::Known } else { Proof::First };
+            match current.open(now, header, ciphertext) {
+                Ok(len) => return Ok(Opened { len, proof }),
+                Err(other) => failure = other,
+            }
+        }
+        for index in (0..self.candidates.len()).rev() {
+            if failure != OpenFailure::NotAuthentic {
+                break;
+            }
+            ciphertext.copy_from_slice(scratch);
+            match self.candidates[index].open(now, header, ciphertext) {
+                Ok(len) => {
+                    let had = self.is_proven();
+                    self.current = Some(self.candidates.swap_remove(index));
+                    self.candidates.clear();
+                    return Ok(Opened { len, proof: if had { Proof::Changed } else { Proof::First } });
+                }
+                Err(other) => failure = other,
+            }
+        }
+        Err(failure)
+    }
+
+    /// Forgets candidates that were not proved in time.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        self.candidates.retain(|candidate| candidate.since + CANDIDATE_LIFE > now);
+    }
+
+    /// When to call [`expire`](Self::expire).
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.candidates.first().map(|candidate| candidate.since + CANDIDATE_LIFE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const US: NodeId = NodeId(1);
+    const PEER: NodeId = NodeId(2);
+
+    fn tunnel(secret: u8) -> Tunnel {
+        Tunnel::new(AgreementKey::from_bytes(&[secret; 32]))
+    }
+
+    fn show(now: Instant, from: &Tunnel, to: &mut Tunnel, prefix: u8) -> KeyShown {
+        to.key_shown(now, from.ours.public(), [prefix; 4]).unwrap()
+    }
+
+    fn send(now: Instant, from: &mut Tunnel, to: &mut Tunnel) -> Result<Proof, OpenFailure> {
+        let mut frame = Vec::new();
+        assert!(from.seal(PEER, &mut frame, |out| out.extend_from_slice(b"packet")));
+        deliver(now, &frame, to)
+    }
+
+    fn deliver(now: Instant, frame: &[u8], to: &mut Tunnel) -> Result<Proof, OpenFailure> {
+        let pilot_wire::tunnel::Frame::Sealed { sender, nonce, ciphertext } =
+            pilot_wire::tunnel::Frame::parse(frame).unwrap()
+        else {
+            panic!("a sealed frame")
+        };
+        let mut ciphertext = ciphertext.to_vec();
+        let opened = to.open(now, SealedHeader { sender, nonce }, &mut ciphertext, &mut Vec::new())?;
+        assert_eq!(&ciphertext[..opened.len], b"packet");
+        Ok(opened.proof)
+    }
+
+    #[test]
+    fn a_replayed_exchange_of_an_earlier_process_does_not_displace_the_working_session() {
+        let now = Instant::now();
+        let (mut us, mut peer, earlier) = (tunnel(1), tunnel(2), tunnel(3));
+        show(now, &peer, &mut us, 1);
+        show(now, &us, &mut peer, 2);
+        assert_eq!(send(now, &mut peer, &mut us), Ok(Proof::First));
+
+        assert_eq!(show(now, &earlier, &mut us, 3), KeyShown::Candidate);
+        assert_eq!(send(now, &mut us, &mut peer), Ok(Proof::First));
+        assert_eq!(send(now, &mut peer, &mut us), Ok(Proof::Known));
+        us.expire(now + CANDIDATE_LIFE);
+        assert_eq!(us.poll_timeout(), None);
+        assert_eq!(send(now, &mut peer, &mut us), Ok(Proof::Known));
+    }
+
+    #[test]
+    fn a_replay_while_the_first_key_is_unproven_does_not_cost_the_genuine_one() {
+        let now = Instant::now();
+        let (mut us, mut peer, earlier) = (tunnel(1), tunnel(2), tunnel(3));
+        show(now, &peer, &mut us, 1);
+        show(now, &us, &mut peer, 2);
+        assert_eq!(show(now, &earlier, &mut us, 3), KeyShown::Installed);
+        assert_eq!(send(now, &mut peer, &mut us), Ok(Proof::First));
+        assert_eq!(send(now, &mut us, &mut peer), Ok(Proof::First));
+    }
+
+    #[test]
+    fn a_restarted_peer_takes_over_with_its_first_frame() {
+        let now = Instant::now();
+        let (mut us, mut peer) = (tunnel(1), tunnel(2));
+        show(now, &peer, &mut us, 1);
+        show(now, &us, &mut peer, 2);
+        send(now, &mut peer, &mut us).unwrap();
+
+        let mut restarted = tunnel(4);
+        show(now, &us, &mut restarted, 5);
+        assert_eq!(send(now, &mut restarted, &mut us), Err(OpenFailure::NotAuthentic));
+        assert_eq!(show(now, &restarted, &mut us, 6), KeyShown::Candidate);
+        assert_eq!(send(now, &mut restarted, &mut us), Ok(Proof::Changed));
+        assert_eq!(send(now, &mut us, &mut restarted), Ok(Proof::First));
+    }
+
+    #[test]
+    fn a_repeated_frame_and_a_changed_one_are_refused() {
+        let now = Instant::now();
+        let (mut us, mut peer) = (tunnel(1), tunnel(2));
+        show(now, &peer, &mut us, 1);
+        show(now, &us, &mut peer, 2);
+        let mut frame = Vec::new();
+        peer.seal(PEER, &mut frame, |out| out.extend_from_slice(b"packet"));
+        assert_eq!(deliver(now, &frame, &mut us), Ok(Proof::First));
+        assert_eq!(deliver(now, &frame, &mut us), Err(OpenFailure::Replayed));
+
+        // A huge counter that does not authenticate must not move the window (dataplane.md 10.1 no. 4).
+        let mut forged = frame.clone();
+        forged[12..20].copy_from_slice(&(1u64 << 40).to_be_bytes());
+        assert_eq!(deliver(now, &forged, &mut us), Err(OpenFailure::NotAuthentic));
+        assert_eq!(send(now, &mut peer, &mut us), Ok(Proof::Known));
+    }
+
+    #[test]
+    fn a_flood_of_candidates_is_bounded() {
+        let now = Instant::now();
+        let (mut us, mut peer) = (tunnel(1), tunnel(2));
+        show(now, &peer, &mut us, 1);
+        show(now, &us, &mut peer, 2);
+        send(now, &mut peer, &mut us).unwrap();
+        for secret in 10..200 {
+            show(now, &tunnel(secret), &mut us, secret);
+        }
+        assert_eq!(us.candidates.len(), CANDIDATES_MAX);
+        assert_eq!(send(now, &mut peer, &mut us), Ok(Proof::Known));
+    }
+
+    #[test]
+    fn nothing_is_sealed_without_a_key_or_without_a_packet() {
+        let now = Instant::now();
+        let (mut us, peer) = (tunnel(1), tunnel(2));
+        let mut out = vec![7];
+        assert!(!us.seal(US, &mut out, |out| out.push(1)));
+        show(now, &peer, &mut us, 1);
+        assert!(!us.seal(US, &mut out, |_| {}));
+        assert_eq!(out, [7]);
+    }
+}
