@@ -1,0 +1,368 @@
+//! The beacon as a state machine: it tells nodes where they are seen, introduces them to each other, and relays frames
+//! between those that do not reach each other (spec/dataplane.md 6).
+//!
+//! Messages of released nodes are not signed, so whoever knows a node's number can claim to be it. What can be held
+//! against that without their help: a claim from the address the node registered from displaces any other and is
+//! displaced by none; a claim from elsewhere does not displace one that is still being refreshed; and only the address
+//! that an entry names may relay and punch in the node's name.
+
+use crate::rate::{Bucket, Rate};
+use pilot_wire::{
+    NodeId,
+    beacon::{Message, NotifyKind, emit_deliver_header},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+/// Limits and rules of a beacon.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Silence after which an entry goes. Nodes repeat their discover every 30 to 60 s.
+    pub expiry: Duration,
+    /// Most entries; the one that has been silent longest makes room.
+    pub max_nodes: usize,
+    /// Frames relayed for one node.
+    pub relay: Rate,
+    /// Introductions one node may ask for.
+    pub punch: Rate,
+    /// Notices to one node. 1.18.0 acts on one every 2 s at most.
+    pub notify: Rate,
+    /// Who may be introduced to whom.
+    pub introductions: Introductions,
+}
+
+/// Who may be introduced to whom. An introduction tells each side the other's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Introductions {
+    /// Everybody to everybody.
+    Everybody,
+    /// Whom somebody else allows: a [`Question`] goes out for each.
+    Ask,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            expiry: Duration::from_secs(600),
+            max_nodes: 100_000,
+            relay: Rate { burst: 20_000, per_second: 20_000.0 },
+            punch: Rate { burst: 20, per_second: 5.0 },
+            notify: Rate { burst: 5, per_second: 0.5 },
+            introductions: Introductions::Everybody,
+        }
+    }
+}
+
+/// "May the one be introduced to the other?"
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Who asks for it.
+    pub requester: NodeId,
+    /// To whom.
+    pub target: NodeId,
+}
+
+/// Why a datagram was not acted upon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drop {
+    /// Not a message to a beacon.
+    Unreadable,
+    /// In the name of a node that is not known here, or from another address.
+    Impostor,
+    /// For a node that is not known here.
+    Unreachable,
+    /// Over a limit.
+    TooMany,
+}
+
+/// What a beacon has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Discovers answered.
+    pub discovered: u64,
+    /// Frames relayed.
+    pub relayed: u64,
+    /// Pairs introduced.
+    pub introduced: u64,
+    /// [`Drop::Unreadable`].
+    pub unreadable: u64,
+    /// [`Drop::Impostor`].
+    pub impostor: u64,
+    /// [`Drop::Unreachable`].
+    pub unreachable: u64,
+    /// [`Drop::TooMany`].
+    pub too_many: u64,
+}
+
+/// The beacon.
+///
+/// Tell it of each [datagram](Self::handle_datagram), of [answers](Self::handle_answer) to its questions, of nodes
+/// that [registered](Self::registered), of nodes to [notify](Self::notify). After each of these send what
+/// [`poll_transmit`](Self::poll_transmit) gives, in that order, and put what [`poll_question`](Self::poll_question)
+/// asks. Frames of one source leave in the order in which they came.
+#[derive(Debug)]
+pub struct State {
+    config: Config,
+    entries: HashMap<NodeId, Entry>,
+    by_silence: BTreeSet<(Instant, NodeId)>,
+    /// From where nodes registered.
+    homes: BTreeMap<NodeId, IpAddr>,
+    transmits: VecDeque<(SocketAddr, Vec<u8>)>,
+    questions: VecDeque<Question>,
+    stats: Stats,
+}
+
+#[derive(Debug)]
+struct Entry {
+    addr: SocketAddr,
+    seen: Instant,
+    /// Delivers relayed frames with the destination in front.
+    delivers_to: bool,
+    relay: Bucket,
+    punch: Bucket,
+    notify: Bucket,
+}
+
+/// How long a claim from elsewhere must wait after the last discover of the one it would displace. Nodes repeat theirs
+/// every 30 to 60 s, so one that is alive is not displaced.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(90);
+
+/// Frames that wait to be sent. The shell drains after each datagram, so this is reached only by a test.
+const TRANSMITS_MAX: usize = 1024;
+/// Questions that wait to be put.
+const QUESTIONS_MAX: usize = 1024;
+
+impl State {
+    /// A beacon that knows nobody.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            entries: HashMap::new(),
+            by_silence: BTreeSet::new(),
+            homes: BTreeMap::new(),
+            transmits: VecDeque::new(),
+            questions: VecDeque::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// A datagram arrived. What cannot be acted upon is counted and otherwise ignored.
+    pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+        self.expire(now);
+        let outcome = match Message::parse(datagram) {
+            Ok(Message::Discover { node, .. }) => self.discover(now, from, node, false),
+            Ok(Message::DiscoverEx { node, .. }) => self.discover(now, from, node, true),
+            Ok(Message::PunchRequest { requester, target, .. }) => self.punch(now, from, requester, target),
+            Ok(Message::Relay { source, destination, frame }) => {
+                self.relay(now, from, source, destination, frame)
+            }
+            // Sync comes from other beacons; this one keeps company with none.
+            Ok(
+                Message::Sync { .. }
+                | Message::DiscoverReply(_)
+                | Message::PunchCommand(_)
+                | Message::RelayDeliver { .. }
+                | Message::RelayDeliverTo { .. }
+                | Message::Notify(_),
+            )
+            | Err(_) => Err(Drop::Unreadable),
+        };
+        match outcome {
+            Ok(()) => {}
+            Err(Drop::Unreadable) => self.stats.unreadable += 1,
+            Err(Drop::Impostor) => self.stats.impostor += 1,
+            Err(Drop::Unreachable) => self.stats.unreachable += 1,
+            Err(Drop::TooMany) => self.stats.too_many += 1,
+        }
+    }
+
+    /// The answer to a question.
+    pub fn handle_answer(&mut self, question: Question, allowed: bool) {
+        if allowed {
+            self.introduce(question);
+        }
+    }
+
+    /// A node registered from this address: from here on its claim counts before others.
+    pub fn registered(&mut self, node: NodeId, ip: IpAddr) {
+        if self.homes.len() >= self.config.max_nodes && !self.homes.contains_key(&node) {
+            // The lowest numbers are the oldest identities.
+            self.homes.pop_first();
+        }
+        self.homes.insert(node, ip.to_canonical());
+    }
+
+    /// Something waits for the node at the registry.
+    pub fn notify(&mut self, now: Instant, node: NodeId, kind: NotifyKind) {
+        let rate = self.config.notify;
+        let Some(entry) = self.entries.get_mut(&node) else { return };
+        if entry.notify.take(rate, now).is_ok() {
+            let addr = entry.addr;
+            self.send(addr, &Message::Notify(kind));
+        }
+    }
+
+    /// A datagram to send, and to whom.
+    pub fn poll_transmit(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
+        self.transmits.pop_front()
+    }
+
+    /// A question to put, if introductions are to be asked about.
+    pub fn poll_question(&mut self) -> Option<Question> {
+        self.questions.pop_front()
+    }
+
+    /// What it has done.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// Nodes known at the moment.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// True if no node is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn discover(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        node: NodeId,
+        delivers_to: bool,
+    ) -> Result<(), Drop> {
+        self.send(from, &Message::DiscoverReply(from));
+        self.stats.discovered += 1;
+        if node == NodeId::UNSET || node == NodeId::BROADCAST {
+            return Ok(());
+        }
+        if !self.may_claim(now, node, from) {
+            return Err(Drop::Impostor);
+        }
+        self.make_room(node);
+        let config = &self.config;
+        let entry = self.entries.entry(node).or_insert_with(|| Entry {
+            addr: from,
+            seen: now,
+            delivers_to,
+            relay: Bucket::full(config.relay, now),
+            punch: Bucket::full(config.punch, now),
+            notify: Bucket::full(config.notify, now),
+        });
+        self.by_silence.remove(&(entry.seen, node));
+        entry.addr = from;
+        entry.seen = now;
+        entry.delivers_to = delivers_to;
+        self.by_silence.insert((now, node));
+        Ok(())
+    }
+
+    fn may_claim(&self, now: Instant, node: NodeId, from: SocketAddr) -> bool {
+        let Some(entry) = self.entries.get(&node) else { return true };
+        if entry.addr.ip() == from.ip() || self.homes.get(&node) == Some(&from.ip()) {
+            return true;
+        }
+        self.homes.get(&node) != Some(&entry.addr.ip())
+            && now.saturating_duration_since(entry.seen) >= CLAIM_PATIENCE
+    }
+
+    fn punch(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        requester: NodeId,
+        target: NodeId,
+    ) -> Result<(), Drop> {
+        let rate = self.config.punch;
+        self.entry_of(from, requester)?.punch.take(rate, now).map_err(|_| Drop::TooMany)?;
+        if !self.entries.contains_key(&target) || requester == target {
+            return Err(Drop::Unreachable);
+        }
+        let question = Question { requester, target };
+        match self.config.introductions {
+            Introductions::Everybody => self.introduce(question),
+            Introductions::Ask if self.questions.len() < QUESTIONS_MAX => self.questions.push_back(question),
+            Introductions::Ask => return Err(Drop::TooMany),
+        }
+        Ok(())
+    }
+
+    /// The requester hears of it first, as from the reference's beacons.
+    fn introduce(&mut self, Question { requester, target }: Question) {
+        let addr = |node| self.entries.get(&node).map(|entry| entry.addr);
+        let (Some(requester), Some(target)) = (addr(requester), addr(target)) else { return };
+        self.send(requester, &Message::PunchCommand(target));
+        self.send(target, &Message::PunchCommand(requester));
+        self.stats.introduced += 1;
+    }
+
+    fn relay(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        source: NodeId,
+        destination: NodeId,
+        frame: &[u8],
+    ) -> Result<(), Drop> {
+        let rate = self.config.relay;
+        self.entry_of(from, source)?.relay.take(rate, now).map_err(|_| Drop::TooMany)?;
+        let target = self.entries.get(&destination).ok_or(Drop::Unreachable)?;
+        if self.transmits.len() >= TRANSMITS_MAX {
+            return Err(Drop::TooMany);
+        }
+        let mut out = Vec::with_capacity(pilot_wire::beacon::RELAY_HEADER_LEN + frame.len());
+        if target.delivers_to {
+            Message::RelayDeliverTo { source, destination, frame }.emit(&mut out);
+        } else {
+            emit_deliver_header(source, &mut out);
+            out.extend_from_slice(frame);
+        }
+        self.transmits.push_back((target.addr, out));
+        self.stats.relayed += 1;
+        Ok(())
+    }
+
+    /// The entry of a node, if the datagram comes from its host. The port may have changed since the last discover:
+    /// NATs rebind.
+    fn entry_of(&mut self, from: SocketAddr, node: NodeId) -> Result<&mut Entry, Drop> {
+        let entry = self.entries.get_mut(&node).ok_or(Drop::Impostor)?;
+        if entry.addr.ip() == from.ip() { Ok(entry) } else { Err(Drop::Impostor) }
+    }
+
+    fn send(&mut self, to: SocketAddr, message: &Message<'_>) {
+        if self.transmits.len() < TRANSMITS_MAX {
+            let mut out = Vec::new();
+            message.emit(&mut out);
+            self.transmits.push_back((to, out));
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        while let Some(&(seen, node)) = self.by_silence.first()
+            && now.saturating_duration_since(seen) >= self.config.expiry
+        {
+            self.by_silence.pop_first();
+            self.entries.remove(&node);
+        }
+    }
+
+    fn make_room(&mut self, node: NodeId) {
+        if self.entries.len() >= self.config.max_nodes
+            && !self.entries.contains_key(&node)
+            && let Some((_, oldest)) = self.by_silence.pop_first()
+        {
+            self.entries.remove(&oldest);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What a rendezvous is told at its start.
+
+use crate::{beacon, registry};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+/// Settings of [`run`](crate::run).
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the registry listens (TCP). Port 0 picks a free one.
+    pub registry_addr: SocketAddr,
+    /// Where the beacon listens (UDP). Port 0 picks a free one.
+    pub beacon_addr: SocketAddr,
+    /// The file of the registry's records; made if it does not exist.
+    pub store: PathBuf,
+    /// Limits and rules of the registry.
+    pub registry: registry::Config,
+    /// Limits and rules of the beacon.
+    pub beacon: beacon::Config,
+    /// Limits of the registry's connections.
+    pub connections: Connections,
+}
+
+/// Limits of the registry's connections.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    /// Most connections at a time. When it is reached, the connection that has been silent longest makes room, those
+    /// that never proved an identity before the others.
+    pub max: usize,
+    /// Most connections from one address; loopback is exempt. Newer ones are closed.
+    pub max_per_ip: usize,
+    /// How long a client may take for its next whole request.
+    pub idle: Duration,
+    /// How long a client may take to read a reply.
+    pub write: Duration,
+    /// Requests on one connection; a client that sends more is read more slowly.
+    pub requests: registry::Rate,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self {
+            max: 4096,
+            max_per_ip: 256,
+            // What the reference's servers grant; nodes send a heartbeat at least every minute.
+            idle: Duration::from_secs(300),
+            write: Duration::from_secs(10),
+            requests: registry::Rate { burst: 1000, per_second: 500.0 },
+        }
+    }
+}
+
+impl Config {
+    /// The reference's ports on loopback, and a store.
+    #[must_use]
+    pub fn new(store: PathBuf) -> Self {
+        Self {
+            registry_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 9000)),
+            beacon_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 9001)),
+            store,
+            registry: registry::Config::default(),
+            beacon: beacon::Config::default(),
+            connections: Connections::default(),
+        }
+    }
+}

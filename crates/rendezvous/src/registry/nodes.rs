@@ -1,0 +1,416 @@
+//! Registration, what a node says of itself, and how it is found (spec/registry.md 5 to 8 and 10).
+
+use super::{
+    ConnId, Key, Refusal, State,
+    names::{check_hostname, check_tags},
+    record::{Node, Presence},
+    refusal::HostnameFault,
+};
+use pilot_wire::{
+    Addr, NetworkId, NodeId, PublicKey,
+    registry::{
+        Beacon, Lookup, Punch, Punched, Register, Registered, Resolve, Resolved, ResolvedHostname, Response,
+        RotateKey, RotatedKey, Sent, Visibility, signed_text,
+    },
+};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+/// Addresses in the local network kept for a node; hosts with more interfaces have the rest ignored.
+const LAN_ADDRS_MAX: usize = 8;
+/// Longest owner and version texts, in bytes; longer ones are cut.
+const OWNER_MAX: usize = 256;
+const VERSION_MAX: usize = 64;
+/// Beacons, and how long an announcement holds.
+const BEACONS_MAX: usize = 64;
+const BEACON_LIFETIME: Duration = Duration::from_secs(60);
+/// Longest address of a beacon, in bytes.
+const BEACON_ADDR_MAX: usize = 255;
+
+impl Presence {
+    pub(super) fn is_public(&self) -> bool {
+        self.visibility == Visibility::Public
+    }
+
+    /// Text for the wire; empty if not known.
+    fn endpoint_text(&self) -> String {
+        self.endpoint.map(|endpoint| endpoint.to_string()).unwrap_or_default()
+    }
+}
+
+impl State {
+    pub(super) fn register(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        request: Register,
+    ) -> Result<Response, Refusal> {
+        let key = match &request.public_key {
+            Sent::Missing => return Err(Refusal::KeyRequired),
+            Sent::Malformed(why) => return Err(Refusal::KeyInvalid(why.clone())),
+            Sent::Given(key) => *key,
+        };
+        let signs = match &request.signature {
+            Sent::Missing => false,
+            Sent::Malformed(_) => return Err(Refusal::RegistrationSignature),
+            Sent::Given(signature) => {
+                let text = signed_text::register(&request.listen_addr, &key);
+                if !self.is_signed(&key, &text, signature) {
+                    return Err(Refusal::RegistrationSignature);
+                }
+                true
+            }
+        };
+        let id = match self.by_key.get(&key) {
+            Some(id) => *id,
+            None => self.enroll(now, conn, key)?,
+        };
+        self.arrive(now, conn, id, signs, &request)?;
+        if signs {
+            self.proven(now, conn, id);
+        }
+        let (hostname, hostname_error) = match self.wish_hostname(id, &request.hostname) {
+            Ok(hostname) => (hostname, None),
+            Err(fault) => (None, Some(fault.to_string())),
+        };
+        let observed = self.presence(id).map(Presence::endpoint_text).unwrap_or_default();
+        Ok(Response::Register(Registered {
+            node_id: id,
+            address: Addr::backbone(id).to_string(),
+            network_id: NetworkId::BACKBONE,
+            public_key: key.to_base64(),
+            observed_addr: observed,
+            protocol_version: 1,
+            hostname,
+            hostname_error,
+        }))
+    }
+
+    /// A key that was never seen gets the next number. Who the owner is said to be makes no difference: a text that
+    /// anybody may write must not lead to a node (spec/registry.md 23 S1).
+    fn enroll(&mut self, now: Instant, conn: ConnId, key: PublicKey) -> Result<NodeId, Refusal> {
+        if self.nodes.len() >= self.config.max_nodes || self.counters.next_node == NodeId::BROADCAST.0 {
+            return Err(Refusal::Full(self.nodes.len()));
+        }
+        if let Some(session) = self.sessions.get(&conn)
+            && !session.peer.ip().is_loopback()
+        {
+            let from = session.peer.ip();
+            self.registrations.take(from, now).map_err(|wait| Refusal::RegistrationRate { from, wait })?;
+        }
+        let id = NodeId(self.counters.next_node);
+        self.counters.next_node += 1;
+        self.touch(Key::Counters);
+        let key_since = self.clock.unix(now);
+        self.nodes.insert(id, Node { key, signs: false, key_since, owner: String::new(), presence: None });
+        self.by_key.insert(key, id);
+        Ok(id)
+    }
+
+    /// The node is there, and possibly somewhere else than before.
+    fn arrive(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        id: NodeId,
+        signs: bool,
+        request: &Register,
+    ) -> Result<(), Refusal> {
+        let peer = self.sessions.get(&conn).map(|session| session.peer);
+        let node = self.nodes.get_mut(&id).ok_or(Refusal::UnknownNode(id))?;
+        if node.signs && !signs {
+            return Err(Refusal::RegistrationUnsigned(id));
+        }
+        let before = node.clone();
+        node.signs |= signs;
+        if node.owner.is_empty() {
+            node.owner = cut(&request.owner, OWNER_MAX).to_owned();
+        }
+        let presence = node.presence.get_or_insert_default();
+        presence.endpoint = peer.and_then(|peer| endpoint(peer, &request.listen_addr));
+        presence.version =
+            Some(cut(&request.version, VERSION_MAX).to_owned()).filter(|text| !text.is_empty());
+        presence.lan_addrs =
+            request.lan_addrs.iter().filter_map(|addr| addr.parse().ok()).take(LAN_ADDRS_MAX).collect();
+        presence.relay_only = request.relay_only;
+        let endpoint = presence.endpoint;
+        if *node != before {
+            self.touch(Key::Node(id));
+        }
+        if let Some(endpoint) = endpoint {
+            self.endpoints.push_back((id, endpoint.ip()));
+        }
+        self.heard(now, id);
+        Ok(())
+    }
+
+    fn wish_hostname(&mut self, id: NodeId, wish: &str) -> Result<Option<String>, HostnameFault> {
+        if wish.is_empty() {
+            return Ok(None);
+        }
+        check_hostname(wish)?;
+        if self.by_name.get(wish).is_some_and(|holder| *holder != id) {
+            return Err(HostnameFault::Taken(wish.to_owned()));
+        }
+        self.name(id, Some(wish.to_owned()));
+        Ok(Some(wish.to_owned()))
+    }
+
+    pub(super) fn set_hostname(&mut self, id: NodeId, name: &str) -> Result<Response, Refusal> {
+        self.known(id)?;
+        let name = if name.is_empty() {
+            None
+        } else {
+            check_hostname(name).map_err(Refusal::HostnameInvalid)?;
+            match self.by_name.get(name) {
+                Some(holder) if *holder != id => {
+                    return Err(Refusal::HostnameTaken(name.to_owned(), *holder));
+                }
+                Some(_) | None => Some(name.to_owned()),
+            }
+        };
+        self.name(id, name.clone());
+        Ok(Response::SetHostname { node_id: id, hostname: name.unwrap_or_default() })
+    }
+
+    /// The name must be free or the node's own.
+    fn name(&mut self, id: NodeId, name: Option<String>) {
+        let Ok(presence) = self.presence_mut(id) else { return };
+        if presence.hostname == name {
+            return;
+        }
+        if let Some(before) = std::mem::replace(&mut presence.hostname, name.clone()) {
+            self.by_name.remove(&before);
+        }
+        if let Some(name) = name {
+            self.by_name.insert(name, id);
+        }
+        self.touch(Key::Node(id));
+    }
+
+    pub(super) fn set_visibility(&mut self, id: NodeId, public: bool) -> Result<Response, Refusal> {
+        let visibility = if public { Visibility::Public } else { Visibility::Private };
+        self.presence_mut(id)?.visibility = visibility;
+        self.touch(Key::Node(id));
+        Ok(Response::SetVisibility { node_id: id, visibility })
+    }
+
+    pub(super) fn set_tags(&mut self, id: NodeId, tags: &[String]) -> Result<Response, Refusal> {
+        let tags = check_tags(tags)?;
+        self.presence_mut(id)?.tags.clone_from(&tags);
+        self.touch(Key::Node(id));
+        Ok(Response::SetTags { node_id: id, tags: Some(tags).filter(|tags| !tags.is_empty()) })
+    }
+
+    /// A key that another node has, or had before it left, is refused: its owner would register as this node
+    /// (spec/registry.md 23 S3).
+    pub(super) fn rotate_key(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        text: &str,
+        request: RotateKey,
+    ) -> Result<Response, Refusal> {
+        let id = request.node_id;
+        self.known(id)?;
+        let new_key = match request.new_public_key {
+            Sent::Missing => return Err(Refusal::NewKeyRequired),
+            Sent::Malformed(why) => return Err(Refusal::NewKeyInvalid(why)),
+            Sent::Given(key) => key,
+        };
+        match self.prove(now, conn, id, text, &request.signature) {
+            Err(Refusal::SignatureWrong) => {
+                let older = signed_text::rotate_key_uncovered(id);
+                self.prove(now, conn, id, &older, &request.signature)?;
+            }
+            outcome => outcome?,
+        }
+        if self.by_key.get(&new_key).is_some_and(|holder| *holder != id) {
+            return Err(Refusal::KeyTaken);
+        }
+        let key_since = self.clock.unix(now);
+        if let Some(node) = self.nodes.get_mut(&id) {
+            self.by_key.remove(&node.key);
+            node.key = new_key;
+            node.key_since = key_since;
+        }
+        self.by_key.insert(new_key, id);
+        self.heard(now, id);
+        self.touch(Key::Node(id));
+        let address = Addr::backbone(id).to_string();
+        Ok(Response::RotateKey(RotatedKey { node_id: id, address, public_key: new_key }))
+    }
+
+    /// The key of every node is for all to see, because it is what an unknown node is checked against. The rest of a
+    /// private node's record is for those who may see it.
+    pub(super) fn lookup(
+        &self,
+        now: Instant,
+        conn: ConnId,
+        id: NodeId,
+        token: &str,
+    ) -> Result<Response, Refusal> {
+        let node = self.known(id)?;
+        let presence = self.presence(id).ok_or(Refusal::UnknownNode(id))?;
+        let sees = self.may_see(&self.viewers(now, conn), id) || self.is_admin(token);
+        let networks = std::iter::once(NetworkId::BACKBONE)
+            .chain(self.networks.of(id).filter(|_| sees))
+            .collect::<BTreeSet<_>>();
+        let real_addr = presence.is_public().then(|| self.told_endpoint(presence));
+        Ok(Response::Lookup(Lookup {
+            node_id: id,
+            address: Addr::backbone(id).to_string(),
+            public_key: node.key,
+            public: presence.is_public(),
+            networks: networks.into_iter().collect(),
+            hostname: presence.hostname.clone().filter(|_| sees),
+            tags: if sees { presence.tags.clone() } else { Vec::new() },
+            version: presence.version.clone().filter(|_| sees),
+            real_addr: real_addr.filter(|addr| !addr.is_empty()),
+            relay_only: presence.relay_only,
+            last_seen_unix: self.last_seen.get(&id).filter(|_| sees).map(|at| self.clock.unix(*at)),
+            verified: false,
+        }))
+    }
+
+    pub(super) fn resolve(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        text: &str,
+        request: &Resolve,
+    ) -> Result<Response, Refusal> {
+        let (asker, target) = (request.requester_id, request.node_id);
+        self.known(asker).map_err(|_| Refusal::RequesterUnknown(asker))?;
+        self.prove(now, conn, asker, text, &request.signature)?;
+        let node = self.known(target)?;
+        let presence = self.presence(target).ok_or(Refusal::UnknownNode(target))?;
+        if !self.may_meet(asker, target) {
+            return Err(Refusal::Private(target));
+        }
+        let age = self.clock.unix(now).saturating_sub(node.key_since) / 86_400;
+        let lan_addrs = if presence.relay_only { &[] } else { presence.lan_addrs.as_slice() };
+        Ok(Response::Resolve(Resolved {
+            node_id: target,
+            real_addr: self.told_endpoint(presence),
+            lan_addrs: lan_addrs.iter().map(SocketAddr::to_string).collect(),
+            relay_only: presence.relay_only,
+            key_age_days: Some(u32::try_from(age).unwrap_or(u32::MAX)),
+            public_key: Some(node.key),
+        }))
+    }
+
+    /// The address to tell others: the beacon's, if the node must not be reached directly.
+    fn told_endpoint(&self, presence: &Presence) -> String {
+        match self.config.beacon {
+            Some(beacon) if presence.relay_only => beacon.to_string(),
+            Some(_) | None => presence.endpoint_text(),
+        }
+    }
+
+    pub(super) fn resolve_hostname(
+        &self,
+        now: Instant,
+        conn: ConnId,
+        name: &str,
+        token: &str,
+    ) -> Result<Response, Refusal> {
+        if name.is_empty() {
+            return Err(Refusal::HostnameRequired);
+        }
+        let unknown = || Refusal::HostnameUnknown(cut(name, 64).to_owned());
+        let id = self.by_name.get(name).copied().ok_or_else(unknown)?;
+        if !self.may_see(&self.viewers(now, conn), id) && !self.is_admin(token) {
+            return Err(unknown());
+        }
+        let public = self.presence(id).is_some_and(Presence::is_public);
+        let address = Addr::backbone(id).to_string();
+        Ok(Response::ResolveHostname(ResolvedHostname {
+            node_id: id,
+            address,
+            hostname: name.to_owned(),
+            public,
+        }))
+    }
+
+    /// Tells no more than `resolve` would (spec/registry.md 23 S7).
+    pub(super) fn punch(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        text: &str,
+        request: &Punch,
+    ) -> Result<Response, Refusal> {
+        let &Punch { requester_id, node_a, node_b, .. } = request;
+        if requester_id != node_a && requester_id != node_b {
+            return Err(Refusal::NotParticipant);
+        }
+        self.prove(now, conn, requester_id, text, &request.signature)?;
+        let other = if requester_id == node_a { node_b } else { node_a };
+        self.known(other)?;
+        if !self.may_meet(requester_id, other) {
+            return Err(Refusal::Private(other));
+        }
+        let addr = |id| self.presence(id).map(|presence| self.told_endpoint(presence)).unwrap_or_default();
+        Ok(Response::Punch(Punched { node_a, node_a_addr: addr(node_a), node_b, node_b_addr: addr(node_b) }))
+    }
+
+    /// Nodes send what they relay to the beacons of this list, so not everybody may put one there
+    /// (spec/registry.md 23 S11).
+    pub(super) fn beacon_register(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        beacon: u32,
+        addr: String,
+        token: &str,
+    ) -> Result<Response, Refusal> {
+        let is_local = self.sessions.get(&conn).is_some_and(|session| session.peer.ip().is_loopback());
+        if !is_local && !self.is_admin(token) {
+            return Err(Refusal::BeaconForeign);
+        }
+        if beacon == 0 {
+            return Err(Refusal::BeaconIdRequired);
+        }
+        if addr.is_empty() || addr.len() > BEACON_ADDR_MAX {
+            return Err(Refusal::BeaconAddrRequired);
+        }
+        self.forget_beacons(now);
+        if self.beacons.len() >= BEACONS_MAX && !self.beacons.contains_key(&beacon) {
+            return Err(Refusal::TooManyBeacons(BEACONS_MAX));
+        }
+        self.beacons.insert(beacon, (addr, now));
+        Ok(Response::BeaconRegister { beacon_id: beacon })
+    }
+
+    pub(super) fn beacon_list(&mut self, now: Instant) -> Response {
+        self.forget_beacons(now);
+        let beacons = self.beacons.iter().map(|(id, (addr, _))| Beacon { id: *id, addr: addr.clone() });
+        Response::BeaconList { beacons: beacons.collect() }
+    }
+
+    fn forget_beacons(&mut self, now: Instant) {
+        self.beacons.retain(|_, (_, at)| now.saturating_duration_since(*at) < BEACON_LIFETIME);
+    }
+
+    /// The record of a node, registered or not.
+    pub(super) fn node(&self, id: NodeId) -> Option<&Node> {
+        self.nodes.get(&id)
+    }
+}
+
+/// Where the connection comes from, with the port that the node says it listens on. The host it claims is not
+/// believed: it could be anybody's (spec/registry.md 23 S15).
+fn endpoint(peer: SocketAddr, listen_addr: &str) -> Option<SocketAddr> {
+    let (_, port) = listen_addr.rsplit_once(':')?;
+    let port: u16 = port.parse().ok().filter(|port| *port != 0)?;
+    Some(SocketAddr::new(peer.ip(), port))
+}
+
+/// As much of the text as fits, ending at a character.
+fn cut(text: &str, max: usize) -> &str {
+    &text[..text.floor_char_boundary(max)]
+}

@@ -1,0 +1,207 @@
+//! What the registry keeps on disk: one record per key, each written whole.
+
+use pilot_wire::{
+    NetworkId, NodeId, PublicKey,
+    registry::{Role, Visibility},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
+
+/// Names a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// The next free numbers.
+    Counters,
+    /// A node, registered or not at the moment.
+    Node(NodeId),
+    /// Whom a node has consented to be found by.
+    Consents(NodeId),
+    /// What waits for a node, and what it was asked.
+    Inbox(NodeId),
+    /// A network.
+    Network(NetworkId),
+}
+
+/// A record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "snake_case")]
+pub enum Record {
+    /// For [`Key::Counters`].
+    Counters(Counters),
+    /// For [`Key::Node`].
+    Node(Node),
+    /// For [`Key::Consents`].
+    Consents {
+        /// The peers.
+        peers: BTreeSet<NodeId>,
+    },
+    /// For [`Key::Inbox`].
+    Inbox(Inbox),
+    /// For [`Key::Network`].
+    Network(Network),
+}
+
+/// The next free numbers. None is ever given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// For the next new key.
+    pub next_node: u32,
+    /// For the next network.
+    pub next_network: u16,
+}
+
+/// A node. The record stays when the node goes, because the number belongs to the key for ever.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its identity.
+    pub key: PublicKey,
+    /// True if it has ever registered with a signature; it must from then on.
+    pub signs: bool,
+    /// Seconds since 1970 at which it got the key.
+    pub key_since: u64,
+    /// Free text.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub owner: String,
+    /// What it says of itself while it is registered.
+    pub presence: Option<Presence>,
+}
+
+/// What a node says of itself while it is registered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Presence {
+    /// Where it is reached, as far as the registry could see.
+    pub endpoint: Option<SocketAddr>,
+    /// Its name.
+    #[serde(default)]
+    pub hostname: Option<String>,
+    /// Who may see it.
+    pub visibility: Visibility,
+    /// Its labels.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Its program.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// Its addresses in the local network.
+    #[serde(default)]
+    pub lan_addrs: Vec<SocketAddr>,
+    /// Never to be reached directly.
+    #[serde(default)]
+    pub relay_only: bool,
+}
+
+/// What waits for a node, and what it was asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inbox {
+    /// Requests for trust.
+    pub requests: Vec<Request>,
+    /// Answers to the node's own requests.
+    pub verdicts: Vec<Verdict>,
+    /// Invitations into networks.
+    pub invites: Vec<Invite>,
+    /// Requests that were delivered or still wait, and what became of them.
+    pub asked: BTreeMap<NodeId, Asked>,
+}
+
+/// A request for trust.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Who asks.
+    pub from: NodeId,
+    /// Why.
+    pub justification: String,
+    /// Seconds since 1970.
+    pub at: u64,
+}
+
+/// An answer to a request for trust.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Who answers.
+    pub from: NodeId,
+    /// Yes or no.
+    pub accept: bool,
+    /// Seconds since 1970.
+    pub at: u64,
+}
+
+/// An invitation into a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invite {
+    /// The network.
+    pub network: NetworkId,
+    /// Who invites.
+    pub from: NodeId,
+    /// Seconds since 1970.
+    pub at: u64,
+}
+
+/// What became of a request for trust.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Seconds since 1970 at which it came.
+    pub at: u64,
+    /// The answer, once there is one.
+    pub answer: Option<bool>,
+}
+
+/// A network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Network {
+    /// Unique.
+    pub name: String,
+    /// Who may enter.
+    pub join_rule: JoinRule,
+    /// With roles, invitations and limits.
+    pub enterprise: bool,
+    /// SHA-256 of the token that stands for the owner, in hexadecimal.
+    pub admin_token: Option<String>,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// By node.
+    pub members: BTreeMap<NodeId, Member>,
+    /// Limits.
+    pub policy: Policy,
+    /// Rules that nodes carry out.
+    pub rules: Option<serde_json::Value>,
+    /// Expression policy that nodes carry out.
+    pub expr_policy: Option<serde_json::Value>,
+}
+
+/// Who may enter a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "rule", rename_all = "lowercase")]
+pub enum JoinRule {
+    /// Everybody.
+    Open,
+    /// Who knows the token.
+    Token {
+        /// SHA-256 of the token, in hexadecimal.
+        digest: String,
+    },
+    /// Who was invited.
+    Invite,
+}
+
+/// A member of a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// What it may do.
+    pub role: Role,
+    /// Its labels in this network.
+    pub tags: Vec<String>,
+}
+
+/// Limits of a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// 0 for no limit.
+    pub max_members: u32,
+    /// Empty for all.
+    pub allowed_ports: Vec<u16>,
+    /// For people to read.
+    pub description: String,
+}

@@ -1,0 +1,207 @@
+//! Why a request is refused. The texts are the reference's where it has them (spec/registry.md 2.3 and the tables).
+
+use pilot_wire::{NetworkId, NodeId, registry::Role};
+use std::time::Duration;
+
+/// A refusal, as the client reads it.
+#[expect(missing_docs, reason = "the texts say it")]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    // Identity.
+    #[error("node {0}: node not found")]
+    UnknownNode(NodeId),
+    #[error("signature required for authenticated node")]
+    SignatureRequired,
+    #[error("invalid signature encoding: {0}")]
+    SignatureEncoding(String),
+    #[error("signature verification failed")]
+    SignatureWrong,
+    #[error("invalid admin token")]
+    AdminToken,
+    #[error("network creation is disabled")]
+    NoAdminToken,
+
+    // Registration.
+    #[error("registration requires public_key")]
+    KeyRequired,
+    #[error("invalid public key: {0}")]
+    KeyInvalid(String),
+    #[error("registration: signature verification failed")]
+    RegistrationSignature,
+    #[error("node {0}: unsigned registration cannot modify a signature-verified key")]
+    RegistrationUnsigned(NodeId),
+    #[error("rate limited: too many registrations from {from}, try again in {} s", wait.as_secs() + 1)]
+    RegistrationRate { from: std::net::IpAddr, wait: Duration },
+    #[error("registry full: it cannot take more than {0} nodes")]
+    Full(usize),
+    #[error("rotate_key requires new_public_key")]
+    NewKeyRequired,
+    #[error("invalid new_public_key: {0}")]
+    NewKeyInvalid(String),
+    #[error("new_public_key is already bound to another node")]
+    KeyTaken,
+
+    // Names and labels.
+    #[error("hostname required")]
+    HostnameRequired,
+    #[error("hostname {0:?} not found")]
+    HostnameUnknown(String),
+    #[error("invalid hostname: {0}")]
+    HostnameInvalid(HostnameFault),
+    #[error("hostname {0:?} already in use by node {1}")]
+    HostnameTaken(String, NodeId),
+    #[error("too many tags (max {0})")]
+    TooManyTags(usize),
+    #[error("empty tag not allowed")]
+    TagEmpty,
+    #[error("tag {0:?} too long (max {1} chars)")]
+    TagTooLong(String, usize),
+    #[error("tag {0:?} must be lowercase alphanumeric with hyphens")]
+    TagInvalid(String),
+
+    // Meeting.
+    #[error("resolve denied: requester node {0} is not registered")]
+    RequesterUnknown(NodeId),
+    #[error("resolve denied: node {0} is private (establish mutual trust first)")]
+    Private(NodeId),
+    #[error("punch denied: requester must be participant")]
+    NotParticipant,
+    #[error("beacon_id required")]
+    BeaconIdRequired,
+    #[error("addr required")]
+    BeaconAddrRequired,
+    #[error(
+        "beacon_register is only accepted from this machine or with the admin token; invalid admin token"
+    )]
+    BeaconForeign,
+    #[error("too many beacons (max {0})")]
+    TooManyBeacons(usize),
+
+    // Trust.
+    #[error("no trust pair between {0} and {1}")]
+    NoTrust(NodeId, NodeId),
+    #[error("too many trusted peers of node {0} (max {1})")]
+    TooManyPeers(NodeId, usize),
+    #[error("handshake request already pending from node {0}")]
+    AlreadyPending(NodeId),
+    #[error("handshake inbox full for node {0}")]
+    InboxFull(NodeId),
+    #[error("justification too large: {0} bytes (max {1})")]
+    JustificationTooLong(usize, usize),
+    #[error("no pending handshake request from node {0}")]
+    NotPending(NodeId),
+    #[error("the handshake request from node {0} has already been answered otherwise")]
+    AlreadyAnswered(NodeId),
+
+    // Networks.
+    #[error("network {0}: network not found")]
+    UnknownNetwork(NetworkId),
+    #[error("node {0} not registered")]
+    FounderUnknown(NodeId),
+    #[error("network {0:?} already exists")]
+    NetworkExists(String),
+    #[error("invalid network name: {0}")]
+    NetworkName(HostnameFault),
+    #[error("network ID space exhausted (max 65535 networks)")]
+    TooManyNetworks,
+    #[error("unknown join rule: {0}; it cannot be used, take open, token or invite")]
+    JoinRule(String),
+    #[error("enterprise feature: invite-only networks require the enterprise flag")]
+    InviteNeedsEnterprise,
+    #[error("enterprise feature: requires enterprise network")]
+    NotEnterprise,
+    #[error("cannot {0} the backbone network")]
+    Backbone(&'static str),
+    #[error("set_network_enterprise requires admin token")]
+    EnterpriseNeedsAdmin,
+    #[error("invalid token for network {0}")]
+    NetworkToken(NetworkId),
+    #[error("invite-only networks require invite_to_network + respond_invite flow")]
+    InviteOnly,
+    #[error("network membership limit reached")]
+    MembershipLimit,
+    #[error("node {0} already in network {1}")]
+    AlreadyMember(NodeId, NetworkId),
+    #[error("node {0} is not a member of network {1}")]
+    NotMember(NodeId, NetworkId),
+    #[error("cannot leave network: owner must transfer ownership first")]
+    OwnerStays,
+    #[error("listing backbone nodes is not permitted (use lookup with a specific node_id)")]
+    ListBackbone,
+    #[error("members of network {0} are shown to its members; invalid admin token")]
+    ListForeign(NetworkId),
+    #[error("cannot invite yourself")]
+    InviteSelf,
+    #[error("network {0} is not invite-only (rule: {1})")]
+    NotInviteOnly(NetworkId, String),
+    #[error("inviter {0} is not a member of network {1}")]
+    InviterNotMember(NodeId, NetworkId),
+    #[error("rbac: inviter {0} has role \"member\", requires owner or admin")]
+    InviterRole(NodeId),
+    #[error("target node {0}: node not found")]
+    TargetUnknown(NodeId),
+    #[error("node {0} is already a member of network {1}")]
+    InviteMember(NodeId, NetworkId),
+    #[error("invite inbox full for node {0}")]
+    InvitesFull(NodeId),
+    #[error("no pending invite for node {0} to network {1}")]
+    NoInvite(NodeId, NetworkId),
+    #[error("rbac: node_id required for role-based authorization")]
+    RoleNeedsNode,
+    #[error("rbac: node {0} has no role in network {1}")]
+    NoRole(NodeId, NetworkId),
+    #[error("rbac: node {node} has role \"{}\", which is not enough", role_text(*role))]
+    RoleTooLow { node: NodeId, role: Role },
+    #[error("rbac: node {0} has not proven its identity on this connection; invalid without the admin token")]
+    RoleUnproven(NodeId),
+    #[error("cannot kick the network owner")]
+    KickOwner,
+    #[error("cannot promote the owner")]
+    PromoteOwner,
+    #[error("cannot demote the owner")]
+    DemoteOwner,
+    #[error("node {0} is already {1}")]
+    RoleAlready(NodeId, &'static str),
+    #[error("new_owner_id is required")]
+    NewOwnerRequired,
+    #[error("network {0} has no owner")]
+    NoOwner(NetworkId),
+    #[error("invalid max_members (must be integer 0-10000)")]
+    MaxMembers,
+    #[error("cannot set max_members to {0}: network already has {1} members")]
+    MaxMembersBelow(u32, usize),
+    #[error("too many allowed_ports (max {0})")]
+    TooManyPorts(usize),
+    #[error("invalid port number in allowed_ports (must be integer 1-65535)")]
+    PortInvalid,
+    #[error("policy description too long (max {0} chars)")]
+    DescriptionTooLong(usize),
+    #[error("expr_policy field is required")]
+    ExprRequired,
+    #[error("expr_policy: {0}")]
+    ExprInvalid(String),
+    #[error("rules: {0}")]
+    RulesInvalid(String),
+}
+
+/// What is wrong with a name.
+#[expect(missing_docs, reason = "the texts say it")]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HostnameFault {
+    #[error("hostname too long (max {0} chars)")]
+    TooLong(usize),
+    #[error("hostname must be lowercase alphanumeric with hyphens, start/end with alphanumeric")]
+    Alphabet,
+    #[error("hostname {0:?} is reserved")]
+    Reserved(String),
+    #[error("hostname {0:?} already in use")]
+    Taken(String),
+}
+
+pub(super) fn role_text(role: Role) -> &'static str {
+    match role {
+        Role::Owner => "owner",
+        Role::Admin => "admin",
+        Role::Member => "member",
+    }
+}

@@ -1,0 +1,121 @@
+//! The shell around the two state machines: sockets, tasks, the store.
+
+mod beacon;
+mod connection;
+mod listener;
+mod registry;
+
+use crate::{
+    Config,
+    beacon::Introductions,
+    clock::Clock,
+    registry::{RestoreError, State},
+    store::{Store, StoreError},
+};
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    time::{Instant, SystemTime},
+};
+use tokio::{
+    net::{TcpListener, UdpSocket},
+    sync::mpsc,
+};
+
+/// Where a rendezvous is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// TCP.
+    pub registry: SocketAddr,
+    /// UDP.
+    pub beacon: SocketAddr,
+}
+
+/// Why a rendezvous does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// An address cannot be had, for example because another rendezvous has it ([`io::ErrorKind::AddrInUse`]).
+    #[error("the {what} cannot listen on {addr}: {source}")]
+    Bind {
+        /// `registry` or `beacon`.
+        what: &'static str,
+        /// The address.
+        addr: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The records cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The records are readable but cannot all be true.
+    #[error("the store {} contradicts itself: {source}; it is left untouched", path.display())]
+    Restore {
+        /// The file.
+        path: PathBuf,
+        /// How.
+        source: RestoreError,
+    },
+    /// A part ended that must not end.
+    #[error("the rendezvous failed: {0}")]
+    Failed(String),
+}
+
+/// Events on their way to the registry. More make the connections wait.
+const REGISTRY_QUEUE: usize = 1024;
+/// Orders on their way to the beacon.
+const BEACON_QUEUE: usize = 1024;
+
+/// Serves until `shutdown` is ready. `ready` is called once, when both sockets are bound and the records are loaded.
+///
+/// The registry's socket is bound before anything else is touched, so of two that start at once one fails with
+/// [`RunError::Bind`] and has changed nothing.
+///
+/// # Errors
+/// [`RunError`] when it cannot start, or cannot go on.
+pub async fn run(
+    config: Config,
+    ready: impl FnOnce(Bound),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    let bind = |what, addr| move |source| RunError::Bind { what, addr, source };
+    let tcp =
+        TcpListener::bind(config.registry_addr).await.map_err(bind("registry", config.registry_addr))?;
+    let udp = UdpSocket::bind(config.beacon_addr).await.map_err(bind("beacon", config.beacon_addr))?;
+    let bound = Bound {
+        registry: tcp.local_addr().map_err(bind("registry", config.registry_addr))?,
+        beacon: udp.local_addr().map_err(bind("beacon", config.beacon_addr))?,
+    };
+    let (store, records) = Store::open(&config.store)?;
+    let mut rules = config.registry.clone();
+    if rules.beacon.is_none() && !bound.beacon.ip().is_unspecified() {
+        rules.beacon = Some(bound.beacon);
+    }
+    let clock = Clock::new(Instant::now(), SystemTime::now());
+    let state = State::restore(rules, clock, records)
+        .map_err(|source| RunError::Restore { path: config.store.clone(), source })?;
+
+    let (to_registry, registry_events) = mpsc::channel(REGISTRY_QUEUE);
+    let (to_beacon, beacon_orders) = mpsc::channel(BEACON_QUEUE);
+    let introductions = crate::beacon::Config { introductions: Introductions::Ask, ..config.beacon.clone() };
+    let beacon = beacon::serve(udp, introductions, beacon_orders, to_registry.clone());
+    let registry = registry::serve(state, store, registry_events, to_beacon);
+    let listener = listener::serve(tcp, config.connections.clone(), to_registry);
+    let (nodes, known) = (bound.registry, bound.beacon);
+    tracing::info!(registry = %nodes, beacon = %known, store = %config.store.display(), "rendezvous is ready");
+    ready(bound);
+
+    // The registry task is spawned, so that a change it is about to acknowledge is finished even while shutting down.
+    let mut registry = tokio::spawn(registry);
+    let outcome = tokio::select! {
+        () = shutdown => Ok(()),
+        error = beacon => Err(RunError::Failed(format!("beacon: {error}"))),
+        () = listener => Err(RunError::Failed("the listener ended".to_owned())),
+        ended = &mut registry => return Err(RunError::Failed(format!("registry: {ended:?}"))),
+    };
+    // Beacon and listener are dropped with their senders, and the registry ends when it has worked off its queue.
+    match registry.await {
+        Ok(()) => outcome,
+        Err(error) => Err(RunError::Failed(format!("registry: {error}"))),
+    }
+}
