@@ -12,7 +12,7 @@ use super::{
     Owed, Phase, Sent, SentKind, Stream,
     options::{LEGACY_SEGMENT, Offer},
     receive::Receiver,
-    send::Outgoing,
+    send::{Fin, Outgoing},
 };
 
 impl Stream {
@@ -55,6 +55,10 @@ impl Stream {
     fn poll_connected(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Sent> {
         if let Some(step) = self.receiver.as_ref().and_then(|receiver| self.acks.take_step(receiver.next())) {
             return Some(self.emit_step(step, out));
+        }
+        if self.agreed.is_legacy() && self.acks.is_due() && self.sender.fin() == Fin::Queued {
+            // The reference's FIN has no room for it, and after a FIN the peer does not look any more.
+            return Some(self.emit_ack(out));
         }
         if let Some(outgoing) = self.sender.poll(now) {
             return Some(self.emit_outgoing(outgoing, out));

@@ -70,11 +70,6 @@ impl Rtt {
         self.estimate.map_or(Duration::ZERO, |estimate| estimate.variation)
     }
 
-    /// The latest sample.
-    pub(super) fn latest(&self) -> Option<Duration> {
-        self.estimate.map(|estimate| estimate.latest)
-    }
-
     /// The least of the last 10 to 20 seconds.
     pub(super) fn minimum(&self) -> Option<Duration> {
         self.estimate.map(|estimate| estimate.minima[0].min(estimate.minima[1]))

@@ -134,11 +134,6 @@ impl Scoreboard {
         Some((self.first + self.segments.len() as u64 - 1, segment))
     }
 
-    /// Number of the transmission that comes next.
-    pub(super) fn transmissions(&self) -> u64 {
-        self.transmissions
-    }
-
     /// A segment goes out for the first time.
     pub(super) fn sent_new(&mut self, now: Instant, start: u64, len: u32) {
         let order = self.transmission(self.first + self.segments.len() as u64);
@@ -221,12 +216,6 @@ impl Scoreboard {
             Some(Fate::Flying) => self.lose(self.first),
             Some(Fate::Lost) | None => 0,
         }
-    }
-
-    /// Marks everything as lost that is not reported as arrived.
-    pub(super) fn lose_all(&mut self) -> u64 {
-        let ids = self.first..self.first + self.segments.len() as u64;
-        ids.map(|id| self.lose(id)).sum()
     }
 
     /// Cuts what is unacknowledged anew, in pieces of at most `max` bytes, all of it to be sent again: the path

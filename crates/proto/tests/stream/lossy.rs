@@ -1,0 +1,93 @@
+//! Every byte once and in order, whatever the link does.
+
+use std::time::Duration;
+
+use pilot_proto::stream::{CloseReason, Config};
+use proptest::prelude::*;
+
+use crate::pair::{App, Link, Pair};
+
+fn link() -> impl Strategy<Value = Link> {
+    (
+        0.0..0.3f64,
+        0.0..0.1f64,
+        0.0..0.05f64,
+        0u64..40,
+        0u64..100,
+        proptest::option::of(100_000u64..10_000_000),
+    )
+        .prop_map(|(loss, duplicate, corrupt, delay, jitter, rate)| Link {
+            delay: Duration::from_millis(delay),
+            jitter: Duration::from_millis(jitter),
+            loss,
+            duplicate,
+            corrupt,
+            rate,
+            queue: 200_000,
+        })
+}
+
+fn app() -> impl Strategy<Value = App> {
+    (0u64..60_000, 1usize..9000, any::<bool>(), proptest::option::of(1000usize..20_000)).prop_map(
+        |(sends, chunk, finishes, reads_per_ms)| App {
+            sends,
+            chunk,
+            finishes,
+            closes_after: Some(u64::MAX),
+            reads_per_ms,
+        },
+    )
+}
+
+fn config(options: bool, buffer: usize) -> Config {
+    Config { options, send_buffer: buffer, receive_buffer: buffer, ..Config::default() }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn both_directions_arrive_complete_and_end(
+        seed: u64,
+        links in (link(), link()),
+        apps in (app(), app()),
+        options: bool,
+        buffers in (16_000usize..200_000, 16_000usize..200_000),
+    ) {
+        // Somebody must end first: each closes as soon as it has read everything that the other sends.
+        let (mut a, mut b) = apps;
+        a.closes_after = Some(b.sends);
+        b.closes_after = Some(a.sends);
+        let config = [config(options, buffers.0), config(options, buffers.1)];
+        let mut pair = Pair::new(seed, [links.0, links.1], [a, b], config);
+        let gone = pair.run_until(Duration::from_secs(600), Pair::both_gone);
+        let [a, b] = &pair.sides;
+        prop_assert!(gone, "not over after {:?}: {:?} / {:?}", pair.elapsed(), a, b);
+        let reasons = (a.reason, b.reason);
+        // A peer that took all and is gone may be missed by the one that waits for its last acknowledgement.
+        let silent_end = |reason| matches!(reason, Some(CloseReason::Finished | CloseReason::TimedOut { .. } | CloseReason::Discarded { .. }));
+        prop_assert!(silent_end(a.reason) && silent_end(b.reason), "{reasons:?}");
+        if a.reason == Some(CloseReason::Finished) {
+            prop_assert_eq!(b.received, a.app.sends);
+        }
+        if b.reason == Some(CloseReason::Finished) {
+            prop_assert_eq!(a.received, b.app.sends);
+        }
+    }
+}
+
+#[test]
+fn a_link_that_loses_a_third_still_delivers_everything() {
+    for seed in 0..20 {
+        let link = Link {
+            loss: 0.3,
+            duplicate: 0.05,
+            jitter: Duration::from_millis(30),
+            ..Link::perfect(Duration::from_millis(10))
+        };
+        let mut pair =
+            Pair::new(seed, [link; 2], [App::sender(200_000), App::reader()], [Config::default(); 2]);
+        let done = pair.run_until(Duration::from_secs(300), |pair| pair.sides[1].received == 200_000);
+        assert!(done, "seed {seed}: {} bytes after {:?}", pair.sides[1].received, pair.elapsed());
+    }
+}
