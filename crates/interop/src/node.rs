@@ -152,10 +152,12 @@ impl Node {
     /// Asserts that the tunnel to the peer is encrypted and the peer's key was checked.
     #[track_caller]
     pub fn assert_sealed_to(&self, peer: &Node) {
-        let peers = self.ctl(&["peers"]);
-        let rows = peers["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let row = rows.iter().find(|row| row["node_id"] == peer.id);
-        let row = row.unwrap_or_else(|| panic!("{} is no peer of {}: {peers}", peer.name, self.name));
+        // The reference answers from a cache for a moment, so a new tunnel may not be listed yet.
+        let what = format!("{} is a peer of {}", peer.name, self.name);
+        let row = until(&what, || {
+            let peers = self.ctl(&["peers"]);
+            peers["peers"].as_array()?.iter().find(|row| row["node_id"] == peer.id).cloned()
+        });
         assert_eq!((&row["encrypted"], &row["authenticated"]), (&true.into(), &true.into()), "{row}");
     }
 

@@ -33,7 +33,7 @@ fn the_other_command_line_drives(node: &Node, peer: &Node) {
     assert_eq!(found["node_id"].take(), peer.id());
 
     node.foreign_ctl(&["set-hostname", "renamed"]);
-    assert_eq!(node.foreign_ctl(&["info"])["hostname"], "renamed");
+    until("the new name shows", || (node.foreign_ctl(&["info"])["hostname"] == "renamed").then_some(()));
     let visibility = node.foreign_ctl(&["set-public"]);
     assert_eq!(visibility["visibility"], "public", "{visibility}");
     node.foreign_ctl(&["set-private"]);
