@@ -1,1 +1,38 @@
-//! (being written)
+//! An imaginary network for nodes: links, a registry and a clock in one thread, driven by one number.
+//!
+//! A [`World`] drives [`pilot_proto::Node`]s exactly as the daemon does, but its sockets are a queue of datagrams with
+//! arrival times and its clock jumps to the next thing that happens. A simulated hour takes a fraction of a second,
+//! and a fault that was found is found again from its seed.
+//!
+//! | module | is |
+//! |---|---|
+//! | `world` | hosts, time, and what happens next |
+//! | `link` | delay, loss, duplication, reordering, corruption, bandwidth |
+//! | `transfer` | applications, and the model of what they may observe |
+//! | `attacker` | who repeats and changes what others sent |
+//! | `watch` | what must hold whatever happens |
+//! | `plan` | a random world from a seed |
+//! | `goodput` | how fast one stream is |
+//! | `history` | what happened, as text and as a digest |
+//!
+//! Read `tests/hello.rs` first: two nodes and one message.
+
+mod attacker;
+mod content;
+mod directory;
+mod goodput;
+mod history;
+mod link;
+mod plan;
+mod transfer;
+mod watch;
+mod world;
+
+pub use content::Content;
+pub use goodput::{Bulk, Goodput};
+pub use history::{Detail, History};
+pub use link::{Arrival, Conditions, Link, Loss};
+pub use plan::Plan;
+pub use transfer::{Finishes, Pace, Role, Script, Transfer, Violation};
+pub use watch::Fault;
+pub use world::{Host, Progress, TransferId, World};

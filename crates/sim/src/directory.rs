@@ -1,0 +1,97 @@
+//! The registry as the nodes of a world see it: who has which key, who is where, who trusts whom.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
+
+use pilot_proto::{Answer, Location, Query, QueryError};
+use pilot_wire::{NodeId, PublicKey};
+
+/// What a registry knows.
+#[derive(Debug, Default)]
+pub(crate) struct Directory {
+    entries: BTreeMap<NodeId, Entry>,
+    /// Consents: (who, to whom).
+    consents: BTreeSet<(NodeId, NodeId)>,
+    /// While it is out of reach every question fails.
+    pub(crate) unreachable: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: PublicKey,
+    at: SocketAddr,
+    public: bool,
+}
+
+/// What the registry does beyond answering.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Carried {
+    Request { from: NodeId, to: NodeId, justification: String },
+    Verdict { from: NodeId, to: NodeId, accept: bool },
+}
+
+impl Directory {
+    pub(crate) fn register(&mut self, node: NodeId, key: PublicKey, at: SocketAddr, public: bool) {
+        self.entries.insert(node, Entry { key, at, public });
+    }
+
+    pub(crate) fn answer(&mut self, asker: NodeId, query: Query) -> (Answer, Option<Carried>) {
+        if self.unreachable {
+            return (refuse(&query), None);
+        }
+        match query {
+            Query::Resolve(node) => (Answer::Resolved(self.locate(asker, node)), None),
+            Query::PeerKey(node) => (
+                Answer::PeerKey(self.entries.get(&node).map(|entry| entry.key).ok_or(QueryError::NotFound)),
+                None,
+            ),
+            Query::CheckTrust(node) => (Answer::Trusted(Ok(self.is_mutual(asker, node))), None),
+            Query::RequestHandshake { to, justification } => {
+                self.consents.insert((asker, to));
+                (Answer::Done(Ok(())), Some(Carried::Request { from: asker, to, justification }))
+            }
+            Query::RespondHandshake { to, accept } => {
+                if accept {
+                    self.consents.insert((asker, to));
+                }
+                (Answer::Done(Ok(())), Some(Carried::Verdict { from: asker, to, accept }))
+            }
+            Query::ReportTrust(node) => {
+                self.consents.insert((asker, node));
+                (Answer::Done(Ok(())), None)
+            }
+            Query::RevokeTrust(node) => {
+                self.consents.remove(&(asker, node));
+                self.consents.remove(&(node, asker));
+                (Answer::Done(Ok(())), None)
+            }
+        }
+    }
+
+    fn locate(&self, asker: NodeId, node: NodeId) -> Result<Location, QueryError> {
+        let entry = self.entries.get(&node).ok_or(QueryError::NotFound)?;
+        if !entry.public && !self.is_mutual(asker, node) {
+            return Err(QueryError::Denied);
+        }
+        Ok(Location { public: Some(entry.at), ..Location::default() })
+    }
+
+    pub(crate) fn is_mutual(&self, a: NodeId, b: NodeId) -> bool {
+        self.consents.contains(&(a, b)) && self.consents.contains(&(b, a))
+    }
+}
+
+fn refuse(query: &Query) -> Answer {
+    let error = QueryError::Unreachable("the simulated registry is down".into());
+    match query {
+        Query::Resolve(_) => Answer::Resolved(Err(error)),
+        Query::PeerKey(_) => Answer::PeerKey(Err(error)),
+        Query::CheckTrust(_) => Answer::Trusted(Err(error)),
+        Query::RequestHandshake { .. }
+        | Query::RespondHandshake { .. }
+        | Query::ReportTrust(_)
+        | Query::RevokeTrust(_) => Answer::Done(Err(error)),
+    }
+}
