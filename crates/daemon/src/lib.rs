@@ -1,1 +1,24 @@
-//! (being written)
+//! The Pilot daemon: one loop around one node, the local programs it serves, the registry it is known at.
+//!
+//! [`run`] is a whole daemon. Inside, `driver` owns everything that is protocol state and runs the only loop; `ipc` talks
+//! to local programs, `registry` to the registry, `udp` is the tunnel socket, `service` the built-in applications,
+//! which use the same [client](pilot_client) as everybody else, over a pipe. `files` and `state` keep what must survive.
+
+mod config;
+mod datetime;
+mod driver;
+mod files;
+mod handle;
+mod ipc;
+mod registry;
+mod run;
+mod service;
+mod state;
+mod udp;
+mod webhook;
+
+pub use config::{Config, IDLE_TIMEOUT, KEEPALIVE, Services, Webhook};
+pub use ipc::SocketError;
+pub use run::{RunError, Running, run};
+pub use state::StateError;
+pub use webhook::TargetError;

@@ -1,0 +1,113 @@
+//! What a daemon is told at start, already checked: flags, environment and file have been merged by the caller.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Time between two heartbeats to the registry and two Discovers to the beacon.
+pub const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// A stream without any traffic is given up after this long.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Everything a daemon needs to run.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Folder of all state, `~/.pilot` by default.
+    pub home: PathBuf,
+    /// Path of the IPC socket.
+    pub socket: PathBuf,
+    /// Path of the identity file; trust is kept beside it.
+    pub identity: PathBuf,
+    /// Registries as `host:port`, in order of preference. Without any, only known peers can be reached.
+    pub registries: Vec<String>,
+    /// Beacon as `host:port`.
+    pub beacon: Option<String>,
+    /// Local address of the tunnel socket; port 0 lets the system choose (the last one used is tried first).
+    pub listen: SocketAddr,
+    /// Hostname to claim at the registry; `None` keeps the last one.
+    pub hostname: Option<String>,
+    /// `Some` sets the visibility; `None` keeps the last one (private at first).
+    pub public: Option<bool>,
+    /// `false` sends and accepts packets in clear. For experiments only.
+    pub encrypt: bool,
+    /// Trust every node that asks.
+    pub trust_auto_approve: bool,
+    /// Time between heartbeats.
+    pub keepalive: Duration,
+    /// Idle time-out of streams.
+    pub idle_timeout: Duration,
+    /// Where events are posted.
+    pub webhook: Webhook,
+    /// Which built-in services run.
+    pub services: Services,
+    /// Whether to write `pilot.pid` into the home folder. Off for daemons inside another process.
+    pub pid_file: bool,
+}
+
+/// Where the daemon posts its events (spec/local.md 2.9).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Webhook {
+    /// `http://` URL; `None` keeps the one set by an earlier `set-webhook`.
+    pub url: Option<String>,
+    /// Key of the `X-Pilot-Signature-256` header.
+    pub secret: Option<String>,
+}
+
+/// The built-in services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Services {
+    /// Port 7.
+    pub echo: bool,
+    /// Port 1001.
+    pub data_exchange: bool,
+    /// Port 1002.
+    pub event_stream: bool,
+}
+
+impl Default for Services {
+    fn default() -> Self {
+        Self { echo: true, data_exchange: true, event_stream: true }
+    }
+}
+
+impl Config {
+    /// The defaults for a daemon whose state is in `home`: every service, private, encrypted, no registry.
+    #[must_use]
+    pub fn at(home: impl Into<PathBuf>) -> Self {
+        let home = home.into();
+        Self {
+            socket: home.join("pilot.sock"),
+            identity: home.join("identity.json"),
+            registries: Vec::new(),
+            beacon: None,
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+            hostname: None,
+            public: None,
+            encrypt: true,
+            trust_auto_approve: false,
+            keepalive: KEEPALIVE,
+            idle_timeout: IDLE_TIMEOUT,
+            webhook: Webhook::default(),
+            services: Services::default(),
+            pid_file: true,
+            home,
+        }
+    }
+
+    /// `trust.json`, beside the identity as the reference keeps it.
+    pub(crate) fn trust_file(&self) -> PathBuf {
+        self.identity.parent().unwrap_or(Path::new("")).join("trust.json")
+    }
+
+    /// What this node is at its registry, and where its peers were last seen.
+    pub(crate) fn node_file(&self) -> PathBuf {
+        self.home.join("node.json")
+    }
+
+    /// The process id of the running daemon.
+    #[must_use]
+    pub fn pid_path(&self) -> PathBuf {
+        self.home.join("pilot.pid")
+    }
+}

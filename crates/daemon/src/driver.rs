@@ -1,0 +1,554 @@
+//! The one loop: what woke it, what the node makes of it, and what goes out then.
+//!
+//! One task owns the node, the tunnel socket and the tables of local programs; everything else is a task that sends it
+//! [`Command`]s and is sent messages. The loop waits in one place, for the closed set of [`Wake`]s; after each, it
+//! drains what the node has to say: events to their owners, questions to the registry, datagrams to the socket.
+
+mod calls;
+mod clients;
+mod deadlines;
+mod envelope;
+mod info;
+mod pump;
+mod registry;
+mod replies;
+mod requests;
+mod streams;
+mod trust;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::{Duration, Instant, SystemTime};
+
+use pilot_proto::{Event, Node, PingId, Query, QueryId};
+use pilot_wire::{NodeId, Port, PublicKey, StreamId};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Sleep;
+
+use crate::handle::{PeerIdentity, ServiceOrder};
+use crate::ipc::io::{FrameReader, write_batches};
+use crate::ipc::listener::Listener;
+use crate::ipc::outbox::Outbox;
+use crate::registry::{CallId, Link, Profile, Report};
+use crate::service::{Services, handshake::Delivery};
+use crate::state::NodeFile;
+use crate::udp::{Sent, UdpSocket};
+use crate::webhook::{self, Webhook};
+use crate::{Config, Running};
+
+use clients::{CLIENTS_MAX, Client};
+pub(crate) use clients::{ClientEvent, ClientId};
+use deadlines::Deadlines;
+use registry::RegistryCall;
+use replies::ReplyTo;
+use streams::Attachment;
+
+/// Commands that wait for the loop. Senders wait when it is full; the loop never waits for them.
+const INBOX: usize = 256;
+
+/// Commands taken in one turn, so that datagrams and timers are not kept waiting.
+const COMMANDS_PER_TURN: usize = 64;
+
+/// Trains sent in one turn before the loop looks for acknowledgements and commands again.
+const TRAINS_PER_TURN: usize = 64;
+
+/// Times that a turn looks for news of its own making. Two programs of one node that talk make news for ever.
+const ROUNDS_PER_TURN: usize = 16;
+
+/// How long programs may take to read the last replies when the daemon stops.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// How long the loop sleeps when the node has nothing planned.
+const LONG_SLEEP: Duration = Duration::from_secs(3600);
+
+/// What other tasks tell the loop.
+pub(crate) enum Command {
+    /// A local program did something.
+    Client(ClientId, ClientEvent),
+    /// The registry link has news.
+    Registry(Report),
+    /// A built-in service has something to say.
+    Service(ServiceOrder),
+    /// A handshake message was delivered, or not.
+    Delivered(trust::Outcome),
+    /// The mailbox answered a local program.
+    Mailbox(calls::Answered),
+    /// The built-in services run.
+    Services(Services),
+    /// The beacon's name has this address.
+    Beacon(SocketAddr),
+}
+
+/// Why the loop runs. There is nothing else that it waits for.
+enum Wake {
+    Datagrams,
+    Timer,
+    Command(Command),
+    Program(UnixStream),
+    /// The tunnel socket takes datagrams again.
+    Writable,
+    /// The last turn left something to send.
+    Continue,
+    Shutdown,
+}
+
+/// Whose a port is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PortOwner {
+    Client(ClientId),
+    Echo,
+}
+
+/// A train that the socket had no room for.
+struct Blocked {
+    destination: SocketAddr,
+    segment_size: usize,
+}
+
+/// What the loop is made of, besides the node.
+pub(crate) struct Parts {
+    pub(crate) config: Config,
+    pub(crate) node: Node,
+    pub(crate) socket: UdpSocket,
+    pub(crate) listener: Listener,
+    pub(crate) inbox: mpsc::Receiver<Command>,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) link: Link,
+    pub(crate) webhook: Webhook,
+    pub(crate) deliveries: mpsc::Sender<Delivery>,
+    pub(crate) identity: pilot_crypto::Identity,
+    pub(crate) memory: NodeFile,
+    pub(crate) profile: Profile,
+    pub(crate) trusted: watch::Sender<Vec<NodeId>>,
+    pub(crate) own: watch::Sender<NodeId>,
+    pub(crate) ready: Box<dyn FnOnce(Running) + Send>,
+}
+
+/// The owner of everything.
+pub(crate) struct Driver {
+    config: Config,
+    node: Node,
+    socket: UdpSocket,
+    listener: Listener,
+    inbox: mpsc::Receiver<Command>,
+    /// For the tasks of local programs.
+    commands: mpsc::Sender<Command>,
+    link: Link,
+    webhook: Webhook,
+    services: Option<Services>,
+    deliveries: mpsc::Sender<Delivery>,
+    identity: pilot_crypto::Identity,
+    /// What is remembered across restarts, and whether the file lags behind.
+    memory: NodeFile,
+    memory_stale: bool,
+    trust_stale: bool,
+    profile: Profile,
+    trusted: watch::Sender<Vec<NodeId>>,
+    own: watch::Sender<NodeId>,
+    /// Called once, when the daemon serves.
+    ready: Option<Box<dyn FnOnce(Running) + Send>>,
+
+    clients: BTreeMap<ClientId, Client>,
+    next_client: u64,
+    /// Programs with something new in their queue.
+    unflushed: BTreeSet<ClientId>,
+    ports: BTreeMap<Port, PortOwner>,
+    streams: BTreeMap<StreamId, Attachment>,
+    /// Streams that ended in order lately, the oldest first.
+    finished: VecDeque<StreamId>,
+    /// Incoming streams refused because their program had too many.
+    refused_streams: u64,
+    pings: BTreeMap<PingId, calls::PendingPing>,
+    calls: BTreeMap<CallId, RegistryCall>,
+    next_call: u64,
+    /// Questions of the node that the registry has not answered.
+    asked: BTreeMap<QueryId, Query>,
+    relations: trust::Relations,
+    deadlines: Deadlines,
+    registry: registry::Standing,
+
+    started: Instant,
+    sleep: Pin<Box<Sleep>>,
+    train: Vec<u8>,
+    blocked: Option<Blocked>,
+    more_to_send: bool,
+    stopping: bool,
+    /// Readers and writers of programs, deliveries, mailbox calls: they end with the driver.
+    tasks: JoinSet<()>,
+    /// The writers of programs, which may finish what they have when the driver ends in order.
+    writers: JoinSet<()>,
+}
+
+/// The channel through which everybody talks to the loop.
+pub(crate) fn inbox() -> (mpsc::Sender<Command>, mpsc::Receiver<Command>) {
+    mpsc::channel(INBOX)
+}
+
+impl Driver {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let mut driver = Self {
+            config: parts.config,
+            node: parts.node,
+            socket: parts.socket,
+            listener: parts.listener,
+            inbox: parts.inbox,
+            commands: parts.commands,
+            link: parts.link,
+            webhook: parts.webhook,
+            services: None,
+            deliveries: parts.deliveries,
+            identity: parts.identity,
+            memory: parts.memory,
+            memory_stale: false,
+            trust_stale: false,
+            profile: parts.profile,
+            trusted: parts.trusted,
+            own: parts.own,
+            ready: Some(parts.ready),
+            clients: BTreeMap::new(),
+            next_client: 0,
+            unflushed: BTreeSet::new(),
+            ports: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            finished: VecDeque::new(),
+            refused_streams: 0,
+            pings: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            next_call: 0,
+            asked: BTreeMap::new(),
+            relations: trust::Relations::default(),
+            deadlines: Deadlines::default(),
+            registry: registry::Standing::default(),
+            started: Instant::now(),
+            sleep: Box::pin(tokio::time::sleep(LONG_SLEEP)),
+            train: Vec::new(),
+            blocked: None,
+            more_to_send: false,
+            stopping: false,
+            tasks: JoinSet::new(),
+            writers: JoinSet::new(),
+        };
+        if driver.config.services.echo && driver.node.listen(Port::ECHO).is_ok() {
+            driver.ports.insert(Port::ECHO, PortOwner::Echo);
+        }
+        driver.tell_trusted();
+        driver
+    }
+
+    /// Runs until `shutdown` is ready or a program asks for the end.
+    pub(crate) async fn run(mut self, shutdown: impl Future<Output = ()>) {
+        tokio::pin!(shutdown);
+        self.drain(Instant::now());
+        while !self.stopping {
+            let wake = self.next(shutdown.as_mut()).await;
+            let now = Instant::now();
+            match wake {
+                Wake::Datagrams => self.receive(now),
+                Wake::Timer => self.on_time(now),
+                Wake::Command(command) => self.on_commands(now, command),
+                Wake::Program(stream) => {
+                    let (reader, writer) = stream.into_split();
+                    self.attach(reader, writer);
+                }
+                Wake::Writable | Wake::Continue => {}
+                Wake::Shutdown => self.stopping = true,
+            }
+            self.drain(now);
+        }
+        self.close().await;
+    }
+
+    async fn next(&mut self, shutdown: Pin<&mut impl Future<Output = ()>>) -> Wake {
+        tokio::select! {
+            () = shutdown => Wake::Shutdown,
+            ready = self.socket.readable() => match ready {
+                Ok(()) => Wake::Datagrams,
+                Err(error) => {
+                    tracing::error!(%error, "the tunnel socket is unusable");
+                    Wake::Shutdown
+                }
+            },
+            // The loop itself holds a sender, so the channel never ends.
+            Some(command) = self.inbox.recv() => Wake::Command(command),
+            stream = self.listener.accept() => Wake::Program(stream),
+            () = self.sleep.as_mut() => Wake::Timer,
+            _ = self.socket.writable(), if self.blocked.is_some() => Wake::Writable,
+            () = std::future::ready(()), if self.more_to_send => Wake::Continue,
+        }
+    }
+
+    fn receive(&mut self, now: Instant) {
+        let node = &mut self.node;
+        if let Err(error) = self.socket.receive(|from, datagram| node.handle_datagram(now, from, datagram)) {
+            // Errors of single datagrams (ICMP of an earlier send) come up here; the socket itself goes on.
+            tracing::debug!(%error, "receive");
+        }
+    }
+
+    fn on_time(&mut self, now: Instant) {
+        self.node.handle_timeout(now);
+        while let Some(deadline) = self.deadlines.pop(now) {
+            self.on_deadline(now, deadline);
+        }
+    }
+
+    fn on_commands(&mut self, now: Instant, first: Command) {
+        self.on_command(now, first);
+        for _ in 1..COMMANDS_PER_TURN {
+            let Ok(command) = self.inbox.try_recv() else { return };
+            self.on_command(now, command);
+        }
+    }
+
+    fn on_command(&mut self, now: Instant, command: Command) {
+        match command {
+            Command::Client(id, ClientEvent::Frame(received)) => self.on_frame(now, id, received),
+            Command::Client(id, ClientEvent::Written) => self.on_written(now, id),
+            Command::Client(id, ClientEvent::Gone) => self.on_gone(now, id),
+            Command::Registry(report) => self.on_report(now, report),
+            Command::Service(order) => self.on_service(now, order),
+            Command::Delivered(outcome) => self.on_delivered(now, outcome),
+            Command::Mailbox(answered) => self.on_mailbox(answered),
+            Command::Services(services) => self.services = Some(services),
+            Command::Beacon(address) => self.node.set_beacon(now, Some(address)),
+        }
+    }
+
+    /// Brings out what the node has to say. Events come first, because owners may answer them with more to send, and
+    /// what must be on disk is there before anything leaves.
+    fn drain(&mut self, now: Instant) {
+        for round in 0.. {
+            while let Some(event) = self.node.poll_event() {
+                self.on_event(now, event);
+            }
+            while let Some((id, query)) = self.node.poll_query() {
+                self.on_query(now, id, query);
+            }
+            self.store();
+            self.send(now);
+            // Sending may bring news at once: packets to ourselves loop back.
+            let Some(event) = self.node.poll_event() else { break };
+            self.on_event(now, event);
+            if round >= ROUNDS_PER_TURN {
+                self.more_to_send = true;
+                break;
+            }
+        }
+        for id in std::mem::take(&mut self.unflushed) {
+            if let Some(client) = self.clients.get_mut(&id) {
+                client.outbox.flush();
+            }
+        }
+        self.set_alarm(now);
+        // Finished tasks leave their results; nothing else does.
+        while self.tasks.try_join_next().is_some() || self.writers.try_join_next().is_some() {}
+    }
+
+    fn send(&mut self, now: Instant) {
+        self.more_to_send = false;
+        if let Some(blocked) = self.blocked.take()
+            && self.socket.send(blocked.destination, blocked.segment_size, &self.train) == Sent::Blocked
+        {
+            self.blocked = Some(blocked);
+            return;
+        }
+        let segments = self.socket.max_segments();
+        for _ in 0..TRAINS_PER_TURN {
+            self.train.clear();
+            let Some(transmit) = self.node.poll_transmit(now, &mut self.train, segments) else { return };
+            let (destination, segment_size) = (transmit.destination, transmit.segment_size);
+            if self.socket.send(destination, segment_size, &self.train) == Sent::Blocked {
+                self.blocked = Some(Blocked { destination, segment_size });
+                return;
+            }
+        }
+        self.more_to_send = true;
+    }
+
+    fn set_alarm(&mut self, now: Instant) {
+        let next = [self.node.poll_timeout(), self.deadlines.next()].into_iter().flatten().min();
+        let next = next.unwrap_or(now + LONG_SLEEP);
+        if self.sleep.deadline().into_std() != next {
+            self.sleep.as_mut().reset(next.into());
+        }
+    }
+
+    /// A new connection of a local program, or of a built-in service.
+    pub(crate) fn attach<R, W>(&mut self, reader: R, writer: W)
+    where
+        R: AsyncRead + Unpin + Send + 'static,
+        W: AsyncWrite + Unpin + Send + 'static,
+    {
+        if self.clients.len() >= CLIENTS_MAX {
+            tracing::warn!("too many local programs are connected; one was turned away");
+            return;
+        }
+        let id = ClientId(self.next_client);
+        self.next_client += 1;
+        let (batches, queue) = mpsc::channel(1);
+        let reading = self.tasks.spawn(read_client(id, FrameReader::new(reader), self.commands.clone()));
+        let commands = self.commands.clone();
+        let writing = self.writers.spawn(async move {
+            let told = || {
+                let commands = commands.clone();
+                async move {
+                    let _ = commands.send(Command::Client(id, ClientEvent::Written)).await;
+                }
+            };
+            if write_batches(writer, queue, told).await.is_err() {
+                let _ = commands.send(Command::Client(id, ClientEvent::Gone)).await;
+            }
+        });
+        self.clients.insert(id, Client::new(Outbox::new(batches), reading, writing));
+    }
+
+    fn on_event(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::Stream(id, event) => self.on_stream(now, id, event),
+            Event::Datagram { from, to, data } => self.on_datagram(from, to, &data),
+            Event::Pong { ping, rtt } => self.on_pong(ping, rtt),
+            Event::Observed(address) => self.on_observed(address),
+            Event::HandshakeWaiting => self.fetch_handshakes(),
+            Event::Trust(event) => self.on_trust(now, event),
+            Event::Peer(peer, event) => self.on_peer(peer, &event),
+        }
+    }
+
+    /// Writes what has to be on disk before anybody is told.
+    fn store(&mut self) {
+        if std::mem::take(&mut self.trust_stale) {
+            let path = self.config.trust_file();
+            if let Err(error) = crate::state::store_trust(&path, self.node.trust()) {
+                tracing::error!(path = %path.display(), %error, "trust is not stored; it will be lost at a restart");
+            }
+            self.tell_trusted();
+        }
+        if std::mem::take(&mut self.memory_stale) {
+            let path = self.config.node_file();
+            if let Err(error) = crate::files::replace_json(&path, &self.memory) {
+                tracing::error!(path = %path.display(), %error, "the node's state is not stored");
+            }
+        }
+    }
+
+    /// Tells whoever started the daemon that it serves, once the services listen and the registry has answered or
+    /// cannot be reached.
+    fn check_ready(&mut self) {
+        let services = self.config.services;
+        let listening = |port: Port, on: bool| !on || self.ports.contains_key(&port);
+        let serves = listening(Port::HANDSHAKE, true)
+            && listening(Port::DATA_EXCHANGE, services.data_exchange)
+            && listening(Port::EVENT_STREAM, services.event_stream);
+        let standing = &self.registry;
+        let knows = standing.connected || standing.error.is_some() || self.config.registries.is_empty();
+        if serves
+            && knows
+            && let Some(ready) = self.ready.take()
+        {
+            ready(Running {
+                node_id: self.own_node(),
+                address: self.address(),
+                hostname: self.profile.hostname.clone(),
+                socket: self.config.socket.clone(),
+                listen: self.socket.local(),
+                registered: self.registry.connected,
+                registry_error: self.registry.error.clone(),
+            });
+        }
+    }
+
+    fn on_service(&mut self, now: Instant, order: ServiceOrder) {
+        match order {
+            ServiceOrder::HandshakeReceived(from, message) => {
+                self.node.handshake_received(now, trust::wall(), from, &message);
+            }
+            ServiceOrder::Notice(notice) => {
+                tracing::info!(event = notice.event(), ?notice);
+                self.notify(notice.event(), serde_json::to_value(&notice).ok());
+            }
+            ServiceOrder::Describe(node, answer) => {
+                let hostname = Some(self.hostname_of(node)).filter(|name| !name.is_empty());
+                let key = self.known_key(node);
+                // The service that asked may have given up.
+                let _ = answer.send(PeerIdentity { hostname, key });
+            }
+        }
+    }
+
+    /// Posts an event to the webhook, if there is one.
+    fn notify(&mut self, name: &'static str, data: Option<serde_json::Value>) {
+        if self.webhook.is_set() {
+            let event = webhook::Event { name, node: self.own_node(), time: SystemTime::now(), data };
+            self.webhook.post(event);
+        }
+    }
+
+    fn tell_trusted(&self) {
+        let now: Vec<NodeId> = self.node.trust().trusted().map(|(node, _)| node).collect();
+        self.trusted.send_if_modified(|before| {
+            let changed = *before != now;
+            *before = now;
+            changed
+        });
+    }
+
+    /// Orderly end: streams are reset towards their peers, programs see the end of their connections.
+    async fn close(mut self) {
+        let now = Instant::now();
+        self.notify("daemon.shutting_down", Some(self.shutting_down()));
+        for (id, _) in std::mem::take(&mut self.streams) {
+            self.node.close(now, id);
+        }
+        self.memory_stale = true;
+        self.drain(now);
+        for client in std::mem::take(&mut self.clients).into_values() {
+            client.finish();
+        }
+        // The reply to `shutdown` gets a moment to leave; a program that does not read gets no more than that.
+        let _ = tokio::time::timeout(LAST_WORDS, async { while self.writers.join_next().await.is_some() {} })
+            .await;
+    }
+
+    fn own_node(&self) -> NodeId {
+        *self.own.borrow()
+    }
+
+    fn own_key(&self) -> PublicKey {
+        self.identity.public()
+    }
+
+    fn reply(&mut self, to: ReplyTo, reply: &pilot_wire::ipc::Reply<'_>) {
+        if let Some(client) = self.clients.get_mut(&to.client) {
+            client.reply(to.slot, reply);
+            self.unflushed.insert(to.client);
+        }
+    }
+
+    fn refuse(&mut self, to: ReplyTo, refusal: impl Into<replies::Refusal>) {
+        if let Some(client) = self.clients.get_mut(&to.client) {
+            client.refuse(to.slot, &refusal.into());
+            self.unflushed.insert(to.client);
+        }
+    }
+
+    fn answer<T: serde::Serialize>(&mut self, to: ReplyTo, command: pilot_wire::ipc::Command, value: &T) {
+        self.reply(to, &pilot_wire::ipc::Reply::json(command, value));
+    }
+}
+
+async fn read_client<R: AsyncRead + Unpin>(
+    id: ClientId,
+    mut frames: FrameReader<R>,
+    commands: mpsc::Sender<Command>,
+) {
+    while let Ok(Some(received)) = frames.next().await {
+        if commands.send(Command::Client(id, ClientEvent::Frame(received))).await.is_err() {
+            return;
+        }
+    }
+    let _ = commands.send(Command::Client(id, ClientEvent::Gone)).await;
+}

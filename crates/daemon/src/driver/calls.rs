@@ -1,0 +1,203 @@
+//! Our own calls: what the reference has no command for.
+
+use std::time::{Duration, Instant};
+
+use pilot_proto::PingId;
+use pilot_proto::node::PathView;
+use pilot_wire::ipc::{
+    AutoApprove, Call, Code, Command, Done, Pong, Reply, Resolved, TrustEntry, TrustList, TrustState,
+};
+use pilot_wire::registry::{self, ResolveHostname, Signed};
+use pilot_wire::{Addr, NodeId, mailbox};
+
+use super::deadlines::Deadline;
+use super::registry::Purpose;
+use super::replies::{Refusal, ReplyTo};
+use super::{Command as Inbox, Driver};
+
+/// A program that waits for a pong.
+#[derive(Debug)]
+pub(super) struct PendingPing {
+    node: NodeId,
+    to: ReplyTo,
+    waits: Duration,
+}
+
+/// What the mailbox says to a program.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    to: ReplyTo,
+    reply: mailbox::Reply,
+}
+
+impl Driver {
+    pub(super) fn on_call(&mut self, now: Instant, to: ReplyTo, call: Call) {
+        let ok = Command::CallOk;
+        match call {
+            Call::Status => {
+                let status = self.status();
+                self.answer(to, ok, &status);
+            }
+            Call::Shutdown => {
+                tracing::info!("asked to stop");
+                self.answer(to, ok, &Done {});
+                self.stopping = true;
+            }
+            Call::Ping { node, size, timeout_ms } => self.on_ping(now, to, node, size, timeout_ms),
+            Call::Resolve { target } => self.on_resolve(to, &target),
+            Call::Lookup { node } => {
+                let request = registry::Request::Lookup(Signed { node_id: node, ..Signed::default() });
+                self.ask_registry(to, request, Purpose::pass(ok, "lookup"));
+            }
+            Call::Connections => {
+                let list = self.conn_list();
+                self.answer(to, ok, &list);
+            }
+            Call::Disconnect { stream } => {
+                if self.streams.contains_key(&stream) {
+                    self.disconnect(now, stream);
+                    self.answer(to, ok, &Done {});
+                } else {
+                    self.refuse(to, Refusal::no_stream(stream));
+                }
+            }
+            Call::Peers => {
+                let list = self.peer_list(now);
+                self.answer(to, ok, &list);
+            }
+            Call::TrustList => {
+                let list = self.trust_list();
+                self.answer(to, ok, &list);
+            }
+            Call::WaitTrust { node, timeout_ms } => {
+                self.on_wait_trust(now, to, node, Duration::from_millis(timeout_ms));
+            }
+            Call::AutoApprove { enabled } => {
+                if let Some(enabled) = enabled {
+                    self.config.trust_auto_approve = enabled;
+                    self.node.set_auto_approve(enabled);
+                }
+                self.answer(to, ok, &AutoApprove { enabled: self.config.trust_auto_approve });
+            }
+            Call::Config => {
+                let settings = self.settings();
+                self.answer(to, ok, &settings);
+            }
+            Call::Mailbox(request) => self.ask_mailbox(to, request),
+        }
+    }
+
+    fn on_ping(&mut self, now: Instant, to: ReplyTo, node: NodeId, size: u16, timeout_ms: u64) {
+        if self.node.id().is_none() {
+            return self.refuse(to, Refusal::not_registered());
+        }
+        let waits = Duration::from_millis(timeout_ms);
+        let ping = self.node.ping(now, node, size.into());
+        self.pings.insert(ping, PendingPing { node, to, waits });
+        self.deadlines.add(now + waits, Deadline::Ping(ping));
+    }
+
+    pub(super) fn on_pong(&mut self, ping: PingId, rtt: Option<Duration>) {
+        let Some(PendingPing { node, to, waits }) = self.pings.remove(&ping) else { return };
+        let Some(rtt) = rtt else {
+            let message = format!("no answer from node {node} in {} ms", waits.as_millis());
+            let refusal =
+                Refusal::new(Code::Timeout, message).hint(format!("see why: pilotctl lookup {node}"));
+            return self.refuse(to, refusal);
+        };
+        let path = self.node.peers().find(|peer| peer.node == node).map(|peer| peer.path);
+        let pong = Pong {
+            node_id: node,
+            rtt_us: u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX),
+            relay: path == Some(PathView::Relayed),
+            endpoint: match path {
+                Some(PathView::Direct(address)) => address.to_string(),
+                Some(PathView::Relayed) => self.config.beacon.clone().unwrap_or_default(),
+                Some(PathView::Unknown) | None => String::new(),
+            },
+        };
+        self.answer(to, Command::CallOk, &pong);
+    }
+
+    fn on_resolve(&mut self, to: ReplyTo, target: &str) {
+        if let Some(address) = numeric_target(target) {
+            let resolved = Resolved {
+                node_id: address.node,
+                address,
+                hostname: self.hostname_of(address.node),
+                public: false,
+            };
+            return self.answer(to, Command::CallOk, &resolved);
+        }
+        if target == self.profile.hostname
+            && let Some(node_id) = self.node.id()
+        {
+            let hostname = target.to_owned();
+            let address = Addr::backbone(node_id);
+            return self.answer(
+                to,
+                Command::CallOk,
+                &Resolved { node_id, address, hostname, public: self.profile.public },
+            );
+        }
+        let request = registry::Request::ResolveHostname(ResolveHostname { hostname: target.to_owned() });
+        self.ask_registry(to, request, Purpose::Resolve(target.to_owned()));
+    }
+
+    /// A peer that was called so when it was last heard of, for when the registry cannot be asked.
+    pub(super) fn remembered(&self, hostname: &str) -> Option<Resolved> {
+        let (node_id, _) = self.memory.peers.iter().find(|(_, peer)| peer.hostname == hostname)?;
+        Some(Resolved {
+            node_id: *node_id,
+            address: Addr::backbone(*node_id),
+            hostname: hostname.to_owned(),
+            public: false,
+        })
+    }
+
+    fn trust_list(&self) -> TrustList {
+        let book = self.node.trust();
+        let entry = |node_id: NodeId, state, public_key, since, justification: &str| TrustEntry {
+            node_id,
+            address: Addr::backbone(node_id),
+            hostname: self.hostname_of(node_id),
+            state,
+            public_key,
+            since,
+            justification: justification.to_owned(),
+        };
+        let trusted = book.trusted().map(|(node, t)| entry(node, TrustState::Trusted, t.key, t.since, ""));
+        let pending = book
+            .pending()
+            .map(|(node, p)| entry(node, TrustState::Pending, p.key, p.received, &p.justification));
+        let asked = book
+            .outgoing()
+            .map(|(node, o)| entry(node, TrustState::Requested, None, o.sent, &o.justification));
+        let revoked = book.revoked().map(|(node, at)| entry(node, TrustState::Revoked, None, at, ""));
+        let mut nodes: Vec<TrustEntry> = trusted.chain(pending).chain(asked).chain(revoked).collect();
+        nodes.sort_by_key(|entry| entry.node_id);
+        TrustList { nodes }
+    }
+
+    /// The mailbox may wait for a message: it does so in a task of its own.
+    fn ask_mailbox(&mut self, to: ReplyTo, request: mailbox::Request) {
+        let Some(services) = self.services.clone() else {
+            return self.refuse(to, Refusal::new(Code::Unsupported, "this daemon keeps no messages"));
+        };
+        let commands = self.commands.clone();
+        self.tasks.spawn(async move {
+            let reply = services.mailbox(request).await;
+            let _ = commands.send(Inbox::Mailbox(Answered { to, reply })).await;
+        });
+    }
+
+    pub(super) fn on_mailbox(&mut self, answered: Answered) {
+        let Answered { to, reply } = answered;
+        self.reply(to, &Reply::json(Command::CallOk, &reply));
+    }
+}
+
+/// An address or a node number; everything else is a name.
+fn numeric_target(target: &str) -> Option<Addr> {
+    target.parse().ok().or_else(|| target.parse().ok().map(Addr::backbone))
+}

@@ -1,0 +1,158 @@
+//! The local programs that are connected: their queues, streams, ports, and the replies they wait for.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use pilot_wire::ipc::{DaemonFrame, Failure, Reply, data_header};
+use pilot_wire::{Port, StreamId, ipc};
+use tokio::task::AbortHandle;
+
+use super::replies::{Refusal, Slot};
+use crate::ipc::io::Received;
+use crate::ipc::outbox::Outbox;
+
+/// Local programs connected at once (the reference's limit).
+pub(super) const CLIENTS_MAX: usize = 1024;
+
+/// Streams of one program (the reference's limit).
+pub(super) const STREAMS_MAX: usize = 4096;
+
+/// Ports of one program: as many as there are ephemeral ones.
+pub(super) const PORTS_MAX: usize = 16_384;
+
+/// Names one connection of a local program. Never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ClientId(pub(crate) u64);
+
+/// Which of the two dialects a program speaks (see [`pilot_wire::ipc`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    Reference,
+    Extended,
+}
+
+/// Something that happened to a program's connection.
+#[derive(Debug)]
+pub(crate) enum ClientEvent {
+    /// It sent a frame.
+    Frame(Received),
+    /// What was handed to its writer has been written.
+    Written,
+    /// It is gone.
+    Gone,
+}
+
+/// One connected program.
+pub(super) struct Client {
+    pub(super) outbox: Outbox,
+    pub(super) dialect: Dialect,
+    pub(super) streams: BTreeSet<StreamId>,
+    pub(super) ports: BTreeSet<Port>,
+    /// Streams that have something for the program, but its queue was full.
+    pub(super) stalled: BTreeSet<StreamId>,
+    /// Frames not begun because the queue was full; bounded by the program's budget.
+    pub(super) deferred: VecDeque<Received>,
+    /// Replies that must leave in the order of their requests: programs of the reference tell them apart by order only.
+    in_order: VecDeque<(u64, Option<Vec<u8>>)>,
+    next_slot: u64,
+    reading: AbortHandle,
+    writing: Option<AbortHandle>,
+}
+
+impl Client {
+    pub(super) fn new(outbox: Outbox, reading: AbortHandle, writing: AbortHandle) -> Self {
+        Self {
+            outbox,
+            dialect: Dialect::Reference,
+            streams: BTreeSet::new(),
+            ports: BTreeSet::new(),
+            stalled: BTreeSet::new(),
+            deferred: VecDeque::new(),
+            in_order: VecDeque::new(),
+            next_slot: 0,
+            reading,
+            writing: Some(writing),
+        }
+    }
+
+    /// Keeps the place of the reply to a request without a number.
+    pub(super) fn reserve(&mut self) -> Slot {
+        let number = self.next_slot;
+        self.next_slot += 1;
+        self.in_order.push_back((number, None));
+        Slot::InOrder(number)
+    }
+
+    /// Queues a reply, or keeps it until the earlier ones are there.
+    pub(super) fn reply(&mut self, slot: Slot, reply: &Reply<'_>) {
+        match slot {
+            Slot::Tagged(tag) => self.outbox.push(|out| reply.emit_tagged(tag, out)),
+            Slot::InOrder(number) => {
+                let mut frame = Vec::new();
+                reply.emit(&mut frame);
+                self.settle(number, frame);
+            }
+        }
+    }
+
+    /// Gives up the place of a reply that will not come.
+    pub(super) fn forgo(&mut self, slot: Slot) {
+        match slot {
+            Slot::Tagged(_) => {}
+            Slot::InOrder(number) => self.settle(number, Vec::new()),
+        }
+    }
+
+    /// Queues a refusal in the form that the request's dialect has for it.
+    pub(super) fn refuse(&mut self, slot: Slot, refusal: &Refusal) {
+        match slot {
+            Slot::Tagged(_) => self.reply(slot, &Reply::Failure(refusal.failure.clone())),
+            Slot::InOrder(_) => self.reply(slot, &Reply::Error { code: 1, text: refusal.text().into() }),
+        }
+    }
+
+    /// Queues something nobody asked for.
+    pub(super) fn push(&mut self, frame: &DaemonFrame<'_>) {
+        self.outbox.push(|out| frame.emit(out));
+    }
+
+    /// Queues stream data without copying it.
+    pub(super) fn push_data(&mut self, stream: StreamId, data: bytes::Bytes) {
+        self.outbox.push_data(&data_header(ipc::Command::Recv, stream, data.len()), data);
+    }
+
+    /// Says that a stream ended, and how.
+    pub(super) fn push_end(&mut self, stream: StreamId, failure: Option<Failure>) {
+        match (self.dialect, failure) {
+            (Dialect::Extended, Some(failure)) => self.push(&DaemonFrame::Reset { stream, failure }),
+            (Dialect::Extended | Dialect::Reference, _) => {
+                self.push(&DaemonFrame::Reply(Reply::Closed { stream }));
+            }
+        }
+    }
+
+    /// The daemon ends: the writer gets what is queued and ends after it.
+    pub(super) fn finish(mut self) {
+        self.outbox.flush_last();
+        self.writing = None;
+    }
+
+    fn settle(&mut self, number: u64, frame: Vec<u8>) {
+        if let Some(place) = self.in_order.iter_mut().find(|(place, _)| *place == number) {
+            place.1 = Some(frame);
+        }
+        while let Some((_, Some(_))) = self.in_order.front() {
+            if let Some((_, Some(frame))) = self.in_order.pop_front() {
+                self.outbox.push(|out| out.extend_from_slice(&frame));
+            }
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.reading.abort();
+        if let Some(writing) = &self.writing {
+            writing.abort();
+        }
+    }
+}

@@ -1,0 +1,604 @@
+//! The registry as the loop sees it: the node's questions go out and come back, local programs' requests too.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use pilot_crypto::Identity;
+use pilot_proto::{Answer, Location, PeerEvent, Query, QueryError, QueryId, Visibility};
+use pilot_wire::ipc::{Code, Command, Managed, Preferred, Reply, Resolved, VerifyEnvelope};
+use pilot_wire::registry::{
+    self, Envelope, ExprPolicyUpdate, Handshakes, MemberQuery, MemberTagsUpdate, NetworkQuery, Registered,
+    Response, RotateKey, Signed,
+};
+use pilot_wire::{Addr, NetworkId, NodeId, Port};
+use serde_json::json;
+
+use super::Driver;
+use super::replies::{Refusal, ReplyTo};
+use super::trust::wall;
+use crate::registry::{CallError, CallId, Order, Report};
+
+/// Changes of trust that the registry could not be told, to be told when it is back.
+const OWED_MAX: usize = 256;
+
+/// How the registry stands to us, for `status`.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    pub(super) address: String,
+    pub(super) connected: bool,
+    pub(super) error: Option<String>,
+    /// What the registry should have been told.
+    owed: Vec<Query>,
+    /// Look-ups under way whose only purpose is a name.
+    names: std::collections::BTreeMap<CallId, NodeId>,
+}
+
+/// A request of a local program at the registry.
+#[derive(Debug)]
+pub(super) struct RegistryCall {
+    to: ReplyTo,
+    purpose: Purpose,
+}
+
+/// What the reply of the registry is for.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    /// Passed on as it is; the operation stands in front of a refusal.
+    Pass(Command, Cow<'static, str>),
+    Hostname(String),
+    Visibility(bool),
+    Tags(Vec<String>),
+    Deregister,
+    /// A name to be resolved for our own call.
+    Resolve(String),
+    Broadcast {
+        network: NetworkId,
+        port: Port,
+        data: Vec<u8>,
+    },
+    RotateKey(Box<Identity>),
+    Verify {
+        request: VerifyEnvelope,
+        signer: NodeId,
+    },
+    Policy(NetworkId),
+    PreferDirect(Preferred),
+}
+
+impl Purpose {
+    pub(super) fn pass(command: Command, operation: impl Into<Cow<'static, str>>) -> Self {
+        Self::Pass(command, operation.into())
+    }
+
+    /// What stands in front of a refusal in the reference's words.
+    fn operation(&self) -> &str {
+        match self {
+            Self::Pass(_, operation) => operation,
+            Self::Hostname(_) => "set_hostname",
+            Self::Visibility(_) => "set_visibility",
+            Self::Tags(_) => "set_tags",
+            Self::Deregister => "deregister",
+            Self::Resolve(_) => "resolve_hostname",
+            Self::Broadcast { .. } => "broadcast: list nodes for broadcast",
+            Self::RotateKey(_) => "rotate_key",
+            Self::Verify { .. } => "verify_envelope",
+            Self::Policy(_) => "managed policy get",
+            Self::PreferDirect(_) => "prefer_direct",
+        }
+    }
+
+    /// Whether it can be asked without being somebody.
+    fn needs_number(&self) -> bool {
+        match self {
+            Self::Hostname(_)
+            | Self::Visibility(_)
+            | Self::Tags(_)
+            | Self::Deregister
+            | Self::RotateKey(_) => true,
+            Self::Pass(..)
+            | Self::Resolve(_)
+            | Self::Broadcast { .. }
+            | Self::Verify { .. }
+            | Self::Policy(_)
+            | Self::PreferDirect(_) => false,
+        }
+    }
+}
+
+/// Requests of local programs.
+impl Driver {
+    pub(super) fn ask_registry(&mut self, to: ReplyTo, request: registry::Request, purpose: Purpose) {
+        self.ask_registry_as(to, request.into(), purpose);
+    }
+
+    pub(super) fn ask_registry_as(&mut self, to: ReplyTo, envelope: Envelope, purpose: Purpose) {
+        if purpose.needs_number() && self.node.id().is_none() {
+            return self.refuse(to, Refusal::not_registered().within(purpose.operation()));
+        }
+        match self.send_call(envelope) {
+            Some(id) => {
+                self.calls.insert(id, RegistryCall { to, purpose });
+            }
+            None => {
+                self.refuse(to, Refusal::new(Code::Busy, "too many requests to the registry are under way"))
+            }
+        }
+    }
+
+    fn send_call(&mut self, envelope: Envelope) -> Option<CallId> {
+        let id = CallId(self.next_call);
+        self.next_call += 1;
+        self.link.send(Order::Call(id, Box::new(envelope))).is_ok().then_some(id)
+    }
+
+    pub(super) fn fetch_handshakes(&self) {
+        // A full queue ends with the next heartbeat, which fetches them too.
+        let _ = self.link.send(Order::FetchHandshakes);
+    }
+
+    fn tell_link_profile(&self) {
+        let _ = self.link.send(Order::Profile(self.profile.clone()));
+    }
+
+    /// Learns the name of a node that people will see in lists.
+    pub(super) fn learn_name(&mut self, node: NodeId) {
+        let request = registry::Request::Lookup(Signed { node_id: node, ..Signed::default() });
+        if let Some(id) = self.send_call(request.into()) {
+            self.registry.names.insert(id, node);
+        }
+    }
+
+    pub(super) fn on_managed(&mut self, to: ReplyTo, command: Command, request: Managed<'_>) {
+        let node_id = self.own_node();
+        let runner = || Refusal::new(Code::NotFound, "managed: no active policy runner for network");
+        match request {
+            Managed::Status { .. } => {
+                self.refuse(to, Refusal::new(Code::NotFound, "managed: no active managed networks"));
+            }
+            Managed::Cycle { .. } | Managed::Reconcile { .. } => self.refuse(to, runner()),
+            Managed::PolicyGet { network } => {
+                let request = registry::Request::GetExprPolicy(NetworkQuery { network_id: network });
+                self.ask_registry(to, request, Purpose::Policy(network));
+            }
+            Managed::PolicySet { network, token, policy } => {
+                let policy = match serde_json::from_str::<serde_json::Value>(policy) {
+                    Ok(policy) => policy,
+                    Err(error) => {
+                        let message = format!("policy set: invalid JSON: {error}");
+                        return self.refuse(to, Refusal::new(Code::InvalidArgument, message));
+                    }
+                };
+                let update =
+                    ExprPolicyUpdate { network_id: network, node_id, expr_policy: policy_field(policy) };
+                let request = registry::Request::SetExprPolicy(update);
+                let envelope = Envelope { request, admin_token: token.to_owned() };
+                self.ask_registry_as(to, envelope, Purpose::pass(command, "managed policy set"));
+            }
+            Managed::TagsGet { network, node } => {
+                let query = MemberQuery { network_id: network, node_id, target_node_id: node };
+                let request = registry::Request::GetMemberTags(query);
+                self.ask_registry(to, request, Purpose::pass(command, "member-tags get"));
+            }
+            Managed::TagsSet { network, node, tags } => {
+                let update = MemberTagsUpdate { network_id: network, node_id, target_node_id: node, tags };
+                let request = registry::Request::SetMemberTags(update);
+                self.ask_registry(to, request, Purpose::pass(command, "member-tags set"));
+            }
+        }
+    }
+
+    /// A new key. It is stored before the registry hears of it, so that a crash between the two loses neither.
+    pub(super) fn on_rotate_key(&mut self, to: ReplyTo) {
+        let identity = match Identity::generate() {
+            Ok(identity) => identity,
+            Err(error) => return self.refuse(to, Refusal::new(Code::Internal, error.to_string())),
+        };
+        if let Err(error) = identity.store(&self.next_identity()) {
+            return self.refuse(to, Refusal::new(Code::Internal, error.to_string()).within("rotate_key"));
+        }
+        let request = RotateKey {
+            node_id: self.own_node(),
+            new_public_key: identity.public().into(),
+            ..RotateKey::default()
+        };
+        self.ask_registry(to, registry::Request::RotateKey(request), Purpose::RotateKey(Box::new(identity)));
+    }
+
+    fn next_identity(&self) -> std::path::PathBuf {
+        crate::state::next_identity(&self.config.identity)
+    }
+
+    fn on_rotated(&mut self, now: Instant, to: ReplyTo, identity: Identity, reply: &[u8]) {
+        if let Err(error) = std::fs::rename(self.next_identity(), &self.config.identity) {
+            let next = self.next_identity();
+            tracing::error!(%error, next = %next.display(), "the new key is in force but not in its place");
+        }
+        self.memory.public_key = Some(identity.public());
+        self.memory_stale = true;
+        let _ = self.link.send(Order::Identity(Box::new(identity.clone())));
+        self.node.set_identity(now, identity.clone());
+        self.identity = identity;
+        self.reply(to, &Reply::Json { command: Command::RotateKeyOk, body: reply.into() });
+    }
+
+    pub(super) fn on_prefer_direct(&mut self, now: Instant, to: ReplyTo, command: Command, node: NodeId) {
+        let peer = self.node.peers().find(|peer| peer.node == node);
+        let relayed = peer.as_ref().is_some_and(|peer| peer.path == pilot_proto::node::PathView::Relayed);
+        let preferred = Preferred {
+            node_id: node,
+            had_tunnel: peer.is_some_and(|peer| peer.encrypted),
+            was_relay_active: relayed,
+            pila_pushed: true,
+            ..Preferred::default()
+        };
+        debug_assert_eq!(command, Command::PreferDirectOk);
+        // A ping goes out on every path there is, and the direct one wins if it answers.
+        self.node.ping(now, node, 0);
+        let request = registry::Resolve {
+            node_id: node,
+            requester_id: self.own_node(),
+            ..registry::Resolve::default()
+        };
+        self.ask_registry(to, registry::Request::Resolve(request), Purpose::PreferDirect(preferred));
+    }
+}
+
+/// What comes from the registry.
+impl Driver {
+    pub(super) fn on_report(&mut self, now: Instant, report: Report) {
+        match report {
+            Report::Registered(registered) => self.on_registered(now, registered),
+            Report::Answer(id, answer) => self.on_answer(now, id, answer),
+            Report::Reply(id, outcome) => self.on_reply(now, id, outcome),
+            Report::Handshakes(found) => self.on_handshakes(now, found),
+            Report::Status { address, error } => {
+                self.registry.connected = error.is_none();
+                self.registry.address = address;
+                let lost = error.is_some();
+                self.registry.error = error;
+                // On success the registration itself follows, with the number.
+                if lost {
+                    self.check_ready();
+                }
+            }
+        }
+    }
+
+    fn on_registered(&mut self, now: Instant, registered: Registered) {
+        let node = registered.node_id;
+        let first = self.memory.node_id != Some(node);
+        tracing::info!(%node, first, "registered");
+        if let Some(reason) = &registered.hostname_error {
+            tracing::warn!(
+                hostname = self.profile.hostname,
+                reason,
+                "the registry does not grant the hostname"
+            );
+            self.profile.hostname.clear();
+        }
+        self.memory.node_id = Some(node);
+        self.memory.public_key = Some(self.own_key());
+        self.memory.hostname.clone_from(&self.profile.hostname);
+        self.memory_stale = true;
+        self.node.set_node(now, node);
+        self.own.send_replace(node);
+        let address = Addr::backbone(node);
+        match first {
+            true => {
+                let endpoint = registered.observed_addr;
+                self.notify("node.registered", Some(json!({"address": address, "endpoint": endpoint})));
+            }
+            false => self.notify("node.reregistered", Some(json!({"address": address}))),
+        }
+        for query in std::mem::take(&mut self.registry.owed) {
+            let request = crate::registry::request(node, &query);
+            let _ = self.send_call(request.into());
+        }
+        self.check_ready();
+    }
+
+    pub(super) fn on_query(&mut self, now: Instant, id: QueryId, query: Query) {
+        if let Query::RequestHandshake { to, .. } = &query {
+            self.relations.carried.insert(id, *to);
+        }
+        self.asked.insert(id, query.clone());
+        if let Err(Order::Query(id, query)) = self.link.send(Order::Query(id, query)) {
+            let busy = QueryError::Unreachable("too many questions are under way".to_owned());
+            self.on_answer(now, id, crate::registry::failed(&query, busy));
+        }
+    }
+
+    fn on_answer(&mut self, now: Instant, id: QueryId, answer: Answer) {
+        let query = self.asked.remove(&id);
+        if let Some(node) = self.relations.carried.remove(&id)
+            && matches!(answer, Answer::Done(Ok(()) | Err(QueryError::Already)))
+        {
+            self.settle_requests(node, Ok(()));
+        }
+        let answer = match query {
+            Some(query) => self.from_memory(&query, answer),
+            None => answer,
+        };
+        self.node.handle_answer(now, id, answer);
+    }
+
+    /// What is remembered of a peer stands in for a registry that cannot be asked; what it says is remembered.
+    fn from_memory(&mut self, query: &Query, answer: Answer) -> Answer {
+        match (query, answer) {
+            (Query::Resolve(node), Answer::Resolved(Err(QueryError::Unreachable(reason)))) => {
+                match self.memory.peers.get(node).and_then(|peer| peer.endpoint) {
+                    Some(endpoint) => {
+                        Answer::Resolved(Ok(Location { public: Some(endpoint), ..Location::default() }))
+                    }
+                    None => Answer::Resolved(Err(QueryError::Unreachable(reason))),
+                }
+            }
+            (Query::Resolve(node), Answer::Resolved(Ok(location))) => {
+                if let Some(endpoint) = location.public {
+                    self.remember_endpoint(*node, endpoint);
+                }
+                Answer::Resolved(Ok(location))
+            }
+            (Query::PeerKey(node), Answer::PeerKey(Err(QueryError::Unreachable(reason)))) => {
+                let remembered = self.memory.peers.get(node).and_then(|peer| peer.public_key);
+                match self.known_key(*node).or(remembered) {
+                    Some(key) => Answer::PeerKey(Ok(key)),
+                    None => Answer::PeerKey(Err(QueryError::Unreachable(reason))),
+                }
+            }
+            (Query::PeerKey(node), Answer::PeerKey(Ok(key))) => {
+                let peer = self.memory.peer_mut(*node);
+                if peer.public_key.replace(key) != Some(key) {
+                    self.memory_stale = true;
+                }
+                Answer::PeerKey(Ok(key))
+            }
+            (
+                Query::RespondHandshake { .. } | Query::ReportTrust(_) | Query::RevokeTrust(_),
+                Answer::Done(Err(QueryError::Unreachable(reason))),
+            ) => {
+                if self.registry.owed.len() < OWED_MAX {
+                    self.registry.owed.push(query.clone());
+                }
+                Answer::Done(Err(QueryError::Unreachable(reason)))
+            }
+            (_, answer) => answer,
+        }
+    }
+
+    fn remember_endpoint(&mut self, node: NodeId, endpoint: SocketAddr) {
+        // Strangers are not remembered: they could fill the table.
+        if self.node.trust().get(node).is_none() && !self.memory.peers.contains_key(&node) {
+            return;
+        }
+        let peer = self.memory.peer_mut(node);
+        if peer.endpoint.replace(endpoint) != Some(endpoint) {
+            self.memory_stale = true;
+        }
+    }
+
+    fn on_handshakes(&mut self, now: Instant, found: Handshakes) {
+        for request in found.requests {
+            self.node.relayed_request(now, wall(), request.from_node_id, &request.justification);
+        }
+        for response in found.responses {
+            let at = (response.timestamp > 0).then_some(response.timestamp);
+            self.node.relayed_response(now, wall(), response.from_node_id, response.accept, at);
+        }
+    }
+
+    fn on_reply(&mut self, now: Instant, id: CallId, outcome: Result<Vec<u8>, CallError>) {
+        if let Some(node) = self.registry.names.remove(&id) {
+            return self.on_name(node, outcome);
+        }
+        let Some(RegistryCall { to, purpose }) = self.calls.remove(&id) else { return };
+        let reply = match outcome {
+            Ok(reply) => reply,
+            Err(error) => return self.on_refusal(to, purpose, error),
+        };
+        let pass = |command| Reply::Json { command, body: (&reply[..]).into() };
+        match purpose {
+            Purpose::Pass(command, _) => self.reply(to, &pass(command)),
+            Purpose::Hostname(name) => {
+                self.profile.hostname = name;
+                self.profile_changed();
+                self.reply(to, &pass(Command::SetHostnameOk));
+            }
+            Purpose::Visibility(public) => {
+                self.profile.public = public;
+                self.profile_changed();
+                self.node.set_visibility(if public { Visibility::Public } else { Visibility::Private });
+                self.reply(to, &pass(Command::SetVisibilityOk));
+            }
+            Purpose::Tags(tags) => {
+                self.profile.tags = tags;
+                self.profile_changed();
+                self.reply(to, &pass(Command::SetTagsOk));
+            }
+            Purpose::Deregister => {
+                self.profile.left = true;
+                self.tell_link_profile();
+                self.notify("node.deregistered", None);
+                self.reply(to, &pass(Command::DeregisterOk));
+            }
+            Purpose::Resolve(name) => self.on_name_resolved(to, &name, &reply),
+            Purpose::Broadcast { network, port, data } => {
+                self.on_members(now, to, network, port, &data, &reply)
+            }
+            Purpose::RotateKey(identity) => self.on_rotated(now, to, *identity, &reply),
+            Purpose::Verify { request, signer } => match Response::parse(&reply) {
+                Ok(Response::Lookup(lookup)) => {
+                    let check = self.check_envelope(&request, signer, lookup.public_key, "registry");
+                    self.answer(to, Command::VerifyEnvelopeOk, &check);
+                }
+                Ok(_) | Err(_) => self.refuse(to, another_reply()),
+            },
+            Purpose::Policy(network) => self.on_policy(to, network, &reply),
+            Purpose::PreferDirect(preferred) => self.answer(to, Command::PreferDirectOk, &preferred),
+        }
+    }
+
+    fn on_refusal(&mut self, to: ReplyTo, purpose: Purpose, error: CallError) {
+        match purpose {
+            Purpose::PreferDirect(preferred) => {
+                let preferred = Preferred { resolve_error: error.to_string(), ..preferred };
+                self.answer(to, Command::PreferDirectOk, &preferred);
+            }
+            Purpose::Policy(network) if matches!(error, CallError::Refused(_)) => {
+                self.on_policy(to, network, b"{}")
+            }
+            Purpose::Resolve(name) if let Some(resolved) = self.resolved_without(&name, &error) => {
+                self.answer(to, Command::CallOk, &resolved);
+            }
+            purpose @ Purpose::Resolve(_) => {
+                let refusal = Refusal::from(error)
+                    .within(purpose.operation())
+                    .hint("is the name right, and is there trust? see: pilotctl handshake");
+                self.refuse(to, refusal);
+            }
+            purpose @ (Purpose::Pass(..)
+            | Purpose::Hostname(_)
+            | Purpose::Visibility(_)
+            | Purpose::Tags(_)
+            | Purpose::Deregister
+            | Purpose::Broadcast { .. }
+            | Purpose::RotateKey(_)
+            | Purpose::Verify { .. }
+            | Purpose::Policy(_)) => self.refuse(to, Refusal::from(error).within(purpose.operation())),
+        }
+    }
+
+    /// A name may be remembered where the registry cannot be asked.
+    fn resolved_without(&self, name: &str, error: &CallError) -> Option<Resolved> {
+        match error {
+            CallError::Unreachable(_) => self.remembered(name),
+            CallError::Refused(_) => None,
+        }
+    }
+
+    fn on_name_resolved(&mut self, to: ReplyTo, name: &str, reply: &[u8]) {
+        let Ok(Response::ResolveHostname(found)) = Response::parse(reply) else {
+            return self.refuse(to, another_reply());
+        };
+        let node = found.node_id;
+        if self.node.trust().get(node).is_some() || self.memory.peers.contains_key(&node) {
+            self.set_name(node, name);
+        }
+        let resolved = Resolved {
+            node_id: node,
+            address: found.address.parse().unwrap_or(Addr::backbone(node)),
+            hostname: name.to_owned(),
+            public: found.public,
+        };
+        self.answer(to, Command::CallOk, &resolved);
+    }
+
+    fn on_name(&mut self, node: NodeId, outcome: Result<Vec<u8>, CallError>) {
+        let lookup = outcome.ok().and_then(|reply| Response::parse(&reply).ok());
+        if let Some(Response::Lookup(lookup)) = lookup
+            && let Some(name) = lookup.hostname
+        {
+            self.set_name(node, &name);
+        }
+    }
+
+    fn set_name(&mut self, node: NodeId, name: &str) {
+        let peer = self.memory.peer_mut(node);
+        if peer.hostname != name {
+            name.clone_into(&mut peer.hostname);
+            self.memory_stale = true;
+        }
+    }
+
+    fn on_members(
+        &mut self,
+        now: Instant,
+        to: ReplyTo,
+        network: NetworkId,
+        port: Port,
+        data: &[u8],
+        reply: &[u8],
+    ) {
+        let Ok(Response::ListNodes { nodes }) = Response::parse(reply) else {
+            return self.refuse(to, another_reply());
+        };
+        for member in nodes {
+            if self.node.id() == Some(member.node_id) {
+                continue;
+            }
+            let address = Addr { network, node: member.node_id };
+            if let Err(error) = self.node.send_datagram(now, address.port(port), None, data) {
+                tracing::debug!(%address, %error, "broadcast datagram not sent");
+            }
+        }
+        self.reply(to, &Reply::Broadcast);
+    }
+
+    fn on_policy(&mut self, to: ReplyTo, network: NetworkId, reply: &[u8]) {
+        let policy = match Response::parse(reply) {
+            Ok(Response::GetExprPolicy { expr_policy, .. }) => expr_policy,
+            Ok(_) | Err(_) => None,
+        };
+        let engine = if policy.is_some() { "policy" } else { "none" };
+        let mut shown = json!({"engine": engine, "network_id": network, "type": "managed_policy_ok"});
+        if let Some(policy) = policy {
+            shown["expr_policy"] = policy;
+        }
+        self.answer(to, Command::ManagedOk, &shown);
+    }
+
+    fn profile_changed(&mut self) {
+        self.memory.hostname.clone_from(&self.profile.hostname);
+        self.memory.public = self.profile.public;
+        self.memory.tags.clone_from(&self.profile.tags);
+        self.memory_stale = true;
+        self.tell_link_profile();
+    }
+
+    /// The beacon sees our datagrams come from this address.
+    pub(super) fn on_observed(&mut self, address: SocketAddr) {
+        if self.profile.observed != Some(address) {
+            tracing::info!(%address, "seen by the beacon");
+            self.profile.observed = Some(address);
+            self.tell_link_profile();
+        }
+    }
+
+    pub(super) fn on_peer(&mut self, peer: NodeId, event: &PeerEvent) {
+        match event {
+            PeerEvent::Established { rekeyed, relayed } => {
+                tracing::info!(%peer, rekeyed, relayed, "tunnel established");
+                self.notify(
+                    "tunnel.established",
+                    Some(json!({
+                        "peer_node_id": peer, "authenticated": true, "relay": relayed, "rekeyed": rekeyed
+                    })),
+                );
+            }
+            PeerEvent::Direct(endpoint) => {
+                tracing::info!(%peer, %endpoint, "direct path");
+                self.remember_endpoint(peer, *endpoint);
+                self.notify("tunnel.peer_added", Some(json!({"peer_node_id": peer, "endpoint": endpoint})));
+            }
+            PeerEvent::Relayed => {
+                tracing::info!(%peer, "through the relay");
+                self.notify("tunnel.relay_activated", Some(json!({"peer_node_id": peer})));
+            }
+            PeerEvent::KeyMismatch(key) => {
+                tracing::warn!(%peer, shown = key.fingerprint(), "shows another key than the pinned one; refused");
+                self.notify("security.key_mismatch", Some(json!({"peer_node_id": peer, "shown": key})));
+            }
+            PeerEvent::Silent => tracing::info!(%peer, "does not answer"),
+        }
+    }
+}
+
+fn another_reply() -> Refusal {
+    Refusal::new(Code::Internal, "the registry sent another reply than asked for")
+}
+
+/// `null` takes a policy away.
+fn policy_field(policy: serde_json::Value) -> registry::Sent<serde_json::Value> {
+    registry::Sent::Given(policy)
+}

@@ -1,0 +1,356 @@
+//! Trust between owners: what local programs decide about it, what they wait for, and carrying messages to peers.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use pilot_proto::trust::{TrustError, UnixTime};
+use pilot_proto::{Agreement, QueryId, Side, TrustEvent};
+use pilot_wire::ipc::{
+    Code, Command, Handshake, NodeStatus, Pending, PendingList, TrustState, TrustWait, Trusted, TrustedList,
+    Waited,
+};
+use pilot_wire::{NetworkId, NodeId, handshake};
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::clients::ClientId;
+use super::deadlines::Deadline;
+use super::replies::{Refusal, ReplyTo};
+use super::{Command as Inbox, Driver};
+use crate::datetime;
+use crate::service::handshake::Delivery;
+
+/// Longest wait for trust that one request may ask for, in the reference's command (spec/local.md 1.6).
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// A request that neither arrived nor failed in this time is reported as under way: it is stored and goes on.
+const REQUEST_WAIT: Duration = Duration::from_secs(5);
+
+/// Rejections remembered for programs that ask later.
+const REJECTIONS_MAX: usize = 256;
+
+/// How a handshake message fared.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    to: NodeId,
+    kind: handshake::Kind,
+    result: Result<(), String>,
+}
+
+/// What programs wait for, and what is remembered for them.
+#[derive(Debug, Default)]
+pub(super) struct Relations {
+    /// Requests on their way; who sent them wants to know whether they arrived.
+    requests: BTreeMap<NodeId, Vec<ReplyTo>>,
+    waits: Vec<Wait>,
+    /// Words of those who declined.
+    rejections: BTreeMap<NodeId, String>,
+    /// Requests that the registry carries.
+    pub(super) carried: BTreeMap<QueryId, NodeId>,
+}
+
+#[derive(Debug)]
+struct Wait {
+    node: NodeId,
+    to: ReplyTo,
+    until: Instant,
+    form: Form,
+}
+
+/// Which of the two ways to wait was used.
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    /// The reference's: trusted or not.
+    Reference,
+    /// Ours: ends with every answer.
+    Call,
+}
+
+impl Relations {
+    /// The program is gone: nobody waits for these replies.
+    pub(super) fn forget(&mut self, client: ClientId) {
+        self.waits.retain(|wait| wait.to.client != client);
+        for waiting in self.requests.values_mut() {
+            waiting.retain(|to| to.client != client);
+        }
+    }
+}
+
+impl Driver {
+    pub(super) fn on_handshake(&mut self, now: Instant, to: ReplyTo, request: Handshake<'_>) {
+        let wall = wall();
+        match request {
+            Handshake::Send { node, justification } => self.on_request_trust(now, to, node, justification),
+            Handshake::Approve { node } => {
+                let result = self.node.approve(now, wall, node);
+                self.decided(to, node, "approved", result);
+            }
+            Handshake::Reject { node, reason } => {
+                let result = self.node.reject(now, wall, node, reason);
+                self.decided(to, node, "rejected", result);
+            }
+            Handshake::Revoke { node } => match self.node.revoke(now, wall, node) {
+                Ok(()) => self.answer(
+                    to,
+                    Command::HandshakeOk,
+                    &NodeStatus { node_id: node, ..NodeStatus::default() },
+                ),
+                Err(error) => self.refuse(
+                    to,
+                    Refusal::new(Code::NotFound, error.to_string())
+                        .hint("see who is trusted: pilotctl trust")
+                        .worded(format!("handshake revoke: {error}")),
+                ),
+            },
+            Handshake::Pending => {
+                let list = self.pending_list();
+                self.answer(to, Command::HandshakeOk, &list);
+            }
+            Handshake::Trusted => {
+                let list = self.trusted_list();
+                self.answer(to, Command::HandshakeOk, &list);
+            }
+            Handshake::Wait { node, timeout } => {
+                self.wait_trust(now, to, node, timeout.min(WAIT_MAX), Form::Reference);
+            }
+        }
+    }
+
+    fn on_request_trust(&mut self, now: Instant, to: ReplyTo, node: NodeId, justification: &str) {
+        if self.node.id().is_none() {
+            return self.refuse(to, Refusal::not_registered());
+        }
+        self.relations.rejections.remove(&node);
+        if let Err(error) = self.node.request_trust(now, wall(), node, justification.to_owned()) {
+            let refusal = Refusal::new(Code::InvalidArgument, error.to_string()).within("handshake request");
+            return self.refuse(to, refusal);
+        }
+        self.relations.requests.entry(node).or_default().push(to);
+        self.deadlines.add(now + REQUEST_WAIT, Deadline::Request(node));
+    }
+
+    /// Programs of the reference are told "approved" and "rejected" whether or not there was a request.
+    fn decided(&mut self, to: ReplyTo, node: NodeId, status: &str, result: Result<(), TrustError>) {
+        let done = NodeStatus { node_id: node, status: status.to_owned() };
+        match (result, to.slot) {
+            (Ok(()), _) | (Err(_), super::replies::Slot::InOrder(_)) => {
+                self.answer(to, Command::HandshakeOk, &done)
+            }
+            (Err(error), super::replies::Slot::Tagged(_)) => self.refuse(
+                to,
+                Refusal::new(Code::NotFound, error.to_string()).hint("see who has asked: pilotctl pending"),
+            ),
+        }
+    }
+
+    fn pending_list(&self) -> PendingList {
+        let mut pending: Vec<Pending> = self
+            .node
+            .trust()
+            .pending()
+            .map(|(node_id, pending)| Pending {
+                node_id,
+                public_key: pending.key,
+                justification: pending.justification.clone(),
+                received_at: pending.received,
+                hostname: self.hostname_of(node_id),
+            })
+            .collect();
+        pending.sort_by_key(|entry| entry.received_at);
+        PendingList { pending }
+    }
+
+    fn trusted_list(&self) -> TrustedList {
+        let entry = |(node_id, trusted): (NodeId, &pilot_proto::trust::Trusted)| Trusted {
+            node_id,
+            public_key: trusted.key,
+            mutual: trusted.mutual,
+            network: NetworkId::BACKBONE,
+            approved_at: trusted.since,
+            hostname: self.hostname_of(node_id),
+        };
+        TrustedList { trusted: self.node.trust().trusted().map(entry).collect() }
+    }
+
+    /// The name of a node, as far as it is remembered.
+    pub(super) fn hostname_of(&self, node: NodeId) -> String {
+        self.memory.peers.get(&node).map(|peer| peer.hostname.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn trust_state(&self, node: NodeId) -> TrustState {
+        let book = self.node.trust();
+        if book.get(node).is_some() {
+            TrustState::Trusted
+        } else if book.is_asked(node) {
+            TrustState::Requested
+        } else if book.pending().any(|(pending, _)| pending == node) {
+            TrustState::Pending
+        } else if self.relations.rejections.contains_key(&node) {
+            TrustState::Rejected
+        } else if book.revoked().any(|(revoked, _)| revoked == node) {
+            TrustState::Revoked
+        } else {
+            TrustState::None
+        }
+    }
+
+    pub(super) fn on_wait_trust(&mut self, now: Instant, to: ReplyTo, node: NodeId, timeout: Duration) {
+        self.wait_trust(now, to, node, timeout, Form::Call);
+    }
+
+    fn wait_trust(&mut self, now: Instant, to: ReplyTo, node: NodeId, timeout: Duration, form: Form) {
+        let wait = Wait { node, to, until: now + timeout, form };
+        self.deadlines.add(wait.until, Deadline::Trust(node));
+        self.relations.waits.push(wait);
+        self.settle_waits(now, node);
+    }
+
+    /// Answers those who wait for `node` and have waited long enough, or have what they wait for.
+    fn settle_waits(&mut self, now: Instant, node: NodeId) {
+        let state = self.trust_state(node);
+        let ends = |wait: &Wait| {
+            wait.node == node
+                && (wait.until <= now
+                    || state == TrustState::Trusted
+                    || matches!((wait.form, state), (Form::Call, TrustState::Rejected)))
+        };
+        for Wait { to, form, .. } in
+            self.relations.waits.extract_if(.., |wait| ends(wait)).collect::<Vec<_>>()
+        {
+            match form {
+                Form::Reference => {
+                    let waited = Waited { node_id: node, trusted: state == TrustState::Trusted };
+                    self.answer(to, Command::HandshakeOk, &waited);
+                }
+                Form::Call => {
+                    let reason = self.relations.rejections.get(&node).cloned().unwrap_or_default();
+                    self.answer(to, Command::CallOk, &TrustWait { node_id: node, state, reason });
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_deadline(&mut self, now: Instant, deadline: Deadline) {
+        match deadline {
+            Deadline::Ping(ping) => self.on_pong(ping, None),
+            Deadline::Trust(node) => self.settle_waits(now, node),
+            Deadline::Request(node) => self.settle_requests(node, Ok(())),
+        }
+    }
+
+    /// A request reached the peer or its inbox, or cannot.
+    pub(super) fn settle_requests(&mut self, node: NodeId, result: Result<(), &str>) {
+        for to in self.relations.requests.remove(&node).unwrap_or_default() {
+            match result {
+                Ok(()) => {
+                    let sent = NodeStatus { node_id: node, status: "sent".to_owned() };
+                    self.answer(to, Command::HandshakeOk, &sent);
+                }
+                Err(reason) => {
+                    let code = if reason.contains("not found") { Code::NotFound } else { Code::Unreachable };
+                    let refusal =
+                        Refusal::new(code, format!("the request did not reach node {node}: {reason}"))
+                            .worded(format!("handshake request: handshake relay: registry: {reason}"));
+                    self.refuse(to, refusal);
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_trust(&mut self, now: Instant, event: TrustEvent) {
+        match event {
+            TrustEvent::Changed => self.trust_stale = true,
+            TrustEvent::Deliver { to, message } => self.deliver(now, to, message),
+            TrustEvent::Pending { node, justification } => {
+                tracing::info!(%node, justification, "asks for trust");
+                let data = json!({"peer_node_id": node, "justification": justification});
+                self.notify("handshake.received", Some(data.clone()));
+                self.notify("handshake.pending", Some(data));
+                self.learn_name(node);
+            }
+            TrustEvent::Trusted { node, how } => {
+                tracing::info!(%node, ?how, "trusted");
+                self.relations.rejections.remove(&node);
+                self.settle_requests(node, Ok(()));
+                self.settle_waits(now, node);
+                self.notify_trusted(node, how);
+                self.learn_name(node);
+            }
+            TrustEvent::Rejected { node, reason } => {
+                tracing::info!(%node, reason, "declined to trust this node");
+                self.notify("handshake.rejected", Some(json!({"peer_node_id": node, "reason": reason})));
+                if self.relations.rejections.len() >= REJECTIONS_MAX {
+                    self.relations.rejections.pop_first();
+                }
+                self.relations.rejections.insert(node, reason);
+                self.settle_waits(now, node);
+            }
+            TrustEvent::Revoked { node, by } => {
+                tracing::info!(%node, ?by, "trust ended");
+                let event = match by {
+                    Side::Ours => "trust.revoked",
+                    Side::Theirs => "trust.revoked_by_peer",
+                };
+                self.notify(event, Some(json!({"peer_node_id": node})));
+                self.settle_waits(now, node);
+            }
+            TrustEvent::Undeliverable { node, reason } => {
+                tracing::warn!(%node, reason, "the request for trust cannot be delivered");
+                self.settle_requests(node, Err(&reason));
+            }
+        }
+    }
+
+    fn notify_trusted(&mut self, node: NodeId, how: Agreement) {
+        let reason = match how {
+            Agreement::Approved | Agreement::Accepted => None,
+            Agreement::Mutual => Some("mutual"),
+            Agreement::Automatic => Some("auto_approve"),
+        };
+        match reason {
+            None => self.notify("handshake.approved", Some(json!({"peer_node_id": node}))),
+            Some(reason) => {
+                self.notify("handshake.auto_approved", Some(json!({"peer_node_id": node, "reason": reason})));
+            }
+        }
+        self.notify(
+            "trust.changed",
+            Some(json!({"peer_node_id": node, "reason": reason, "state": "trusted"})),
+        );
+    }
+
+    /// Has the handshake service carry a message to a peer.
+    fn deliver(&mut self, now: Instant, to: NodeId, message: handshake::Message) {
+        let kind = message.kind;
+        let (done, outcome) = oneshot::channel();
+        if self.deliveries.try_send(Delivery { to, message, done }).is_err() {
+            return self.node.handshake_delivered(
+                now,
+                to,
+                kind,
+                Err("too many messages are on their way".to_owned()),
+            );
+        }
+        let commands = self.commands.clone();
+        self.tasks.spawn(async move {
+            let result = match outcome.await {
+                Ok(result) => result.map_err(|error| error.to_string()),
+                Err(_) => Err("the handshake service ended".to_owned()),
+            };
+            let _ = commands.send(Inbox::Delivered(Outcome { to, kind, result })).await;
+        });
+    }
+
+    pub(super) fn on_delivered(&mut self, now: Instant, outcome: Outcome) {
+        let Outcome { to, kind, result } = outcome;
+        if kind == handshake::Kind::Request && result.is_ok() {
+            self.settle_requests(to, Ok(()));
+        }
+        self.node.handshake_delivered(now, to, kind, result);
+    }
+}
+
+/// Seconds since 1970, for what is stored and signed.
+pub(super) fn wall() -> UnixTime {
+    datetime::unix_seconds(SystemTime::now())
+}

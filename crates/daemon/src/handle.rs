@@ -1,0 +1,77 @@
+//! What the built-in services see of the driver.
+
+use pilot_wire::{NodeId, PublicKey, handshake};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::driver::Command;
+use crate::service::Notice;
+
+/// What this node knows of another one without asking anybody.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct PeerIdentity {
+    /// Its name, if it was looked up before.
+    pub(crate) hostname: Option<String>,
+    /// Its key, pinned or shown in a tunnel.
+    pub(crate) key: Option<PublicKey>,
+}
+
+/// What a service tells or asks the driver.
+#[derive(Debug)]
+pub(crate) enum ServiceOrder {
+    /// A handshake message came over a stream from this node.
+    HandshakeReceived(NodeId, handshake::Message),
+    /// Something that users may want to know.
+    Notice(Notice),
+    /// Who is this?
+    Describe(NodeId, oneshot::Sender<PeerIdentity>),
+}
+
+/// The services' way to the driver. When the driver is gone, what they say is lost with it.
+#[derive(Debug, Clone)]
+pub(crate) struct Handle {
+    inbox: mpsc::Sender<Command>,
+    trusted: watch::Receiver<Vec<NodeId>>,
+    node: watch::Receiver<NodeId>,
+}
+
+impl Handle {
+    pub(crate) fn new(
+        inbox: mpsc::Sender<Command>,
+        trusted: watch::Receiver<Vec<NodeId>>,
+        node: watch::Receiver<NodeId>,
+    ) -> Self {
+        Self { inbox, trusted, node }
+    }
+
+    /// Passes on a message that `from` brought to port 444.
+    pub(crate) async fn handshake_received(&self, from: NodeId, message: handshake::Message) {
+        self.tell(ServiceOrder::HandshakeReceived(from, message)).await;
+    }
+
+    /// Reports something for the log and the webhook.
+    pub(crate) async fn notice(&self, notice: Notice) {
+        self.tell(ServiceOrder::Notice(notice)).await;
+    }
+
+    /// What is known of a node.
+    pub(crate) async fn describe(&self, node: NodeId) -> PeerIdentity {
+        let (answer, answered) = oneshot::channel();
+        self.tell(ServiceOrder::Describe(node, answer)).await;
+        answered.await.unwrap_or_default()
+    }
+
+    /// Whom this node trusts, and every change of it.
+    pub(crate) fn trusted(&self) -> watch::Receiver<Vec<NodeId>> {
+        self.trusted.clone()
+    }
+
+    /// The number of this node; unset before its first registration.
+    pub(crate) fn node(&self) -> NodeId {
+        *self.node.borrow()
+    }
+
+    async fn tell(&self, order: ServiceOrder) {
+        // It fails only while the daemon stops, and then nobody is left to care.
+        let _ = self.inbox.send(Command::Service(order)).await;
+    }
+}

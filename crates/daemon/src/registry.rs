@@ -1,0 +1,569 @@
+//! The link to the registry: one task that keeps one connection, registers, and carries questions and answers.
+//!
+//! The driver puts [`Order`]s in and gets [`Report`]s back; it never waits. While there is no connection, questions wait
+//! [`ANSWER_WAIT`] at most and are then answered with the reason, so known peers are served without a registry.
+
+mod connection;
+mod queries;
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use pilot_crypto::Identity;
+use pilot_proto::{Answer, Query, QueryError, QueryId};
+use pilot_wire::registry::{
+    Envelope, Handshakes, Register, Registered, Request, Response, SetTags, SetVisibility, Signed,
+};
+use pilot_wire::{NodeId, PublicKey};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use connection::{Connection, Lost};
+pub(crate) use queries::{failed, request};
+
+/// A question without an answer after this long is answered "unreachable": an unreachable peer is to be reported within
+/// two seconds, whatever the reason.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
+
+/// A registry that owes a reply for this long is left: the connection is dead or the registry hangs.
+const REPLY_WAIT: Duration = Duration::from_secs(10);
+
+/// Time for the TCP connection to come about.
+const CONNECT_WAIT: Duration = Duration::from_secs(5);
+
+/// First pause after a failed attempt; doubled each time up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+
+/// Longest pause between attempts. With its jitter, thousands of nodes spread over several seconds.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// A new question cuts the pause short if the last attempt was at least this long ago.
+const PAUSE_WHEN_ASKED: Duration = Duration::from_millis(500);
+
+/// Orders that the driver may have put in ahead.
+const ORDERS: usize = 1024;
+
+/// Requests without a reply on one connection. More wait in the channel, then with the driver as "busy".
+const OUTSTANDING_MAX: usize = 256;
+
+/// Names one request of a local client until its reply comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct CallId(pub(crate) u64);
+
+/// What the driver wants of the registry.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// A question of the node.
+    Query(QueryId, Query),
+    /// A request of a local client, signed on the way if it can be. The reply is passed on as it is.
+    Call(CallId, Box<Envelope>),
+    /// Something waits in the inbox: fetch it.
+    FetchHandshakes,
+    /// What to register from now on.
+    Profile(Profile),
+    /// The key to sign with from now on.
+    Identity(Box<Identity>),
+}
+
+/// What the registry is told about this node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Profile {
+    /// Name, empty for none.
+    pub(crate) hostname: String,
+    /// Visible to everybody?
+    pub(crate) public: bool,
+    /// Labels.
+    pub(crate) tags: Vec<String>,
+    /// Local address of the tunnel socket.
+    pub(crate) listen: Option<SocketAddr>,
+    /// Where the beacon sees our datagrams come from.
+    pub(crate) observed: Option<SocketAddr>,
+    /// The user took the node out of the registry: no signs of life, no new registration.
+    pub(crate) left: bool,
+}
+
+/// What the link tells the driver.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// The registry knows us, by this number.
+    Registered(Registered),
+    /// The answer to a question; each gets one.
+    Answer(QueryId, Answer),
+    /// The reply to a client's request; each gets one.
+    Reply(CallId, Result<Vec<u8>, CallError>),
+    /// What lay in the inbox.
+    Handshakes(Handshakes),
+    /// The connection came or went.
+    Status {
+        /// Which registry.
+        address: String,
+        /// Why there is no connection.
+        error: Option<String>,
+    },
+}
+
+/// Why a client's request failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CallError {
+    /// The registry refused, with these words.
+    #[error("{0}")]
+    Refused(String),
+    /// It could not be asked.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+/// Settings of the link.
+pub(crate) struct Settings {
+    pub(crate) addresses: Vec<String>,
+    pub(crate) identity: Identity,
+    pub(crate) profile: Profile,
+    pub(crate) keepalive: Duration,
+}
+
+/// The driver's end of the link.
+pub(crate) struct Link {
+    orders: mpsc::Sender<Order>,
+}
+
+impl Link {
+    /// The two ends: this one, and the task to run. `report` brings reports to the driver.
+    pub(crate) fn new<F, R>(settings: Settings, report: F) -> (Self, impl Future<Output = ()> + Send)
+    where
+        F: Fn(Report) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + Send,
+    {
+        let (orders, queue) = mpsc::channel(ORDERS);
+        let task = Task {
+            addresses: settings.addresses,
+            current: 0,
+            identity: settings.identity,
+            node: None,
+            profile: settings.profile,
+            moved: false,
+            keepalive: settings.keepalive,
+            queue,
+            waiting: VecDeque::new(),
+            report,
+        };
+        (Self { orders }, task.run())
+    }
+
+    /// Hands an order over. `Err` gives it back when too many wait.
+    pub(crate) fn send(&self, order: Order) -> Result<(), Order> {
+        self.orders.try_send(order).map_err(mpsc::error::TrySendError::into_inner)
+    }
+}
+
+/// A request and who wants to know about it.
+struct Asked {
+    since: Instant,
+    by: Asker,
+}
+
+enum Asker {
+    Registration,
+    /// Part of the registration; a refusal is only logged.
+    Profile(&'static str),
+    Heartbeat,
+    Inbox,
+    Node(QueryId, Query),
+    Client(CallId),
+    /// Was answered "unreachable" already; the reply is only taken off the line.
+    Nobody,
+}
+
+struct Task<F> {
+    addresses: Vec<String>,
+    current: usize,
+    identity: Identity,
+    node: Option<NodeId>,
+    profile: Profile,
+    /// The profile has another address than what was registered.
+    moved: bool,
+    keepalive: Duration,
+    queue: mpsc::Receiver<Order>,
+    /// Orders that came while there was no registration, with their time.
+    waiting: VecDeque<(Instant, Order)>,
+    report: F,
+}
+
+impl<F, R> Task<F>
+where
+    F: Fn(Report) -> R + Send + Sync,
+    R: Future<Output = ()> + Send,
+{
+    async fn run(mut self) {
+        if self.addresses.is_empty() {
+            return self.run_without_registry().await;
+        }
+        let mut pause = PAUSE_MIN;
+        loop {
+            let lost = match self.connect().await {
+                Some(Ok(connection)) => {
+                    let (lost, registered) = self.serve(connection).await;
+                    if registered {
+                        pause = PAUSE_MIN;
+                    }
+                    lost
+                }
+                Some(Err(lost)) => lost,
+                None => return,
+            };
+            if matches!(lost, Lost::DriverGone) {
+                return;
+            }
+            let reason = lost.to_string();
+            tracing::warn!(registry = self.address(), reason, "no connection to the registry");
+            (self.report)(Report::Status { address: self.address().to_owned(), error: Some(reason) }).await;
+            self.current = (self.current + 1) % self.addresses.len();
+            if !self.rest(jittered(pause)).await {
+                return;
+            }
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    fn address(&self) -> &str {
+        &self.addresses[self.current]
+    }
+
+    async fn run_without_registry(mut self) {
+        while let Some(order) = self.queue.recv().await {
+            self.refuse(order, "no registry is configured").await;
+        }
+    }
+
+    /// `None` when the driver is gone.
+    async fn connect(&mut self) -> Option<Result<Connection, Lost>> {
+        let address = self.address().to_owned();
+        let connecting = async move {
+            match timeout(CONNECT_WAIT, Connection::open(&address)).await {
+                Ok(outcome) => outcome.map_err(Lost::Connect),
+                Err(_) => Err(Lost::NoConnection),
+            }
+        };
+        tokio::pin!(connecting);
+        loop {
+            tokio::select! {
+                outcome = &mut connecting => return Some(outcome),
+                proceed = self.collect() => if !proceed { return None },
+            }
+        }
+    }
+
+    /// Waits before the next attempt. `false` when the driver is gone.
+    async fn rest(&mut self, pause: Duration) -> bool {
+        let begin = Instant::now();
+        let mut until = begin + pause;
+        loop {
+            tokio::select! {
+                () = sleep_until(until) => return true,
+                proceed = self.collect() => {
+                    if !proceed {
+                        return false;
+                    }
+                    if !self.waiting.is_empty() {
+                        until = until.min(begin + PAUSE_WHEN_ASKED);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes one order in, or answers one that waited too long to be carried out. `false` when the driver is gone.
+    async fn collect(&mut self) -> bool {
+        let overdue = self.waiting.front().map(|(since, _)| *since + ANSWER_WAIT);
+        tokio::select! {
+            order = self.queue.recv(), if self.waiting.len() < ORDERS => match order {
+                None => return false,
+                Some(Order::Profile(profile)) => {
+                    self.moved |= profile.observed != self.profile.observed || profile.listen != self.profile.listen;
+                    self.profile = profile;
+                }
+                Some(Order::Identity(identity)) => self.identity = *identity,
+                Some(order @ (Order::Query(..) | Order::Call(..) | Order::FetchHandshakes)) => {
+                    self.waiting.push_back((Instant::now(), order));
+                }
+            },
+            () = sleep_until(overdue.unwrap_or_else(Instant::now)), if overdue.is_some() => {
+                if let Some((_, order)) = self.waiting.pop_front() {
+                    let reason = format!("no answer from {}", self.address());
+                    self.refuse(order, &reason).await;
+                }
+            }
+        }
+        true
+    }
+
+    async fn refuse(&self, order: Order, reason: &str) {
+        match order {
+            Order::Query(id, query) => {
+                let answer = failed(&query, QueryError::Unreachable(reason.to_owned()));
+                (self.report)(Report::Answer(id, answer)).await;
+            }
+            Order::Call(id, _) => {
+                (self.report)(Report::Reply(id, Err(CallError::Unreachable(reason.to_owned())))).await;
+            }
+            Order::FetchHandshakes | Order::Profile(_) | Order::Identity(_) => {}
+        }
+    }
+
+    /// Uses the connection until it is lost. Tells whether a registration succeeded on it.
+    async fn serve(&mut self, connection: Connection) -> (Lost, bool) {
+        let mut session = Session {
+            connection,
+            asked: VecDeque::new(),
+            registered: false,
+            heartbeat: Instant::now() + self.keepalive,
+        };
+        self.moved = false;
+        self.register(&mut session);
+        let lost = loop {
+            if let Err(lost) = self.step(&mut session).await {
+                break lost;
+            }
+        };
+        let reason = lost.to_string();
+        for asked in std::mem::take(&mut session.asked) {
+            self.unanswered(asked.by, &reason).await;
+        }
+        (lost, session.registered)
+    }
+
+    async fn step(&mut self, session: &mut Session) -> Result<(), Lost> {
+        while session.registered
+            && session.asked.len() < OUTSTANDING_MAX
+            && let Some((since, order)) = self.waiting.pop_front()
+        {
+            self.carry_out(session, order, since);
+        }
+        if session.registered && std::mem::take(&mut self.moved) {
+            self.register(session);
+        }
+        let deadline = session.deadline();
+        tokio::select! {
+            reply = session.connection.exchange() => {
+                if let Some(reply) = reply? {
+                    self.on_reply(session, &reply).await?;
+                }
+            }
+            proceed = self.collect() => if !proceed { return Err(Lost::DriverGone) },
+            () = sleep_until(deadline) => self.on_time(session).await?,
+        }
+        Ok(())
+    }
+
+    async fn on_time(&mut self, session: &mut Session) -> Result<(), Lost> {
+        let now = Instant::now();
+        if session.asked.iter().any(|asked| now >= asked.since + REPLY_WAIT) {
+            return Err(Lost::Silent);
+        }
+        for index in 0..session.asked.len() {
+            let asked = &mut session.asked[index];
+            if asked.answer_overdue(now) {
+                let asker = std::mem::replace(&mut asked.by, Asker::Nobody);
+                self.unanswered(asker, "the registry does not answer").await;
+            }
+        }
+        if now >= session.heartbeat {
+            session.heartbeat = now + self.keepalive;
+            if let Some(node_id) = self.node.filter(|_| session.registered && !self.profile.left) {
+                self.ask(session, Request::Heartbeat(signed(node_id)), Asker::Heartbeat, now);
+                self.fetch_handshakes(session, now);
+            }
+        }
+        Ok(())
+    }
+
+    async fn unanswered(&self, asker: Asker, reason: &str) {
+        match asker {
+            Asker::Node(id, query) => {
+                let answer = failed(&query, QueryError::Unreachable(reason.to_owned()));
+                (self.report)(Report::Answer(id, answer)).await;
+            }
+            Asker::Client(id) => {
+                (self.report)(Report::Reply(id, Err(CallError::Unreachable(reason.to_owned())))).await;
+            }
+            Asker::Registration | Asker::Profile(_) | Asker::Heartbeat | Asker::Inbox | Asker::Nobody => {}
+        }
+    }
+
+    fn carry_out(&self, session: &mut Session, order: Order, since: Instant) {
+        match order {
+            Order::Query(id, query) => {
+                let request = request(self.node.unwrap_or_default(), &query);
+                self.ask(session, request, Asker::Node(id, query), since);
+            }
+            Order::Call(id, envelope) => self.ask_as(session, *envelope, Asker::Client(id), since),
+            Order::FetchHandshakes => self.fetch_handshakes(session, since),
+            // Taken in at once when they come.
+            Order::Identity(_) | Order::Profile(_) => {}
+        }
+    }
+
+    fn ask(&self, session: &mut Session, request: Request, by: Asker, since: Instant) {
+        self.ask_as(session, request.into(), by, since);
+    }
+
+    fn ask_as(&self, session: &mut Session, envelope: Envelope, by: Asker, since: Instant) {
+        let Envelope { request, admin_token } = envelope;
+        let request = request.sign_with(|text| self.identity.sign(text));
+        session.connection.queue(&Envelope { request, admin_token });
+        session.asked.push_back(Asked { since, by });
+    }
+
+    fn fetch_handshakes(&self, session: &mut Session, now: Instant) {
+        let under_way = session.asked.iter().filter(|asked| matches!(asked.by, Asker::Inbox)).count();
+        // One may have been answered by the registry before this wish came up; a second one cannot.
+        if under_way < 2
+            && let Some(node_id) = self.node
+        {
+            self.ask(session, Request::PollHandshakes(signed(node_id)), Asker::Inbox, now);
+        }
+    }
+
+    fn register(&self, session: &mut Session) {
+        let reached_from = session.connection.local();
+        let public_key: PublicKey = self.identity.public();
+        let register = Register {
+            public_key: public_key.into(),
+            listen_addr: self.profile.advertised(reached_from).unwrap_or_default(),
+            hostname: self.profile.hostname.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            lan_addrs: self
+                .profile
+                .lan(reached_from)
+                .map(|address| address.to_string())
+                .into_iter()
+                .collect(),
+            ..Register::default()
+        };
+        self.ask(session, Request::Register(register), Asker::Registration, Instant::now());
+    }
+
+    async fn on_reply(&mut self, session: &mut Session, reply: &[u8]) -> Result<(), Lost> {
+        let Some(asked) = session.asked.pop_front() else { return Err(Lost::Unasked) };
+        match asked.by {
+            Asker::Client(id) => {
+                let outcome = match queries::refused(reply) {
+                    None => Ok(reply.to_vec()),
+                    Some(refusal) => Err(CallError::Refused(refusal)),
+                };
+                (self.report)(Report::Reply(id, outcome)).await;
+            }
+            Asker::Node(id, query) => (self.report)(Report::Answer(id, queries::answer(&query, reply))).await,
+            Asker::Registration => self.on_registered(session, reply).await?,
+            Asker::Inbox => match Response::parse(reply) {
+                Ok(Response::PollHandshakes(found)) => {
+                    if !found.requests.is_empty() || !found.responses.is_empty() {
+                        (self.report)(Report::Handshakes(found)).await;
+                    }
+                }
+                other => tracing::debug!(?other, "the registry does not show the inbox"),
+            },
+            Asker::Heartbeat => {
+                if let Some(refusal) = queries::refused(reply) {
+                    tracing::info!(refusal, "the registry has forgotten this node; registering again");
+                    self.register(session);
+                }
+            }
+            Asker::Profile(what) => {
+                if let Some(refusal) = queries::refused(reply) {
+                    tracing::warn!(what, refusal, "refused by the registry");
+                }
+            }
+            Asker::Nobody => {}
+        }
+        Ok(())
+    }
+
+    async fn on_registered(&mut self, session: &mut Session, reply: &[u8]) -> Result<(), Lost> {
+        let registered = match Response::parse(reply) {
+            Ok(Response::Register(registered)) => registered,
+            Ok(Response::Error { error }) => return Err(Lost::Refused(error)),
+            Ok(_) => return Err(Lost::Unasked),
+            Err(error) => return Err(Lost::Malformed(error.to_string())),
+        };
+        let node_id = registered.node_id;
+        let now = Instant::now();
+        self.node = Some(node_id);
+        session.registered = true;
+        let visibility = SetVisibility { node_id, public: self.profile.public, ..SetVisibility::default() };
+        self.ask(session, Request::SetVisibility(visibility), Asker::Profile("visibility"), now);
+        if !self.profile.tags.is_empty() {
+            let tags = SetTags { node_id, tags: self.profile.tags.clone(), ..SetTags::default() };
+            self.ask(session, Request::SetTags(tags), Asker::Profile("tags"), now);
+        }
+        self.fetch_handshakes(session, now);
+        (self.report)(Report::Status { address: self.address().to_owned(), error: None }).await;
+        (self.report)(Report::Registered(registered)).await;
+        Ok(())
+    }
+}
+
+impl Profile {
+    /// Where peers are told to reach this node: what the beacon sees, else the tunnel's port at the address that the
+    /// registry sees.
+    fn advertised(&self, reached_from: Option<IpAddr>) -> Option<String> {
+        if let Some(observed) = self.observed {
+            return Some(observed.to_string());
+        }
+        let listen = self.listen?;
+        let ip = if listen.ip().is_unspecified() { reached_from? } else { listen.ip() };
+        Some(SocketAddr::new(ip, listen.port()).to_string())
+    }
+
+    /// The address in a private network, for peers in the same one.
+    fn lan(&self, reached_from: Option<IpAddr>) -> Option<SocketAddr> {
+        let listen = self.listen?;
+        let ip = if listen.ip().is_unspecified() { reached_from? } else { listen.ip() };
+        match ip.to_canonical() {
+            IpAddr::V4(v4) if v4.is_private() || v4.is_link_local() => {
+                Some(SocketAddr::new(v4.into(), listen.port()))
+            }
+            IpAddr::V4(_) | IpAddr::V6(_) => None,
+        }
+    }
+}
+
+struct Session {
+    connection: Connection,
+    asked: VecDeque<Asked>,
+    registered: bool,
+    heartbeat: Instant,
+}
+
+impl Session {
+    /// The next moment at which something is to be done without anything having come.
+    fn deadline(&self) -> Instant {
+        let waits = self.asked.iter().map(Asked::deadline);
+        waits.min().map_or(self.heartbeat, |wait| wait.min(self.heartbeat))
+    }
+}
+
+impl Asked {
+    fn answer_overdue(&self, now: Instant) -> bool {
+        matches!(self.by, Asker::Node(..) | Asker::Client(_)) && now >= self.since + ANSWER_WAIT
+    }
+
+    fn deadline(&self) -> Instant {
+        match self.by {
+            Asker::Node(..) | Asker::Client(_) => self.since + ANSWER_WAIT,
+            Asker::Registration | Asker::Profile(_) | Asker::Heartbeat | Asker::Inbox | Asker::Nobody => {
+                self.since + REPLY_WAIT
+            }
+        }
+    }
+}
+
+fn signed(node_id: NodeId) -> Signed {
+    Signed { node_id, ..Signed::default() }
+}
+
+/// Between half of `pause` and all of it, so that nodes which lost a registry together do not return together.
+fn jittered(pause: Duration) -> Duration {
+    let share = pilot_crypto::random_bytes::<1>().map_or(u8::MAX, |[byte]| byte);
+    pause / 2 + pause / 2 * u32::from(share) / 255
+}

@@ -1,0 +1,92 @@
+//! One TCP connection to a registry: frames out and in, both at once.
+
+use std::io;
+use std::net::IpAddr;
+
+use pilot_wire::registry::{Decoder, Envelope, FrameError, frame};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Bytes asked of the system per read.
+const READ: usize = 8 << 10;
+
+/// Why there is no connection any more, or none came about.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Lost {
+    #[error("cannot connect: {0}")]
+    Connect(io::Error),
+    #[error("cannot connect: no answer")]
+    NoConnection,
+    #[error("the registry closed the connection")]
+    Closed,
+    #[error("connection lost: {0}")]
+    Io(#[from] io::Error),
+    #[error("the registry does not answer")]
+    Silent,
+    #[error("the registry refused the registration: {0}")]
+    Refused(String),
+    #[error("the registry sent something that is no reply: {0}")]
+    Malformed(String),
+    #[error("the registry sent a reply nobody asked for")]
+    Unasked,
+    #[error("the daemon is stopping")]
+    DriverGone,
+}
+
+impl From<FrameError> for Lost {
+    fn from(error: FrameError) -> Self {
+        Self::Malformed(error.to_string())
+    }
+}
+
+/// The connection with what is on the way in and out.
+pub(super) struct Connection {
+    stream: TcpStream,
+    decoder: Decoder,
+    outgoing: Vec<u8>,
+    local: Option<IpAddr>,
+}
+
+impl Connection {
+    pub(super) async fn open(address: &str) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let local = stream.local_addr().ok().map(|address| address.ip().to_canonical());
+        Ok(Self { stream, decoder: Decoder::new(), outgoing: Vec::new(), local })
+    }
+
+    /// The address that this machine reaches the registry from.
+    pub(super) fn local(&self) -> Option<IpAddr> {
+        self.local
+    }
+
+    pub(super) fn queue(&mut self, envelope: &Envelope) {
+        match frame(&envelope.to_json()) {
+            Ok(frame) => self.outgoing.extend_from_slice(&frame),
+            // Without the frame the replies would no longer match; the registry answers this one with an error.
+            Err(error) => {
+                tracing::warn!(%error, "request to the registry is too long");
+                self.outgoing.extend_from_slice(b"\0\0\0\x02{}");
+            }
+        }
+    }
+
+    /// Moves what can be moved. Returns a reply when one is complete, `None` when only bytes moved.
+    pub(super) async fn exchange(&mut self) -> Result<Option<Vec<u8>>, Lost> {
+        if let Some(reply) = self.decoder.next()? {
+            return Ok(Some(reply));
+        }
+        let (mut reader, mut writer) = self.stream.split();
+        let mut bytes = [0; READ];
+        tokio::select! {
+            read = reader.read(&mut bytes) => match read? {
+                0 => return Err(Lost::Closed),
+                count => self.decoder.feed(&bytes[..count]),
+            },
+            written = writer.write(&self.outgoing), if !self.outgoing.is_empty() => {
+                self.outgoing.drain(..written?);
+            }
+        }
+        Ok(self.decoder.next()?)
+    }
+}

@@ -1,0 +1,318 @@
+//! A daemon from start to end: state from disk, sockets, tasks, the loop.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use pilot_client::Client;
+use pilot_crypto::{Identity, KeyFileError, RandomUnavailable};
+use pilot_proto::{Encryption, Node, Visibility};
+use pilot_wire::{Addr, NodeId};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::driver::{self, Command, Driver, Parts};
+use crate::handle::Handle;
+use crate::ipc::listener::Listener;
+use crate::registry::{Link, Profile, Settings};
+use crate::service::{self, handshake::Delivery};
+use crate::state::NodeFile;
+use crate::udp::UdpSocket;
+use crate::webhook::{Target, TargetError, Webhook};
+use crate::{Config, SocketError, StateError, files, state};
+
+/// Bytes in the pipe between the loop and the built-in services, each way.
+const PIPE: usize = 256 << 10;
+
+/// Handshake messages on their way to peers.
+const DELIVERIES: usize = 64;
+
+/// Longest data-exchange payload accepted, unless `PILOT_DATAEXCHANGE_MAX_FRAME` says otherwise: that of 1.18.0.
+const MAX_FRAME: usize = 64 << 20;
+
+/// What a daemon is once it serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// The number at the registry; unset if it was never registered.
+    pub node_id: NodeId,
+    /// The address.
+    pub address: Addr,
+    /// The name, or empty.
+    pub hostname: String,
+    /// The IPC socket.
+    pub socket: PathBuf,
+    /// The tunnel socket.
+    pub listen: SocketAddr,
+    /// Whether the registry has confirmed the number in this life.
+    pub registered: bool,
+    /// Why it has not.
+    pub registry_error: Option<String>,
+}
+
+/// Why a daemon did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Another one uses the same state.
+    #[error("another daemon is running with the state in {}", home.display())]
+    AlreadyRunning {
+        /// The folder.
+        home: PathBuf,
+    },
+    /// The IPC socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The identity.
+    #[error(transparent)]
+    Identity(#[from] KeyFileError),
+    /// The state files.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The tunnel socket.
+    #[error("cannot listen on {listen} (UDP): {source}")]
+    Listen {
+        /// The address asked for.
+        listen: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The webhook.
+    #[error(transparent)]
+    Webhook(#[from] TargetError),
+    /// No seed for the node.
+    #[error(transparent)]
+    Random(#[from] RandomUnavailable),
+    /// The home folder.
+    #[error("cannot use {}: {source}", path.display())]
+    Home {
+        /// The folder or file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl RunError {
+    /// The class of the failure, in the words of the command line.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::AlreadyRunning { .. } | Self::Socket(SocketError::InUse { .. }) => "already_exists",
+            Self::Socket(_) | Self::Listen { .. } | Self::Webhook(_) => "invalid_argument",
+            Self::Identity(_) | Self::State(_) | Self::Random(_) | Self::Home { .. } => "internal",
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::AlreadyRunning { .. } | Self::Socket(SocketError::InUse { .. }) => Some(
+                "see it with: pilotctl daemon status; for a second one give --socket and another PILOT_HOME",
+            ),
+            Self::Listen { .. } => Some("choose another address or port with --listen"),
+            Self::Socket(_)
+            | Self::Identity(_)
+            | Self::State(_)
+            | Self::Webhook(_)
+            | Self::Random(_)
+            | Self::Home { .. } => None,
+        }
+    }
+}
+
+/// Runs a daemon until `shutdown` is ready or a local program asks for its end. `ready` is called once, when the daemon
+/// serves and the registry has answered or cannot be reached. Dropping the future is a crash: tasks end, files stay.
+///
+/// # Errors
+/// [`RunError`] when it cannot start. A daemon that runs has no fatal errors.
+pub async fn run(
+    config: Config,
+    ready: impl FnOnce(Running) + Send + 'static,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), RunError> {
+    let home_error = |path: &Path, source| RunError::Home { path: path.to_owned(), source };
+    files::create_private_dir(&config.home).map_err(|source| home_error(&config.home, source))?;
+    let _lock = lock_home(&config.home)?;
+    let identity = Identity::load_or_create(&config.identity)?;
+    let memory = NodeFile::load(&config.node_file(), &identity.public())?;
+    let book = state::load_trust(&config.trust_file())?;
+    let listener = Listener::bind(&config.socket)?;
+    let socket = bind_tunnel(config.listen, memory.listen_port)
+        .map_err(|source| RunError::Listen { listen: config.listen, source })?;
+    let _pid = config.pid_file.then(|| PidFile::write(config.pid_path())).transpose();
+    let _pid = _pid.map_err(|source| home_error(&config.pid_path(), source))?;
+
+    let profile = Profile {
+        hostname: config.hostname.clone().unwrap_or_else(|| memory.hostname.clone()),
+        public: config.public.unwrap_or(memory.public),
+        tags: memory.tags.clone(),
+        listen: Some(socket.local()),
+        observed: None,
+        left: false,
+    };
+    let memory = NodeFile {
+        listen_port: Some(socket.local().port()),
+        public: profile.public,
+        public_key: Some(identity.public()),
+        ..memory
+    };
+    let now = Instant::now();
+    let mut node = Node::new(node_config(&config, &identity, profile.public)?, now);
+    node.restore_trust(book);
+    if let Some(id) = memory.node_id {
+        node.set_node(now, id);
+    }
+
+    let mut tasks = JoinSet::new();
+    let (commands, inbox) = driver::inbox();
+    let webhook_url = config.webhook.url.as_ref().or(memory.webhook.as_ref());
+    let target = webhook_url.map(|url| Target::parse(url)).transpose()?;
+    let (webhook, posting) = Webhook::new(target, config.webhook.secret.clone());
+    tasks.spawn(posting);
+    let reports = commands.clone();
+    let settings = Settings {
+        addresses: config.registries.clone(),
+        identity: identity.clone(),
+        profile: profile.clone(),
+        keepalive: config.keepalive,
+    };
+    let (link, linking) = Link::new(settings, move |report| {
+        let reports = reports.clone();
+        async move {
+            // The loop is gone only when this task is about to be, too.
+            let _ = reports.send(Command::Registry(report)).await;
+        }
+    });
+    tasks.spawn(linking);
+    if let Some(beacon) = config.beacon.clone() {
+        tasks.spawn(find_beacon(beacon, commands.clone()));
+    }
+
+    let (trusted, trusted_watch) = watch::channel(Vec::new());
+    let (own, own_watch) = watch::channel(memory.node_id.unwrap_or_default());
+    let (deliveries, to_deliver) = mpsc::channel(DELIVERIES);
+    let handle = Handle::new(commands.clone(), trusted_watch, own_watch);
+    let (ours, theirs) = tokio::io::duplex(PIPE);
+    let (reader, writer) = tokio::io::split(ours);
+    tasks.spawn(start_services(service_config(&config), theirs, handle, to_deliver, commands.clone()));
+
+    let mut driver = Driver::new(Parts {
+        config,
+        node,
+        socket,
+        listener,
+        inbox,
+        commands,
+        link,
+        webhook,
+        deliveries,
+        identity,
+        memory,
+        profile,
+        trusted,
+        own,
+        ready: Box::new(ready),
+    });
+    driver.attach(reader, writer);
+    driver.run(shutdown).await;
+    Ok(())
+}
+
+fn node_config(
+    config: &Config,
+    identity: &Identity,
+    public: bool,
+) -> Result<pilot_proto::Config, RandomUnavailable> {
+    let mut node = pilot_proto::Config::new(identity.clone(), pilot_crypto::random_bytes()?);
+    node.encryption = if config.encrypt { Encryption::Required } else { Encryption::Off };
+    node.visibility = if public { Visibility::Public } else { Visibility::Private };
+    node.auto_approve = config.trust_auto_approve;
+    node.beacon = config.beacon.as_ref().and_then(|beacon| beacon.parse().ok());
+    node.streams.idle_timeout = Some(config.idle_timeout);
+    Ok(node)
+}
+
+/// The port of the last life is taken again if it is free, so that peers find the node where it was.
+fn bind_tunnel(listen: SocketAddr, last_port: Option<u16>) -> io::Result<UdpSocket> {
+    if listen.port() == 0
+        && let Some(port) = last_port
+        && let Ok(socket) = UdpSocket::bind(SocketAddr::new(listen.ip(), port))
+    {
+        return Ok(socket);
+    }
+    UdpSocket::bind(listen)
+}
+
+/// A beacon given by name: the answer of the name service comes when it comes.
+async fn find_beacon(beacon: String, commands: mpsc::Sender<Command>) {
+    if beacon.parse::<SocketAddr>().is_ok() {
+        return;
+    }
+    match tokio::net::lookup_host(&beacon).await.map(|mut found| found.next()) {
+        Ok(Some(address)) => {
+            let _ = commands.send(Command::Beacon(address)).await;
+        }
+        Ok(None) => tracing::warn!(beacon, "the beacon's name has no address"),
+        Err(error) => tracing::warn!(beacon, %error, "the beacon's name cannot be looked up"),
+    }
+}
+
+fn service_config(config: &Config) -> service::Config {
+    let limit = std::env::var("PILOT_DATAEXCHANGE_MAX_FRAME").ok().and_then(|text| text.parse().ok());
+    service::Config {
+        home: config.home.clone(),
+        data_exchange: config.services.data_exchange,
+        event_stream: config.services.event_stream,
+        max_frame: limit.unwrap_or(MAX_FRAME),
+    }
+}
+
+async fn start_services(
+    config: service::Config,
+    pipe: tokio::io::DuplexStream,
+    handle: Handle,
+    deliveries: mpsc::Receiver<Delivery>,
+    commands: mpsc::Sender<Command>,
+) {
+    let client = match Client::over(pipe).await {
+        Ok(client) => client,
+        Err(error) => return tracing::error!(%error, "the built-in services cannot reach the daemon"),
+    };
+    match service::spawn(config, client, handle, deliveries) {
+        Ok(services) => {
+            let _ = commands.send(Command::Services(services)).await;
+        }
+        Err(error) => tracing::error!(%error, "the built-in services cannot start"),
+    }
+}
+
+/// One daemon per state folder. The system releases the lock with the process, however it ends.
+fn lock_home(home: &Path) -> Result<File, RunError> {
+    let path = home.join("daemon.lock");
+    let opened = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+    let file = opened.map_err(|source| RunError::Home { path: path.clone(), source })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(RunError::AlreadyRunning { home: home.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(RunError::Home { path, source }),
+    }
+}
+
+/// Holds the process id while the daemon runs.
+struct PidFile(PathBuf);
+
+impl PidFile {
+    fn write(path: PathBuf) -> io::Result<Self> {
+        files::replace(&path, std::process::id().to_string().as_bytes())?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        // A file left behind names a process that is gone; readers check.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}

@@ -1,0 +1,219 @@
+//! The tunnel socket: trains of datagrams out with one call, batches in with one call, one owner.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::Interest;
+
+/// Buffers offered to one receive call. Each may come back as a train of up to 64 KiB when the kernel coalesces,
+/// so eight hold the window of a fast stream while pages that no traffic touches cost no memory.
+const RECEIVE_BUFFERS: usize = 8;
+
+/// Largest coalesced train, and largest single UDP payload, that the kernel hands over.
+const BUFFER_LEN: usize = 65_536;
+
+/// Largest UDP payload over IPv4 (65,535 less IP and UDP headers); a train must not exceed it either.
+const MAX_PAYLOAD: usize = 65_507;
+
+/// Socket buffers asked of the kernel (it grants what its limits allow): room for a fast sender's window while this
+/// process is not scheduled.
+const KERNEL_BUFFER: usize = 4 << 20;
+
+/// What became of a train handed to the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// Taken, or dropped for a reason that waiting does not cure: UDP may lose it either way.
+    Gone,
+    /// The kernel's buffer is full: offer it again when the socket is writable.
+    Blocked,
+}
+
+/// The tunnel socket with its receive buffers.
+pub(crate) struct UdpSocket {
+    io: tokio::net::UdpSocket,
+    state: UdpSocketState,
+    local: SocketAddr,
+    buffers: Vec<Box<[u8]>>,
+}
+
+impl UdpSocket {
+    /// Binds `listen`. The unspecified IPv6 address, and the unspecified IPv4 address where IPv6 exists, are bound dual stack.
+    pub(crate) fn bind(listen: SocketAddr) -> io::Result<Self> {
+        let socket = bind_dual_stack(listen).or_else(|_| bind_plain(listen))?;
+        socket.set_nonblocking(true)?;
+        // The kernel's limit may be lower than the wish; smaller buffers work, only less smoothly.
+        let _ = socket.set_recv_buffer_size(KERNEL_BUFFER);
+        let _ = socket.set_send_buffer_size(KERNEL_BUFFER);
+        let io = tokio::net::UdpSocket::from_std(socket.into())?;
+        let state = UdpSocketState::new(UdpSockRef::from(&io))?;
+        let local = io.local_addr()?;
+        let buffers = (0..RECEIVE_BUFFERS).map(|_| vec![0; BUFFER_LEN].into_boxed_slice()).collect();
+        Ok(Self { io, state, local, buffers })
+    }
+
+    /// The bound address.
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Datagrams that one [`send`](Self::send) may carry: 1 where the system cannot cut trains.
+    pub(crate) fn max_segments(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+
+    /// Resolves when a receive is worth trying.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        self.io.readable().await
+    }
+
+    /// Resolves when a blocked send is worth trying again.
+    pub(crate) async fn writable(&self) -> io::Result<()> {
+        self.io.writable().await
+    }
+
+    /// Receives one batch and hands each datagram to `each`, in place. Returns how many there were; 0 when none waits.
+    pub(crate) fn receive(&mut self, mut each: impl FnMut(SocketAddr, &mut [u8])) -> io::Result<usize> {
+        let mut metas = [RecvMeta::default(); RECEIVE_BUFFERS];
+        let received = {
+            let mut slices: Vec<IoSliceMut<'_>> =
+                self.buffers.iter_mut().map(|b| IoSliceMut::new(b)).collect();
+            let (io, state) = (&self.io, &self.state);
+            match io.try_io(Interest::READABLE, || state.recv(UdpSockRef::from(io), &mut slices, &mut metas))
+            {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+                Err(error) => return Err(error),
+            }
+        };
+        let mut count = 0;
+        for (meta, buffer) in metas.iter().zip(&mut self.buffers).take(received) {
+            let from = canonical(meta.addr);
+            for datagram in buffer[..meta.len].chunks_mut(meta.stride.max(1)) {
+                each(from, datagram);
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Sends `train`, datagrams of `segment_size` bytes each (the last may be shorter), to `destination`.
+    pub(crate) fn send(&self, destination: SocketAddr, segment_size: usize, train: &[u8]) -> Sent {
+        let destination = self.reachable_form(destination);
+        let segment_size = segment_size.clamp(1, MAX_PAYLOAD);
+        let per_call = (MAX_PAYLOAD / segment_size).clamp(1, self.max_segments()) * segment_size;
+        let mut rest = train;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(per_call.min(rest.len()));
+            if self.send_one_call(destination, segment_size, now) == Sent::Blocked {
+                // What this call already sent would be repeated; receivers drop repeats, and a part sent is rare.
+                return Sent::Blocked;
+            }
+            rest = later;
+        }
+        Sent::Gone
+    }
+
+    fn send_one_call(&self, destination: SocketAddr, segment_size: usize, contents: &[u8]) -> Sent {
+        let segments_before = self.max_segments();
+        let transmit =
+            Transmit { destination, ecn: None, contents, segment_size: Some(segment_size), src_ip: None };
+        match self
+            .io
+            .try_io(Interest::WRITABLE, || self.state.try_send(UdpSockRef::from(&self.io), &transmit))
+        {
+            Ok(()) => Sent::Gone,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Sent::Blocked,
+            // Some drivers refuse trains only when handed one; quinn-udp then turns the feature off for good.
+            Err(_) if segments_before > 1 && self.max_segments() == 1 && contents.len() > segment_size => {
+                for segment in contents.chunks(segment_size) {
+                    if self.send_one_call(destination, segment_size, segment) == Sent::Blocked {
+                        return Sent::Blocked;
+                    }
+                }
+                Sent::Gone
+            }
+            Err(error) => {
+                tracing::debug!(%destination, len = contents.len(), %error, "datagram not sent");
+                Sent::Gone
+            }
+        }
+    }
+
+    /// An IPv6 socket reaches IPv4 hosts by their mapped addresses.
+    fn reachable_form(&self, destination: SocketAddr) -> SocketAddr {
+        match (self.local, destination.ip()) {
+            (SocketAddr::V6(_), IpAddr::V4(v4)) => {
+                SocketAddr::new(v4.to_ipv6_mapped().into(), destination.port())
+            }
+            (SocketAddr::V4(_) | SocketAddr::V6(_), _) => destination,
+        }
+    }
+}
+
+/// Addresses as everybody else writes them: `127.0.0.1`, not `::ffff:127.0.0.1`.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+fn bind_dual_stack(listen: SocketAddr) -> io::Result<Socket> {
+    if !listen.ip().is_unspecified() {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_only_v6(false)?;
+    socket.bind(&SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), listen.port()).into())?;
+    Ok(socket)
+}
+
+fn bind_plain(listen: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(listen), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.bind(&listen.into())?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn receive_all(socket: &mut UdpSocket, wanted: usize) -> Vec<(SocketAddr, Vec<u8>)> {
+        let mut got = Vec::new();
+        while got.len() < wanted {
+            socket.readable().await.unwrap();
+            socket.receive(|from, datagram| got.push((from, datagram.to_vec()))).unwrap();
+        }
+        got
+    }
+
+    #[tokio::test]
+    async fn a_train_arrives_as_the_datagrams_it_was_made_of() {
+        let a = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let mut b = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let train: Vec<u8> = (0..2_500u32).map(|i| (i % 251) as u8).collect();
+        assert_eq!(a.send(b.local(), 1000, &train), Sent::Gone);
+        let got = receive_all(&mut b, 3).await;
+        let datagrams: Vec<_> = got.iter().map(|(_, d)| d.clone()).collect();
+        assert_eq!(datagrams, train.chunks(1000).map(<[u8]>::to_vec).collect::<Vec<_>>());
+        assert!(got.iter().all(|(from, _)| *from == a.local()));
+    }
+
+    #[tokio::test]
+    async fn a_dual_stack_socket_talks_to_an_ipv4_one_in_plain_addresses() {
+        let any = UdpSocket::bind("0.0.0.0:0".parse().unwrap()).unwrap();
+        let mut v4 = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        assert_eq!(any.send(v4.local(), 5, b"hello"), Sent::Gone);
+        let got = receive_all(&mut v4, 1).await;
+        assert_eq!(got[0].1, b"hello");
+        assert_eq!(got[0].0, SocketAddr::new([127, 0, 0, 1].into(), any.local().port()));
+    }
+
+    #[tokio::test]
+    async fn the_largest_datagram_passes_whole() {
+        let a = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let mut b = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let big = vec![7; MAX_PAYLOAD];
+        assert_eq!(a.send(b.local(), big.len(), &big), Sent::Gone);
+        assert_eq!(receive_all(&mut b, 1).await[0].1, big);
+    }
+}
