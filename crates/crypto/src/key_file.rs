@@ -71,9 +71,13 @@ impl Drop for KeyFile {
 }
 
 pub(crate) fn load(path: &Path) -> Result<Identity, KeyFileError> {
-    let io = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => KeyFileError::Missing { path: path.to_owned() },
-        _ => KeyFileError::Io { path: path.to_owned(), source },
+    let io = |source: io::Error| {
+        let path = path.to_owned();
+        if source.kind() == io::ErrorKind::NotFound {
+            KeyFileError::Missing { path }
+        } else {
+            KeyFileError::Io { path, source }
+        }
     };
     let mode = fs::metadata(path).map_err(io)?.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {

@@ -69,6 +69,7 @@ const SOURCES_MAX: usize = 4096;
 #[derive(Debug)]
 pub struct Node {
     config: Config,
+    born: Instant,
     id: Option<NodeId>,
     rng: StdRng,
     peers: BTreeMap<NodeId, Peer>,
@@ -133,6 +134,7 @@ impl Node {
         book.set_auto_approve(config.auto_approve);
         let mut node = Self {
             config,
+            born: now,
             id: None,
             rng,
             peers: BTreeMap::new(),

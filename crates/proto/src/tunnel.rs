@@ -20,7 +20,7 @@ mod session;
 use std::time::{Duration, Instant};
 
 use pilot_crypto::{AgreementKey, Identity, WeakKey};
-use pilot_wire::tunnel::{KeyExchange, SealedHeader, emit_key_request, signed_bytes};
+use pilot_wire::tunnel::{KeyExchange, Nonce, SealedHeader, emit_key_request, signed_bytes};
 use pilot_wire::{AgreementPublic, NodeId, Signature};
 
 pub(crate) use session::OpenFailure;
@@ -120,17 +120,19 @@ impl Tunnel {
         self.current.iter().chain(&self.candidates).any(|session| session.is_between(&self.ours, key))
     }
 
-    /// Takes a key whose signature was checked. `prefix` must be fresh random.
+    /// Takes a key whose signature was checked. `start` is where the nonces of a new session start: its prefix
+    /// must be random, and its counter above that of every session before, because release 1.18.0 keeps one
+    /// window for a pair of keys however often it is derived (docs/protocol-notes.md).
     pub(crate) fn key_shown(
         &mut self,
         now: Instant,
         key: AgreementPublic,
-        prefix: [u8; 4],
+        start: Nonce,
     ) -> Result<KeyShown, WeakKey> {
         if self.knows(&key) {
             return Ok(KeyShown::Known);
         }
-        let session = Session::derive(&self.ours, key, prefix, now)?;
+        let session = Session::derive(&self.ours, key, start, now)?;
         if self.is_proven() {
             self.push_candidate(session);
             return Ok(KeyShown::Candidate);
@@ -227,7 +229,7 @@ mod tests {
     }
 
     fn show(now: Instant, from: &Tunnel, to: &mut Tunnel, prefix: u8) -> KeyShown {
-        to.key_shown(now, from.ours.public(), [prefix; 4]).unwrap()
+        to.key_shown(now, from.ours.public(), Nonce { prefix: [prefix; 4], counter: 0 }).unwrap()
     }
 
     fn send(now: Instant, from: &mut Tunnel, to: &mut Tunnel) -> Result<Proof, OpenFailure> {

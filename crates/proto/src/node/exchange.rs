@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pilot_wire::beacon;
-use pilot_wire::tunnel::KeyExchange;
+use pilot_wire::tunnel::{KeyExchange, Nonce};
 use pilot_wire::{AgreementPublic, NodeId, PublicKey, Signature};
 use rand::Rng;
 
@@ -146,12 +146,12 @@ impl Node {
         if !pilot_crypto::verify(&identity, &signed, &signature) {
             return self.drop_frame(Drop::BadSignature);
         }
-        let mut prefix = [0; 4];
-        self.rng.fill_bytes(&mut prefix);
+        let mut start = Nonce { prefix: [0; 4], counter: self.counter_start(now) };
+        self.rng.fill_bytes(&mut start.prefix);
         let peer = self.peer(now, sender);
         peer.key = Some(identity);
         peer.path.exchanged(via);
-        let Ok(shown) = peer.tunnel.key_shown(now, agreement, prefix) else {
+        let Ok(shown) = peer.tunnel.key_shown(now, agreement, start) else {
             return self.drop_frame(Drop::BadSignature);
         };
         let steps = self.book.learned_key(sender, identity);
@@ -163,6 +163,12 @@ impl Node {
             KeyShown::Candidate => self.ask_for_proof(now, sender, via),
         }
         self.arm_peer(sender);
+    }
+
+    /// Above every counter used before, as long as fewer than a million frames leave in a millisecond.
+    fn counter_start(&self, now: Instant) -> u64 {
+        let age = now.saturating_duration_since(self.born).as_millis();
+        u64::try_from(age).unwrap_or(u64::MAX >> 21) << 20
     }
 
     /// There is a key now: what waited for it goes out.

@@ -34,20 +34,20 @@ pub(crate) enum OpenFailure {
 }
 
 impl Session {
-    /// Agrees with the peer's key. `prefix` must be random: it keeps the nonces of both directions, and of
-    /// earlier derivations of the same key, apart.
+    /// Agrees with the peer's key. `start` keeps the nonces of both directions, and of earlier derivations of
+    /// the same key, apart.
     pub(crate) fn derive(
         ours: &AgreementKey,
         theirs: AgreementPublic,
-        prefix: [u8; 4],
+        start: Nonce,
         now: Instant,
     ) -> Result<Self, WeakKey> {
         Ok(Self {
             key: SessionKey::derive(&ours.agree(&theirs)?),
             our_key: ours.public(),
             peer_key: theirs,
-            prefix,
-            counter: 0,
+            prefix: start.prefix,
+            counter: start.counter,
             windows: Windows::default(),
             since: now,
             heard: None,
