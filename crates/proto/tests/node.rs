@@ -1,0 +1,401 @@
+//! Two or three nodes and nothing between them but a list of datagrams.
+#![expect(clippy::unwrap_used, reason = "a test stops where something is not as it says")]
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use pilot_crypto::Identity;
+use pilot_proto::trust::{Book, Trusted};
+use pilot_proto::{
+    Answer, Closed, Config, DialError, Event, Location, Node, PeerEvent, Query, QueryError, Read,
+    StreamEvent, TrustEvent, node,
+};
+use pilot_wire::{Addr, NodeId, Port, StreamId};
+
+const A: usize = 0;
+const B: usize = 1;
+const SERVICE: Port = Port(1000);
+
+/// Nodes that reach each other at once, and a registry that answers at once.
+struct World {
+    now: Instant,
+    nodes: Vec<Node>,
+    events: Vec<VecDeque<Event>>,
+    /// Everything that was sent: from, to, bytes.
+    wire: Vec<(usize, SocketAddr, Vec<u8>)>,
+    resolvable: bool,
+}
+
+fn id(index: usize) -> NodeId {
+    NodeId(index as u32 + 1)
+}
+
+fn addr(index: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, index as u8 + 1], 4000))
+}
+
+fn identity(index: usize) -> Identity {
+    Identity::from_seed(&[index as u8 + 1; 32])
+}
+
+fn node(index: usize, seed: u8, now: Instant) -> Node {
+    let mut node = Node::new(Config::new(identity(index), [seed; 32]), now);
+    node.set_node(now, id(index));
+    node.listen(SERVICE).unwrap();
+    node
+}
+
+impl World {
+    fn new(count: usize) -> Self {
+        let now = Instant::now();
+        Self {
+            now,
+            nodes: (0..count).map(|index| node(index, index as u8 + 1, now)).collect(),
+            events: vec![VecDeque::new(); count],
+            wire: Vec::new(),
+            resolvable: true,
+        }
+    }
+
+    fn trusting() -> Self {
+        let mut world = Self::new(2);
+        world.trust(A, B);
+        world.trust(B, A);
+        world
+    }
+
+    fn trust(&mut self, who: usize, whom: usize) {
+        let trusted = Trusted { key: Some(identity(whom).public()), since: 0, mutual: true };
+        self.nodes[who].restore_trust(Book::restore([(id(whom), trusted)], [], [], []));
+    }
+
+    fn restart(&mut self, index: usize, seed: u8) {
+        let book = self.nodes[index].trust().clone();
+        self.nodes[index] = node(index, seed, self.now);
+        self.nodes[index].restore_trust(book);
+        self.events[index].clear();
+    }
+
+    fn answer(&self, query: &Query) -> Answer {
+        match query {
+            Query::Resolve(node) if self.resolvable => Answer::Resolved(Ok(Location {
+                public: Some(addr(node.0 as usize - 1)),
+                ..Location::default()
+            })),
+            Query::Resolve(_) => Answer::Resolved(Err(QueryError::Denied)),
+            Query::PeerKey(node) => Answer::PeerKey(Ok(identity(node.0 as usize - 1).public())),
+            Query::CheckTrust(_) => Answer::Trusted(Ok(false)),
+            Query::RequestHandshake { .. }
+            | Query::RespondHandshake { .. }
+            | Query::ReportTrust(_)
+            | Query::RevokeTrust(_) => Answer::Done(Ok(())),
+        }
+    }
+
+    /// Carries datagrams and answers until nobody has any. Returns how many datagrams were sent.
+    fn settle(&mut self) -> usize {
+        let before = self.wire.len();
+        let mut busy = true;
+        while busy {
+            busy = false;
+            for index in 0..self.nodes.len() {
+                let mut out = Vec::new();
+                while let Some(transmit) = self.nodes[index].poll_transmit(self.now, &mut out, 16) {
+                    busy = true;
+                    for datagram in out.chunks(transmit.segment_size) {
+                        self.wire.push((index, transmit.destination, datagram.to_vec()));
+                        self.deliver(addr(index), transmit.destination, datagram);
+                    }
+                    out.clear();
+                }
+                while let Some((query_id, query)) = self.nodes[index].poll_query() {
+                    busy = true;
+                    let answer = self.answer(&query);
+                    self.nodes[index].handle_answer(self.now, query_id, answer);
+                }
+                while let Some(event) = self.nodes[index].poll_event() {
+                    self.events[index].push_back(event);
+                }
+            }
+            assert!(self.wire.len() - before < 100_000, "a storm");
+        }
+        self.wire.len() - before
+    }
+
+    fn deliver(&mut self, from: SocketAddr, to: SocketAddr, datagram: &[u8]) {
+        let receiver = (0..self.nodes.len()).find(|&index| addr(index) == to);
+        if let Some(receiver) = receiver {
+            self.nodes[receiver].handle_datagram(self.now, from, &mut datagram.to_vec());
+        }
+    }
+
+    /// Lets time pass, with every timer at its moment.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            self.settle();
+            let next = self.nodes.iter().filter_map(Node::poll_timeout).min();
+            match next.filter(|at| *at <= end) {
+                Some(at) => self.now = self.now.max(at),
+                None => break,
+            }
+            for node in &mut self.nodes {
+                node.handle_timeout(self.now);
+            }
+        }
+        self.now = end;
+    }
+
+    fn dial(&mut self, from: usize, to: usize) -> StreamId {
+        let now = self.now;
+        self.nodes[from].dial(now, Addr::backbone(id(to)).port(SERVICE)).unwrap()
+    }
+
+    fn incoming(&mut self, index: usize) -> Option<StreamId> {
+        self.events[index].iter().find_map(|event| {
+            if let Event::Stream(stream, StreamEvent::Incoming { .. }) = event { Some(*stream) } else { None }
+        })
+    }
+
+    fn closed(&self, index: usize, stream: StreamId) -> Option<&Closed> {
+        self.events[index].iter().find_map(|event| {
+            if let Event::Stream(id, StreamEvent::Closed(closed)) = event
+                && *id == stream
+            {
+                Some(closed)
+            } else {
+                None
+            }
+        })
+    }
+
+    fn write(&mut self, index: usize, stream: StreamId, data: &'static [u8]) {
+        let now = self.now;
+        assert_eq!(self.nodes[index].write(now, stream, Bytes::from_static(data)), Ok(data.len()));
+    }
+
+    fn read(&mut self, index: usize, stream: StreamId) -> Vec<u8> {
+        let mut all = Vec::new();
+        while let Ok(Read::Data(data)) = self.nodes[index].read(self.now, stream, 1 << 20) {
+            all.extend_from_slice(&data);
+        }
+        all
+    }
+}
+
+#[test]
+fn two_trusting_nodes_exchange_bytes_without_any_timer() {
+    let mut world = World::trusting();
+    let dialled = world.dial(A, B);
+    world.write(A, dialled, b"hello");
+    world.settle();
+    let accepted = world.incoming(B).unwrap();
+    assert_eq!(world.read(B, accepted), b"hello");
+    world.write(B, accepted, b"hello to you");
+    world.settle();
+    assert_eq!(world.read(A, dialled), b"hello to you");
+}
+
+#[test]
+fn no_byte_of_the_application_is_ever_sent_in_clear() {
+    let mut world = World::trusting();
+    let dialled = world.dial(A, B);
+    world.write(A, dialled, b"a secret of the application");
+    world.settle();
+    assert!(world.incoming(B).is_some());
+    for (_, _, datagram) in &world.wire {
+        assert!(!datagram.windows(8).any(|window| window == b"a secret"));
+        assert_ne!(&datagram[..4], b"PILT");
+    }
+}
+
+#[test]
+fn a_private_node_does_not_answer_a_stranger_at_all() {
+    let mut world = World::new(2);
+    world.trust(A, B);
+    let dialled = world.dial(A, B);
+    world.pass(Duration::from_secs(3));
+    assert!(world.wire.iter().all(|(from, _, _)| *from == A), "B said something");
+    assert!(matches!(world.closed(A, dialled), Some(Closed::Dial(DialError::Unreachable { .. }))));
+}
+
+#[test]
+fn a_dial_to_a_private_node_that_does_not_trust_us_says_so_at_once() {
+    let mut world = World::new(2);
+    world.resolvable = false;
+    let dialled = world.dial(A, B);
+    world.settle();
+    assert_eq!(world.closed(A, dialled), Some(&Closed::Dial(DialError::NotTrusted(id(B)))));
+}
+
+#[test]
+fn a_node_talks_to_itself_without_the_network() {
+    let mut world = World::new(1);
+    let dialled = world.dial(A, A);
+    world.write(A, dialled, b"note to self");
+    assert_eq!(world.settle(), 0);
+    let accepted = world.incoming(A).unwrap();
+    assert_eq!(world.read(A, accepted), b"note to self");
+}
+
+#[test]
+fn a_restarted_peer_is_rekeyed_and_streams_of_its_earlier_life_end() {
+    let mut world = World::trusting();
+    let before = world.dial(A, B);
+    world.settle();
+    world.restart(B, 77);
+    let after = world.dial(A, B);
+    world.write(A, after, b"again");
+    world.pass(Duration::from_secs(1));
+    let accepted = world.incoming(B).unwrap();
+    assert_eq!(world.read(B, accepted), b"again");
+    assert!(world.closed(A, before).is_some());
+    assert!(world.closed(A, after).is_none());
+    assert!(
+        world.events[A]
+            .contains(&Event::Peer(id(B), PeerEvent::Established { rekeyed: true, relayed: false }))
+    );
+}
+
+#[test]
+fn replayed_key_exchanges_neither_break_nor_move_a_session() {
+    let mut world = World::trusting();
+    world.dial(B, A);
+    world.settle();
+    let recorded: Vec<_> = world
+        .wire
+        .iter()
+        .filter(|(from, _, frame)| *from == B && frame.starts_with(b"PILA"))
+        .cloned()
+        .collect();
+    assert!(!recorded.is_empty());
+    world.restart(B, 99);
+    let dialled = world.dial(A, B);
+    world.pass(Duration::from_secs(1));
+
+    let elsewhere = SocketAddr::from(([6, 6, 6, 6], 666));
+    let sent_before = world.wire.len();
+    for (_, _, frame) in recorded {
+        for _ in 0..5 {
+            world.deliver(elsewhere, addr(A), &frame);
+        }
+    }
+    world.write(A, dialled, b"still here");
+    world.pass(Duration::from_millis(10));
+    let accepted = world.incoming(B).unwrap();
+    assert_eq!(world.read(B, accepted), b"still here");
+    let to_attacker = world.wire[sent_before..].iter().filter(|(_, to, _)| *to == elsewhere).count();
+    assert!(to_attacker <= 3, "{to_attacker} datagrams went to an address that never answered");
+}
+
+#[test]
+fn a_frame_forwarded_from_elsewhere_does_not_move_the_path() {
+    let mut world = World::trusting();
+    let dialled = world.dial(A, B);
+    world.settle();
+    // The next frame of B reaches A first through somebody else.
+    let accepted = world.incoming(B).unwrap();
+    world.write(B, accepted, b"x");
+    let mut out = Vec::new();
+    let now = world.now;
+    let transmit = world.nodes[B].poll_transmit(now, &mut out, 1).unwrap();
+    let elsewhere = SocketAddr::from(([6, 6, 6, 6], 666));
+    world.deliver(elsewhere, addr(A), &out);
+    world.deliver(addr(B), transmit.destination, &out);
+    let from = world.wire.len();
+    world.write(A, dialled, b"answer");
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.read(B, accepted), b"answer");
+    assert!(world.wire[from..].iter().filter(|(_, to, _)| *to == elsewhere).count() <= 3);
+    assert!(
+        matches!(world.nodes[A].peers().next().unwrap().path, node::PathView::Direct(to) if to == addr(B))
+    );
+}
+
+#[test]
+fn a_pinned_key_is_not_replaced_by_what_the_registry_or_the_peer_says() {
+    let mut world = World::new(2);
+    let wrong = Trusted { key: Some(Identity::from_seed(&[200; 32]).public()), since: 0, mutual: true };
+    world.nodes[A].restore_trust(Book::restore([(id(B), wrong)], [], [], []));
+    world.trust(B, A);
+    let dialled = world.dial(A, B);
+    world.pass(Duration::from_secs(3));
+    assert!(matches!(world.closed(A, dialled), Some(Closed::Dial(_))));
+    assert!(world.events[A].iter().any(|event| matches!(event, Event::Peer(_, PeerEvent::KeyMismatch(_)))));
+    assert!(world.incoming(B).is_none());
+}
+
+#[test]
+fn a_handshake_through_the_registry_makes_both_sides_trust() {
+    let mut world = World::new(2);
+    let now = world.now;
+    world.nodes[A].request_trust(now, 1000, id(B), "hello".into()).unwrap();
+    world.settle();
+    // The registry's part, by hand: the request to B, its answer to A.
+    world.nodes[B].relayed_request(now, 1000, id(A), "hello");
+    world.settle();
+    assert!(world.events[B].iter().any(|event| matches!(event, Event::Trust(TrustEvent::Pending { .. }))));
+    world.nodes[B].approve(now, 1001, id(A)).unwrap();
+    world.nodes[A].relayed_response(now, 1001, id(B), true, Some(1001));
+    world.settle();
+    assert_eq!(world.nodes[A].trust().get(id(B)).unwrap().key, Some(identity(B).public()));
+    assert_eq!(world.nodes[B].trust().get(id(A)).unwrap().key, Some(identity(A).public()));
+    let dialled = world.dial(A, B);
+    world.settle();
+    assert!(world.closed(A, dialled).is_none() && world.incoming(B).is_some());
+}
+
+#[test]
+fn a_ping_is_answered_with_its_time_and_an_unanswered_one_is_given_up() {
+    let mut world = World::trusting();
+    let now = world.now;
+    let ping = world.nodes[A].ping(now, id(B), 64);
+    world.settle();
+    assert!(world.events[A].contains(&Event::Pong { ping, rtt: Some(Duration::ZERO) }));
+    let lost = world.nodes[A].ping(now, NodeId(9), 64);
+    world.resolvable = false;
+    world.pass(Duration::from_secs(6));
+    assert!(world.events[A].contains(&Event::Pong { ping: lost, rtt: None }));
+}
+
+#[test]
+fn an_idle_pair_exchanges_little_and_sleeps_between() {
+    let mut world = World::trusting();
+    let dialled = world.dial(A, B);
+    world.settle();
+    let now = world.now;
+    world.nodes[A].close(now, dialled);
+    let accepted = world.incoming(B).unwrap();
+    world.nodes[B].close(now, accepted);
+    world.pass(Duration::from_secs(30));
+    let before = world.wire.len();
+    world.pass(Duration::from_secs(600));
+    let bytes: usize = world.wire[before..].iter().map(|(_, _, datagram)| datagram.len()).sum();
+    assert!(bytes < 2 * 10 * 1024, "{bytes} bytes in ten idle minutes, both ways");
+    assert!(world.nodes[A].peers().next().unwrap().authenticated);
+}
+
+#[test]
+fn a_flood_of_hostile_datagrams_leaves_a_working_stream_working() {
+    let mut world = World::trusting();
+    let dialled = world.dial(A, B);
+    world.settle();
+    let samples: Vec<Vec<u8>> = world.wire.iter().map(|(_, _, datagram)| datagram.clone()).collect();
+    let elsewhere = SocketAddr::from(([6, 6, 6, 6], 666));
+    for sample in &samples {
+        for cut in 0..sample.len() {
+            world.deliver(elsewhere, addr(A), &sample[..cut]);
+        }
+        for byte in 0..sample.len() {
+            let mut changed = sample.clone();
+            changed[byte] ^= 0x55;
+            world.deliver(elsewhere, addr(A), &changed);
+        }
+    }
+    let accepted = world.incoming(B).unwrap();
+    world.write(A, dialled, b"alive");
+    world.pass(Duration::from_millis(100));
+    assert_eq!(world.read(B, accepted), b"alive");
+}
