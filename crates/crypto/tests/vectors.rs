@@ -1,4 +1,5 @@
 //! Against the recorded vectors: keys, signatures and frames recorded from the reference.
+#![expect(clippy::unwrap_used, reason = "a test stops where something is not as it says")]
 
 use pilot_crypto::{AgreementKey, Identity, SessionKey, verify};
 use pilot_wire::{AgreementPublic, PublicKey, Signature};
