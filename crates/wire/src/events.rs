@@ -4,10 +4,12 @@
 //! receive, every later one is published (spec local.md 2.6). On the wire a subscription is a literal topic
 //! or `*`; [`Pattern`] is the richer form that a daemon and its own applications use between themselves.
 
+mod note;
 mod pattern;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+pub use note::{Note, NoteToken};
 pub use pattern::Pattern;
 
 /// Longest topic in bytes; brokers close the connection of a longer one.
@@ -19,8 +21,12 @@ pub const MAX_PAYLOAD: usize = 16 << 20;
 /// The subscription to everything.
 pub const EVERYTHING: &str = "*";
 
-/// A topic that release 1.18.0 keeps to itself and never delivers.
-pub const RESERVED_TOPIC: &str = "\0pilot.governed.v1";
+/// Topics that begin so are never delivered to others: `\0pilot.governed.v1` belongs to release 1.18.0,
+/// the rest to [`Note`]s between a broker and one subscriber.
+pub const RESERVED_PREFIX: &str = "\0pilot.";
+
+/// What a connection subscribes to that only publishes: nothing.
+pub const NOTHING: &str = "\0pilot.nothing";
 
 /// One event, or (first on a connection) a subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +116,15 @@ impl Decoder {
     /// The buffer behind the decoder, for a reader that can append to it without a copy in between.
     pub fn buffer_mut(&mut self) -> &mut BytesMut {
         &mut self.buffer
+    }
+
+    /// The payload length the event at the front announces, once that is here.
+    #[must_use]
+    pub fn announced(&self) -> Option<usize> {
+        let mut head = &self.buffer[..];
+        let topic_len = usize::from(head.try_get_u16().ok()?);
+        head = head.get(topic_len..)?;
+        head.try_get_u32().ok().and_then(|length| usize::try_from(length).ok())
     }
 
     /// The next whole event, or `None` until more bytes are fed.
