@@ -1,0 +1,355 @@
+//! The built-in services: handshake (444), data exchange (1001), event stream (1002).
+//!
+//! They are applications of this daemon like any other: they listen and dial through a
+//! [`Client`](pilot_client::Client) whose socket is a pipe inside the process. Each service proper works on any
+//! byte stream and is told who is at its other end; what is here accepts the streams, knows the peers, and keeps
+//! each of them within bounds.
+
+mod disk;
+mod events;
+mod exchange;
+pub(crate) mod handshake;
+mod inbox;
+mod received;
+mod store;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pilot_client::{Client, Stream};
+use pilot_wire::dataexchange::MessageId;
+use pilot_wire::{Addr, Endpoint, NodeId, Port, PublicKey, mailbox};
+use serde::Serialize;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use self::events::{Broker, DialBroker, Side};
+use self::exchange::Exchange;
+use self::store::Store;
+use crate::handle::Handle;
+
+/// Connections of one peer to one service. An agent needs one; a few more let it send while a file is under way.
+const CONNECTIONS_PER_PEER: usize = 16;
+
+/// Connections to one service in all, those of this node's own applications included.
+const CONNECTIONS: usize = 512;
+
+/// Notices on their way to log and webhook. Beyond, they are dropped: they must not slow a service down.
+const NOTICES: usize = 256;
+
+/// Pause before listening again when the daemon's own socket refused.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+
+/// What is to run, and where.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    /// `~/.pilot`: the inbox and the received files lie in it.
+    pub(crate) home: PathBuf,
+    /// Whether messages and files are accepted.
+    pub(crate) data_exchange: bool,
+    /// Whether there is an event broker.
+    pub(crate) event_stream: bool,
+    /// Longest data-exchange payload accepted, in bytes.
+    pub(crate) max_frame: usize,
+}
+
+/// The running services; they end when the last of these is dropped.
+#[derive(Clone)]
+pub(crate) struct Services {
+    store: Store,
+    _tasks: Arc<JoinSet<()>>,
+}
+
+impl Services {
+    /// Answers an application's question about messages and files; a wait takes as long as it says.
+    pub(crate) async fn mailbox(&self, request: mailbox::Request) -> mailbox::Reply {
+        self.store.mailbox(request).await
+    }
+}
+
+/// Starts the services. `deliveries` are the node's own handshake messages to be carried out.
+///
+/// # Errors
+/// When the thread of the inbox cannot be started.
+pub(crate) fn spawn(
+    config: Config,
+    client: Client,
+    handle: Handle,
+    deliveries: mpsc::Receiver<handshake::Delivery>,
+) -> io::Result<Services> {
+    let store = Store::start(&config.home)?;
+    let mut tasks = JoinSet::new();
+    let (notices, notices_out) = Notices::new();
+    tasks.spawn(forward_notices(notices_out, handle.clone()));
+    tasks.spawn(handshake::deliver_all(client.clone(), deliveries));
+
+    let receiving = handle.clone();
+    tasks.spawn(accept(client.clone(), Port::HANDSHAKE, handle.clone(), move |stream, guest: Guest| {
+        let handle = receiving.clone();
+        async move {
+            match handshake::receive(stream, &guest.remote).await {
+                Ok(message) => handle.handshake_received(guest.remote.endpoint.addr.node, message).await,
+                Err(error) => tracing::info!(from = %guest.remote.endpoint, %error, "no handshake message"),
+            }
+        }
+    }));
+    if config.data_exchange {
+        let large_frames = Arc::new(Semaphore::new(exchange::LARGE_FRAMES));
+        let exchange = Exchange {
+            store: store.clone(),
+            notices: notices.clone(),
+            max_frame: config.max_frame,
+            large_frames,
+        };
+        tasks.spawn(accept(
+            client.clone(),
+            Port::DATA_EXCHANGE,
+            handle.clone(),
+            move |stream, guest: Guest| {
+                let exchange = exchange.clone();
+                async move {
+                    if let Err(error) = exchange.serve(stream, &guest.remote, &guest.share.large).await {
+                        tracing::info!(from = %guest.remote.endpoint, %error, "data exchange ended");
+                    }
+                }
+            },
+        ));
+    }
+    if config.event_stream {
+        let (broker, task) = Broker::new(Overlay(client.clone()), handle.trusted(), notices);
+        tasks.spawn(task);
+        tasks.spawn(accept(client, Port::EVENT_STREAM, handle, move |stream, guest: Guest| {
+            let broker = broker.clone();
+            async move {
+                if let Err(error) = broker.serve(stream, &guest.remote, guest.side, &guest.share.large).await
+                {
+                    tracing::info!(from = %guest.remote.endpoint, %error, "event connection ended");
+                }
+            }
+        }));
+    }
+    Ok(Services { store, _tasks: Arc::new(tasks) })
+}
+
+/// Who is at the other end of a stream.
+#[derive(Debug, Clone)]
+pub(crate) struct Remote {
+    /// The address the tunnel proved, and the port.
+    pub(crate) endpoint: Endpoint,
+    /// Its name, when known without asking.
+    pub(crate) hostname: Option<String>,
+    /// Its key, when known without asking.
+    pub(crate) key: Option<PublicKey>,
+}
+
+/// A stream's other end, and its share of the service.
+struct Guest {
+    remote: Remote,
+    side: Side,
+    share: Arc<Share>,
+}
+
+/// What one peer may use of one service.
+struct Share {
+    connections: Arc<Semaphore>,
+    /// One permit: frames that take much memory are read one at a time.
+    large: Semaphore,
+}
+
+impl Share {
+    fn new(connections: usize) -> Arc<Self> {
+        Arc::new(Self { connections: Arc::new(Semaphore::new(connections)), large: Semaphore::new(1) })
+    }
+}
+
+/// Listens on a port for as long as the daemon runs, and serves each stream in a task of its own. A stream over
+/// the limits is closed without a word, as one is whose service crashed: only itself suffers.
+async fn accept<F, Served>(client: Client, port: Port, handle: Handle, serve: F)
+where
+    F: Fn(Stream, Guest) -> Served,
+    Served: Future<Output = ()> + Send + 'static,
+{
+    let all = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut shares: BTreeMap<NodeId, Arc<Share>> = BTreeMap::new();
+    let mut connections = JoinSet::new();
+    loop {
+        let mut listener = match client.listen(port).await {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(%port, %error, "a built-in service cannot listen");
+                sleep(LISTEN_AGAIN).await;
+                continue;
+            }
+        };
+        loop {
+            let stream = tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok(stream) => stream,
+                    Err(error) => {
+                        tracing::warn!(%port, %error, "a built-in service lost its port");
+                        break;
+                    }
+                },
+                Some(ended) = connections.join_next() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%port, %error, "a connection of a built-in service crashed");
+                    }
+                    continue;
+                }
+            };
+            let endpoint = stream.peer();
+            let side = if endpoint.addr.node == handle.node() { Side::Own } else { Side::Other };
+            shares.retain(|_, share| Arc::strong_count(share) > 1);
+            let share = shares.entry(endpoint.addr.node).or_insert_with(|| match side {
+                Side::Own => Share::new(CONNECTIONS),
+                Side::Other => Share::new(CONNECTIONS_PER_PEER),
+            });
+            let share = Arc::clone(share);
+            let permits = Arc::clone(&share.connections)
+                .try_acquire_owned()
+                .and_then(|of_peer| Arc::clone(&all).try_acquire_owned().map(|of_all| (of_peer, of_all)));
+            let Ok(permits) = permits else {
+                tracing::warn!(%port, from = %endpoint, "too many connections");
+                continue;
+            };
+            let known = handle.describe(endpoint.addr.node).await;
+            let remote = Remote { endpoint, hostname: known.hostname, key: known.key };
+            let served = serve(stream, Guest { remote, side, share });
+            connections.spawn(async move {
+                served.await;
+                drop(permits);
+            });
+        }
+    }
+}
+
+/// Other nodes' brokers, through this daemon.
+#[derive(Clone)]
+struct Overlay(Client);
+
+impl DialBroker for Overlay {
+    type Stream = Stream;
+
+    async fn dial(&self, node: NodeId) -> io::Result<Stream> {
+        self.0.dial(Addr::backbone(node).port(Port::EVENT_STREAM)).await.map_err(io::Error::other)
+    }
+
+    async fn drain(stream: &mut Stream) -> io::Result<()> {
+        stream.drain().await.map_err(io::Error::other)
+    }
+}
+
+/// Something that the owner may want to hear of: for the log and the webhook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Notice {
+    /// A message is in the inbox.
+    MessageReceived {
+        /// Who sent it.
+        from: Addr,
+        /// Its sender's id.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        message_id: Option<MessageId>,
+        /// Its length in bytes.
+        size: u64,
+        /// `TEXT`, `JSON` or `BINARY`.
+        #[serde(rename = "type")]
+        kind: String,
+    },
+    /// A file is among the received ones.
+    FileReceived {
+        /// Its name there.
+        filename: String,
+        /// Where it is.
+        path: PathBuf,
+        /// Its length in bytes.
+        size: u64,
+    },
+    /// A message was refused for want of room.
+    InboxFull {
+        /// Whose.
+        from: Addr,
+    },
+    /// A file was refused for want of room.
+    ReceivedFull {
+        /// Whose.
+        from: Addr,
+    },
+    /// Somebody subscribed at this broker.
+    EventSubscribed {
+        /// To what.
+        topic: String,
+        /// Who.
+        remote: Endpoint,
+    },
+    /// Such a subscription ended.
+    EventUnsubscribed {
+        /// To what.
+        topic: String,
+        /// Whose.
+        remote: Endpoint,
+    },
+    /// Somebody published at this broker.
+    EventPublished {
+        /// About what.
+        topic: String,
+        /// Length of the payload in bytes.
+        size: u64,
+        /// Who.
+        from: Endpoint,
+    },
+}
+
+impl Notice {
+    /// The name webhooks know it by.
+    pub(crate) fn event(&self) -> &'static str {
+        match self {
+            Self::MessageReceived { .. } => "message.received",
+            Self::FileReceived { .. } => "file.received",
+            Self::InboxFull { .. } => "inbox.full",
+            Self::ReceivedFull { .. } => "received.full",
+            Self::EventSubscribed { .. } => "pubsub.subscribed",
+            Self::EventUnsubscribed { .. } => "pubsub.unsubscribed",
+            Self::EventPublished { .. } => "pubsub.published",
+        }
+    }
+
+    fn file_received(path: received::ReceivedPath) -> Self {
+        Self::FileReceived { filename: path.name, path: path.path, size: path.bytes }
+    }
+}
+
+/// Where the services drop their notices; never blocks.
+#[derive(Clone)]
+struct Notices(mpsc::Sender<Notice>);
+
+impl Notices {
+    fn new() -> (Self, mpsc::Receiver<Notice>) {
+        let (sender, receiver) = mpsc::channel(NOTICES);
+        (Self(sender), receiver)
+    }
+
+    fn send(&self, notice: Notice) {
+        if let Err(mpsc::error::TrySendError::Full(notice)) = self.0.try_send(notice) {
+            tracing::warn!(event = notice.event(), "a notice was dropped");
+        }
+    }
+}
+
+async fn forward_notices(mut notices: mpsc::Receiver<Notice>, handle: Handle) {
+    while let Some(notice) = notices.recv().await {
+        handle.notice(notice).await;
+    }
+}
+
+#[cfg(test)]
+impl Remote {
+    fn of(node: NodeId) -> Self {
+        Self { endpoint: Addr::backbone(node).port(Port(49_152)), hostname: None, key: None }
+    }
+}

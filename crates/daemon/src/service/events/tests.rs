@@ -1,0 +1,254 @@
+//! The broker against captures of 1.18.0, and against other brokers.
+
+use super::*;
+use std::io;
+use tokio::io::DuplexStream;
+
+/// Brokers that dial each other directly.
+#[derive(Clone, Default)]
+struct Network {
+    doors: Arc<BTreeMap<NodeId, mpsc::Sender<(NodeId, DuplexStream)>>>,
+    me: NodeId,
+}
+
+impl DialBroker for Network {
+    type Stream = DuplexStream;
+
+    async fn dial(&self, node: NodeId) -> io::Result<DuplexStream> {
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        let door = self.doors.get(&node).ok_or(io::ErrorKind::ConnectionRefused)?;
+        door.send((self.me, theirs)).await.map_err(|_| io::ErrorKind::ConnectionRefused)?;
+        Ok(ours)
+    }
+
+    async fn drain(_: &mut DuplexStream) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Node {
+    id: NodeId,
+    broker: Broker,
+    trusted: watch::Sender<Vec<NodeId>>,
+}
+
+/// Nodes 1 to `count`, each with a broker, none trusting any.
+fn nodes(count: u32) -> Vec<Node> {
+    let mut doors = BTreeMap::new();
+    let mut calls = Vec::new();
+    for number in 1..=count {
+        let (door, behind) = mpsc::channel(16);
+        doors.insert(NodeId(number), door);
+        calls.push((NodeId(number), behind));
+    }
+    let doors = Arc::new(doors);
+    let start = |(id, mut behind): (NodeId, mpsc::Receiver<(NodeId, DuplexStream)>)| {
+        let (trusted, trusted_out) = watch::channel(Vec::new());
+        let network = Network { doors: Arc::clone(&doors), me: id };
+        let (broker, task) = Broker::new(network, trusted_out, Notices::new().0);
+        tokio::spawn(task);
+        let serving = broker.clone();
+        tokio::spawn(async move {
+            while let Some((from, stream)) = behind.recv().await {
+                let broker = serving.clone();
+                tokio::spawn(async move {
+                    let large = Semaphore::new(1);
+                    let _ = broker.serve(stream, &Remote::of(from), Side::Other, &large).await;
+                });
+            }
+        });
+        Node { id, broker, trusted }
+    };
+    calls.into_iter().map(start).collect()
+}
+
+struct Connection {
+    stream: DuplexStream,
+    decoder: Decoder,
+    token: NoteToken,
+}
+
+impl Node {
+    /// A connection of `from` that has said nothing yet.
+    fn connect(&self, from: NodeId) -> DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        let broker = self.broker.clone();
+        let side = if from == self.id { Side::Own } else { Side::Other };
+        tokio::spawn(async move {
+            let large = Semaphore::new(1);
+            let _ = broker.serve(theirs, &Remote::of(from), side, &large).await;
+        });
+        ours
+    }
+
+    /// A subscription that is in force, and how many other brokers it reaches.
+    async fn subscribe(&self, from: NodeId, topic: &str) -> (Connection, u32) {
+        let token = NoteToken::from_random([3; 16]);
+        let mut connection = Connection { stream: self.connect(from), decoder: Decoder::new(), token };
+        let subscription = connection.token.subscription(topic).unwrap();
+        connection.send(&subscription).await;
+        let first = connection.next().await;
+        let Some(Note::Subscribed { brokers }) = connection.token.read(&first) else {
+            panic!("not confirmed");
+        };
+        (connection, brokers)
+    }
+}
+
+impl Connection {
+    async fn send(&mut self, event: &Event) {
+        let mut bytes = Vec::new();
+        event.emit(&mut bytes);
+        self.stream.write_all(&bytes).await.unwrap();
+    }
+
+    async fn publish(&mut self, topic: &str, payload: &'static str) {
+        self.send(&Event::new(topic, payload).unwrap()).await;
+    }
+
+    async fn next(&mut self) -> Event {
+        loop {
+            if let Some(event) = self.decoder.next_event().unwrap() {
+                return event;
+            }
+            assert_ne!(self.stream.read_buf(self.decoder.buffer_mut()).await.unwrap(), 0, "closed");
+        }
+    }
+
+    /// The next event without the notes around it, and where it came from.
+    async fn next_with_source(&mut self) -> (Event, Option<Note>) {
+        let mut source = None;
+        loop {
+            let event = self.next().await;
+            match self.token.read(&event) {
+                Some(note) => source = Some(note),
+                None => return (event, source),
+            }
+        }
+    }
+
+    async fn next_topic(&mut self) -> String {
+        self.next_with_source().await.0.topic
+    }
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn every_captured_publication_reaches_whom_1_18_delivers_it_to() {
+    let vectors: serde_json::Value =
+        serde_json::from_str(include_str!("../../../../wire/tests/vectors/services.json")).unwrap();
+    let battery = vectors["echo_1001_1002_1003_batteries"]["v1.18.0"].as_array().unwrap();
+    let publications: Vec<_> = battery.iter().filter(|case| case["published_hex"].is_string()).collect();
+    assert_eq!(publications.len(), 7);
+    let other = NodeId(9);
+    for case in publications {
+        let node = &nodes(1)[0];
+        let sent = hex(case["published_hex"].as_str().unwrap());
+        let mut readers = Vec::new();
+        for (name, expected) in case["delivered"].as_object().unwrap() {
+            let topic = match name.as_str() {
+                "news#2" => "news",
+                "publisher(self)" => continue,
+                topic => topic,
+            };
+            let expected = hex(expected.as_str().unwrap());
+            readers.push((name, expected, node.subscribe(other, topic).await.0));
+        }
+        // The captured publisher subscribed to `pub`.
+        let (mut publisher, _) = node.subscribe(other, "pub").await;
+        publisher.stream.write_all(&sent).await.unwrap();
+        // What is published to each by name afterwards shows that nothing else came before.
+        for (name, expected, reader) in &mut readers {
+            let topic = match name.as_str() {
+                "news#2" => "news",
+                topic => topic,
+            };
+            publisher.publish(topic, "end").await;
+            if !expected.is_empty() {
+                let mut bytes = Vec::new();
+                reader.next_with_source().await.0.emit(&mut bytes);
+                assert_eq!(&bytes, expected, "{name}");
+            }
+            let is_everything = name.as_str() == "*";
+            let event = reader.next_with_source().await.0;
+            assert!(is_everything || event == Event::new(topic, "end").unwrap(), "{name}: {event:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn connections_that_break_the_format_are_closed() {
+    let node = &nodes(1)[0];
+    for bad in [&b"\x04\x01"[..], b"\0\x01t\0\0\0\0\0\x01t\x01\0\0\x01", b"\0\x01\xFF\0\0\0\0"] {
+        let mut stream = node.connect(NodeId(9));
+        stream.write_all(bad).await.unwrap();
+        assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn an_application_hears_the_brokers_of_trusted_nodes_by_pattern() {
+    let nodes = nodes(3);
+    nodes[0].trusted.send_replace(vec![NodeId(2), NodeId(3)]);
+    let (mut reader, brokers) = nodes[0].subscribe(NodeId(1), "tasks.*").await;
+    assert_eq!(brokers, 2);
+    let (mut publisher, _) = nodes[1].subscribe(NodeId(2), pilot_wire::events::NOTHING).await;
+    publisher.publish("other", "no").await;
+    publisher.publish("tasks.a", "yes").await;
+    let (event, source) = reader.next_with_source().await;
+    assert_eq!(event, Event::new("tasks.a", "yes").unwrap());
+    let addr = Addr::backbone(NodeId(2));
+    assert_eq!(source, Some(Note::From { publisher: Some(addr), via: Some(addr) }));
+}
+
+#[tokio::test]
+async fn events_do_not_run_in_circles() {
+    let nodes = nodes(2);
+    nodes[0].trusted.send_replace(vec![NodeId(2)]);
+    nodes[1].trusted.send_replace(vec![NodeId(1)]);
+    let (mut first, _) = nodes[0].subscribe(NodeId(1), "*").await;
+    let (mut second, _) = nodes[1].subscribe(NodeId(2), "*").await;
+    let (mut publisher, _) = nodes[0].subscribe(NodeId(1), pilot_wire::events::NOTHING).await;
+    publisher.publish("one", "").await;
+    publisher.publish("two", "").await;
+    for reader in [&mut first, &mut second] {
+        assert_eq!(reader.next_topic().await, "one");
+        assert_eq!(reader.next_topic().await, "two");
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_becomes_trusted_is_heard_and_one_that_is_no_longer_is_not() {
+    let nodes = nodes(2);
+    let (mut reader, brokers) = nodes[0].subscribe(NodeId(1), "t").await;
+    assert_eq!(brokers, 0);
+    nodes[0].trusted.send_replace(vec![NodeId(2)]);
+    let (_, brokers) = nodes[0].subscribe(NodeId(1), "t").await;
+    assert_eq!(brokers, 1);
+    let (mut theirs, _) = nodes[1].subscribe(NodeId(2), pilot_wire::events::NOTHING).await;
+    theirs.publish("t", "trusted").await;
+    assert_eq!(reader.next_with_source().await.0.payload, "trusted");
+    nodes[0].trusted.send_replace(Vec::new());
+    let (_, brokers) = nodes[0].subscribe(NodeId(1), "t").await;
+    assert_eq!(brokers, 0);
+    theirs.publish("t", "not trusted").await;
+    let (mut mine, _) = nodes[0].subscribe(NodeId(1), pilot_wire::events::NOTHING).await;
+    mine.publish("t", "mine").await;
+    assert_eq!(reader.next_with_source().await.0.payload, "mine");
+}
+
+#[tokio::test]
+async fn a_reader_that_does_not_read_holds_up_nobody() {
+    let node = &nodes(1)[0];
+    let (_stuck, _) = node.subscribe(NodeId(9), "*").await;
+    let (mut reader, _) = node.subscribe(NodeId(9), "*").await;
+    let (mut publisher, _) = node.subscribe(NodeId(1), pilot_wire::events::NOTHING).await;
+    let payload: &'static str = "x".repeat(1 << 20).leak();
+    for _ in 0..64 {
+        publisher.publish("t", payload).await;
+        assert_eq!(reader.next_with_source().await.0.payload.len(), 1 << 20);
+    }
+}

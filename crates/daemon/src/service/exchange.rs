@@ -1,0 +1,362 @@
+//! Data exchange, port 1001: messages into the inbox, files among the received ones, an answer to each.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use pilot_wire::dataexchange::{
+    Answer, Content, Decoder, Delivery, FileStream, Frame, FrameError, FrameType, Init, NO_ACTIVE_TRANSFER,
+    RawFrame, Timing, TransferId,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+
+use super::disk::{Refusal, unix_ns};
+use super::inbox::Letter;
+use super::received::{BadName, Begun, SafeName, Transfer, TransferError, hash_resumed};
+use super::store::{IncomingFile, Outcome, Store};
+use super::{Notice, Notices, Remote};
+
+/// A connection on which nothing moves for so long is closed, as release 1.18.0 does.
+const IDLE: Duration = Duration::from_secs(120);
+
+/// Bytes read at a time: a chunk of a file and its header fit with room to spare.
+const READ_LEN: usize = 64 << 10;
+
+/// A frame longer than this is admitted one at a time per peer, so that peers' memory here is
+/// connections times this plus [`LARGE_FRAMES`] times the frame limit.
+const LARGE_FRAME: usize = 1 << 20;
+
+/// Large frames held at the same time, over all peers.
+pub(super) const LARGE_FRAMES: usize = 2;
+
+/// How often a new connection asks whether the older one of the same transfer has ended.
+const TAKE_OVER_TRIES: usize = 3;
+
+/// How long the older connection of a transfer gets to end.
+const TAKE_OVER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the connections share.
+#[derive(Clone)]
+pub(super) struct Exchange {
+    pub(super) store: Store,
+    pub(super) notices: Notices,
+    /// Largest payload accepted.
+    pub(super) max_frame: usize,
+    /// [`LARGE_FRAMES`] permits.
+    pub(super) large_frames: Arc<Semaphore>,
+}
+
+/// Why a connection was closed by this side.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Closed {
+    /// The stream failed.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// A frame over the limit.
+    #[error(transparent)]
+    TooLarge(#[from] pilot_wire::dataexchange::FrameTooLarge),
+    /// A frame without meaning.
+    #[error(transparent)]
+    Malformed(#[from] FrameError),
+    /// A file name that leads elsewhere.
+    #[error("{0}")]
+    Name(BadName),
+    /// Nothing moved.
+    #[error("idle")]
+    Idle,
+    /// The same transfer goes on elsewhere.
+    #[error("its transfer was taken over by a newer connection")]
+    TakenOver,
+}
+
+impl Exchange {
+    /// Serves one connection until the peer ends it. `large_of_peer` has one permit.
+    pub(super) async fn serve<S>(
+        &self,
+        stream: S,
+        from: &Remote,
+        large_of_peer: &Semaphore,
+    ) -> Result<(), Closed>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (cancel, mut cancelled) = watch::channel(false);
+        let connection = Connection { exchange: self, from, transfer: None, cancel };
+        tokio::select! {
+            served = connection.run(stream, large_of_peer) => served,
+            Ok(_) = cancelled.wait_for(|cancelled| *cancelled) => Err(Closed::TakenOver),
+        }
+    }
+}
+
+struct Connection<'a> {
+    exchange: &'a Exchange,
+    from: &'a Remote,
+    transfer: Option<Box<Transfer>>,
+    /// For whoever takes the transfer over.
+    cancel: watch::Sender<bool>,
+}
+
+impl Connection<'_> {
+    async fn run<S>(mut self, mut stream: S, large_of_peer: &Semaphore) -> Result<(), Closed>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut decoder = Decoder::new(self.exchange.max_frame);
+        let mut answers = Vec::new();
+        let mut large = None;
+        loop {
+            while let Some(frame) = decoder.next_frame()? {
+                self.handle(frame, &mut answers).await?;
+                large = None;
+            }
+            if !answers.is_empty() {
+                timeout(IDLE, stream.write_all(&answers)).await.map_err(|_| Closed::Idle)??;
+                answers.clear();
+                stream.flush().await?;
+            }
+            if large.is_none() && decoder.announced()?.is_some_and(|length| length > LARGE_FRAME) {
+                // The semaphores are never closed; were they, no limit would be left to respect.
+                large = Some((
+                    large_of_peer.acquire().await.ok(),
+                    self.exchange.large_frames.acquire().await.ok(),
+                ));
+            }
+            decoder.buffer_mut().reserve(READ_LEN);
+            let read =
+                timeout(IDLE, stream.read_buf(decoder.buffer_mut())).await.map_err(|_| Closed::Idle)??;
+            if read == 0 {
+                // The peer is done; say so too, after the answers.
+                let _ = stream.shutdown().await;
+                return Ok(());
+            }
+        }
+    }
+
+    async fn handle(&mut self, frame: RawFrame, answers: &mut Vec<u8>) -> Result<(), Closed> {
+        let received_at = SystemTime::now();
+        match Frame::parse(frame) {
+            Ok(Frame::Delivery(delivery)) => self.deliver(delivery, received_at, answers).await,
+            Ok(Frame::FileStream(step)) => self.file_step(step, answers).await,
+            Err(error @ FrameError::TraceTooShort(_)) => {
+                Answer::Refused(format!("trace parse: {error}")).emit(answers);
+                Ok(())
+            }
+            Err(
+                error @ (FrameError::TaggedTooShort
+                | FrameError::TagMalformed(_)
+                | FrameError::TaggedNested
+                | FrameError::FileStream(_)),
+            ) => Err(error.into()),
+        }
+    }
+
+    async fn deliver(
+        &self,
+        delivery: Delivery,
+        received_at: SystemTime,
+        answers: &mut Vec<u8>,
+    ) -> Result<(), Closed> {
+        let sent_at_ns = delivery.sent_at_ns;
+        let answer = self.store(delivery).await?;
+        match sent_at_ns {
+            None => answer.emit(answers),
+            Some(sent_at_ns) => {
+                let stored_at = unix_ns(SystemTime::now());
+                Answer::Timed(Timing {
+                    ack_sent_at_ns: stored_at,
+                    inbox_written_at_ns: stored_at,
+                    inner_ack: answer.text(),
+                    received_at_ns: unix_ns(received_at),
+                    sent_at_ns,
+                })
+                .emit(answers);
+            }
+        }
+        Ok(())
+    }
+
+    async fn store(&self, delivery: Delivery) -> Result<Answer, Closed> {
+        let kind = delivery.content.kind();
+        let failed = |reason: String| Ok(Answer::Failed { kind, reason });
+        let (message_id, reply_to) = delivery.tag.map_or((None, None), |tag| (tag.message_id, tag.reply_to));
+        match delivery.content {
+            Content::Text(body) | Content::Binary(body) | Content::Json(body) => {
+                let bytes = body.len() as u64;
+                let letter = Letter {
+                    kind: kind.to_string(),
+                    binary: kind == FrameType::BINARY,
+                    body,
+                    from: self.from.endpoint.addr,
+                    from_hostname: self.from.hostname.clone(),
+                    from_key: self.from.key.map(|key| key.fingerprint()),
+                    message_id: message_id.clone(),
+                    reply_to,
+                };
+                let outcome = self.exchange.store.put_message(letter).await;
+                let notice = |()| Notice::MessageReceived {
+                    from: self.from.endpoint.addr,
+                    message_id,
+                    size: bytes,
+                    kind: kind.to_string(),
+                };
+                Ok(self.answer(kind, bytes, outcome, notice))
+            }
+            Content::File(file) => {
+                let name = match SafeName::parse(&file.name) {
+                    Ok(name) => name,
+                    Err(error @ BadName::Empty) => return failed(error.to_string()),
+                    Err(error @ BadName::Unsafe) => return Err(Closed::Name(error)),
+                };
+                let bytes = file.data.len() as u64;
+                let incoming =
+                    IncomingFile { from: self.from.endpoint.addr, message_id, name, data: file.data };
+                let outcome = self.exchange.store.put_file(incoming).await;
+                Ok(self.answer(kind, bytes, outcome, Notice::file_received))
+            }
+            Content::MalformedFile(_) => failed("the file name does not fit the frame".to_owned()),
+            Content::Unsupported { kind, .. } => failed(format!("unsupported frame type {}", kind.0)),
+        }
+    }
+
+    fn answer<T>(
+        &self,
+        kind: FrameType,
+        bytes: u64,
+        outcome: Result<Outcome<T>, Refusal>,
+        notice: impl FnOnce(T) -> Notice,
+    ) -> Answer {
+        match outcome {
+            Ok(Outcome::Stored(stored)) => {
+                self.exchange.notices.send(notice(stored));
+                Answer::Stored { kind, bytes, duplicate: false }
+            }
+            Ok(Outcome::Duplicate) => Answer::Stored { kind, bytes, duplicate: true },
+            Err(refusal) => {
+                self.tell_of(&refusal);
+                Answer::Failed { kind, reason: refusal.to_string() }
+            }
+        }
+    }
+
+    fn tell_of(&self, refusal: &Refusal) {
+        let from = self.from.endpoint.addr;
+        match refusal {
+            Refusal::InboxFull => self.exchange.notices.send(Notice::InboxFull { from }),
+            Refusal::ReceivedFull => self.exchange.notices.send(Notice::ReceivedFull { from }),
+            Refusal::DiskFull | Refusal::Disk | Refusal::Stopped => {}
+        }
+    }
+
+    async fn file_step(&mut self, step: FileStream, answers: &mut Vec<u8>) -> Result<(), Closed> {
+        let id = step.id();
+        let answer = match step {
+            FileStream::Init(init) => self.begin(init).await?,
+            FileStream::Chunk { offset, data, .. } => self.chunk(id, offset, data).await?,
+            FileStream::Done(_) => self.done(id).await?,
+            FileStream::Abort { message, .. } => {
+                tracing::debug!(from = %self.from.endpoint, message, "the sender gave a transfer up");
+                self.transfer = None;
+                return Ok(());
+            }
+            // A receiver's own words, sent to a receiver.
+            FileStream::Ack { .. } | FileStream::InitAck { .. } | FileStream::Complete { .. } => {
+                abort(id, NO_ACTIVE_TRANSFER)
+            }
+        };
+        answer.emit(answers);
+        Ok(())
+    }
+
+    async fn begin(&mut self, init: Init) -> Result<FileStream, Closed> {
+        let id = init.id;
+        self.transfer = None;
+        let name = match SafeName::parse(&init.name) {
+            Ok(name) => name,
+            Err(error) => return Ok(abort(id, &error.to_string())),
+        };
+        for _ in 0..TAKE_OVER_TRIES {
+            let begun = self.exchange.store.begin(
+                self.from.endpoint.addr,
+                init.clone(),
+                name.clone(),
+                self.cancel.clone(),
+            );
+            match begun.await {
+                Ok(Begun::Ready(mut transfer)) => {
+                    let resumed = on_disk(move || hash_resumed(&mut transfer).map(|()| transfer)).await?;
+                    let transfer = match resumed {
+                        Ok(transfer) => transfer,
+                        Err(refusal) => return Ok(abort(id, &refusal.to_string())),
+                    };
+                    let offset = transfer.written();
+                    self.transfer = Some(transfer);
+                    return Ok(FileStream::InitAck { id, offset });
+                }
+                Ok(Begun::Busy(mut alive)) => {
+                    // Closed when the other connection lets go; that is the only thing that can happen to it.
+                    let _ = timeout(TAKE_OVER_PATIENCE, alive.changed()).await;
+                }
+                Err(refusal) => {
+                    self.tell_of(&refusal);
+                    return Ok(abort(id, &refusal.to_string()));
+                }
+            }
+        }
+        Ok(abort(id, "the same transfer is running on another connection"))
+    }
+
+    async fn chunk(&mut self, id: TransferId, offset: u64, data: bytes::Bytes) -> Result<FileStream, Closed> {
+        let Some(mut transfer) = self.take(id) else {
+            return Ok(abort(id, NO_ACTIVE_TRANSFER));
+        };
+        let (transfer, written) = on_disk(move || {
+            let written = transfer.write(offset, &data);
+            (transfer, written)
+        })
+        .await?;
+        match written {
+            Ok(()) => {
+                let offset = transfer.written();
+                self.transfer = Some(transfer);
+                Ok(FileStream::Ack { id, offset })
+            }
+            Err(error) => Ok(abort(id, &error.to_string())),
+        }
+    }
+
+    async fn done(&mut self, id: TransferId) -> Result<FileStream, Closed> {
+        let Some(transfer) = self.take(id) else {
+            return Ok(abort(id, NO_ACTIVE_TRANSFER));
+        };
+        let complete = on_disk(move || transfer.complete()).await?;
+        let stored = match complete {
+            Ok(complete) => self.exchange.store.finish(complete).await.map_err(TransferError::Storage),
+            Err(error) => Err(error),
+        };
+        let outcome = match stored {
+            Ok(path) => {
+                self.exchange.notices.send(Notice::file_received(path));
+                Ok(())
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        Ok(FileStream::Complete { id, outcome })
+    }
+
+    fn take(&mut self, id: TransferId) -> Option<Box<Transfer>> {
+        self.transfer.take_if(|transfer| transfer.key.1 == id)
+    }
+}
+
+fn abort(id: TransferId, message: &str) -> FileStream {
+    FileStream::Abort { id, message: message.to_owned() }
+}
+
+async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Closed> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Closed::Io(std::io::Error::other(error)))
+}
+
+#[cfg(test)]
+mod tests;
