@@ -18,13 +18,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pilot_crypto::AgreementKey;
-use pilot_wire::{Addr, Endpoint, NodeId, Port, PublicKey, Seq, StreamId};
+use pilot_wire::{Addr, AgreementPublic, Endpoint, NodeId, Port, PublicKey, Seq, StreamId};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::path::Via;
 use crate::path::beacon::Beacon;
-use crate::rate::{Buckets, Rate};
+use crate::rate::{Bucket, Buckets, Rate};
 use crate::stream::{Read, Stream, StreamError};
 use crate::timer::Timers;
 use crate::trust::Book;
@@ -85,6 +85,9 @@ pub struct Node {
     held: BTreeMap<NodeId, Held>,
     exchange_limits: Buckets<Source>,
     request_limits: Buckets<NodeId>,
+    verifications: Bucket,
+    /// Shown when a stranger is asked for its key. Nothing is ever agreed with it.
+    request_key: AgreementPublic,
     syn_limits: Buckets<NodeId>,
     timers: Timers<Timer>,
     /// Whole datagrams to send, made outside the streams.
@@ -128,7 +131,8 @@ impl Node {
     /// A node that is not registered yet: it can talk to its beacon and to itself once it has a number.
     #[must_use]
     pub fn new(config: Config, now: Instant) -> Self {
-        let rng = StdRng::from_seed(config.seed);
+        let mut rng = StdRng::from_seed(config.seed);
+        let request_key = AgreementKey::draw(&mut rng).public();
         let beacon = config.beacon.map(|addr| Beacon::new(now, addr));
         let mut book = Book::default();
         book.set_auto_approve(config.auto_approve);
@@ -148,6 +152,8 @@ impl Node {
             held: BTreeMap::new(),
             exchange_limits: Buckets::new(EXCHANGES_PER_SOURCE, SOURCES_MAX),
             request_limits: Buckets::new(KEY_REQUESTS, SOURCES_MAX),
+            verifications: Bucket::full(now),
+            request_key,
             syn_limits: Buckets::new(SYNS_PER_PEER, SOURCES_MAX),
             timers: Timers::new(),
             outbox: VecDeque::new(),

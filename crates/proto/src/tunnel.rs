@@ -69,8 +69,10 @@ pub(crate) enum Proof {
     Known,
     /// The peer holds the key, which was the first.
     First,
-    /// The peer has another key than before: it restarted, or one side drew a new key.
-    Changed,
+    /// The peer holds a key that was agreed anew with the same key of its own: we drew another.
+    Renewed,
+    /// The peer has another key than before, as a process that restarted has.
+    Restarted,
 }
 
 impl Tunnel {
@@ -195,10 +197,16 @@ impl Tunnel {
             ciphertext.copy_from_slice(scratch);
             match self.candidates[index].open(now, header, ciphertext) {
                 Ok(len) => {
-                    let had = self.is_proven();
-                    self.current = Some(self.candidates.swap_remove(index));
+                    let proven = self.candidates.swap_remove(index);
+                    let proof = match &self.current {
+                        Some(before) if before.heard.is_none() => Proof::First,
+                        Some(before) if before.is_with_same_peer_key(&proven) => Proof::Renewed,
+                        Some(_) => Proof::Restarted,
+                        None => Proof::First,
+                    };
+                    self.current = Some(proven);
                     self.candidates.clear();
-                    return Ok(Opened { len, proof: if had { Proof::Changed } else { Proof::First } });
+                    return Ok(Opened { len, proof });
                 }
                 Err(other) => failure = other,
             }
@@ -289,7 +297,7 @@ mod tests {
         show(now, &us, &mut restarted, 5);
         assert_eq!(send(now, &mut restarted, &mut us), Err(OpenFailure::NotAuthentic));
         assert_eq!(show(now, &restarted, &mut us, 6), KeyShown::Candidate);
-        assert_eq!(send(now, &mut restarted, &mut us), Ok(Proof::Changed));
+        assert_eq!(send(now, &mut restarted, &mut us), Ok(Proof::Restarted));
         assert_eq!(send(now, &mut us, &mut restarted), Ok(Proof::First));
     }
 

@@ -8,6 +8,7 @@ use pilot_wire::{AgreementPublic, NodeId, PublicKey, Signature};
 use rand::Rng;
 
 use super::{Drop, Lookup, Node, PEERS_MAX, Purpose, Source, Via};
+use crate::rate::Rate;
 use crate::tunnel::KeyShown;
 use crate::{Encryption, Event, PeerEvent, Query};
 
@@ -19,6 +20,9 @@ const REPEAT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The peer seems not to have our key when nothing came for this long.
 const SILENCE: Duration = Duration::from_secs(6);
+
+/// Signatures checked, from all sources together: a flood of forged exchanges must leave time for the rest.
+const VERIFICATIONS: Rate = Rate { burst: 256, interval: Duration::from_micros(500) };
 
 /// A key exchange as it came, with its signature unchecked.
 #[derive(Debug, Clone, Copy)]
@@ -54,9 +58,12 @@ impl Node {
 
     /// A request for our key (PILK) came: it proves nothing, so nothing is installed.
     pub(super) fn on_key_request(&mut self, now: Instant, via: Via, sender: NodeId) {
-        if self.takes_exchange(now, via, sender)
+        let known = self.peers.get(&sender);
+        let fresh = known.is_some_and(|peer| peer.offered.is_some_and(|at| at + REPEAT_INTERVAL > now));
+        if (known.is_some() || self.book.get(sender).is_some())
+            && !fresh
+            && self.takes_exchange(now, via, sender)
             && self.admits(now, sender, None) == Lookup::Known(true)
-            && self.may_repeat_offer(now, sender)
         {
             self.offer(now, sender, via);
         }
@@ -142,6 +149,9 @@ impl Node {
         if !self.peers.contains_key(&sender) && self.peers.len() >= PEERS_MAX {
             return self.drop_frame(Drop::TooMany);
         }
+        if !self.verifications.take(now, VERIFICATIONS) {
+            return self.drop_frame(Drop::TooMany);
+        }
         let signed = pilot_wire::tunnel::signed_bytes(sender, &agreement);
         if !pilot_crypto::verify(&identity, &signed, &signature) {
             return self.drop_frame(Drop::BadSignature);
@@ -202,14 +212,23 @@ impl Node {
         })
     }
 
-    /// A frame came that fits no key we have: show the peer ours, so that it shows its own.
+    /// A frame came that fits no key we have: make the peer show its own.
     pub(super) fn request_key(&mut self, now: Instant, node: NodeId, via: Via) {
-        if self.config.encryption == Encryption::Required
-            && self.admits(now, node, None) == Lookup::Known(true)
-            && (self.peers.contains_key(&node) || self.peers.len() < PEERS_MAX)
-            && self.request_limits.take(now, node)
+        if self.config.encryption == Encryption::Off
+            || self.admits(now, node, None) != Lookup::Known(true)
+            || !self.request_limits.take(now, node)
         {
-            self.offer(now, node, via);
+            return;
+        }
+        if self.peers.contains_key(&node) || self.book.get(node).is_some() {
+            return self.offer(now, node, via);
+        }
+        // A stranger at a public node, or somebody in its name: ask, and remember nothing until it signs.
+        let Some(us) = self.id else { return };
+        let mut frame = Vec::new();
+        if let Some(destination) = self.open_frame(node, via, &mut frame) {
+            pilot_wire::tunnel::emit_key_request(us, &self.request_key, &mut frame);
+            self.outbox.push_back((destination, frame));
         }
     }
 

@@ -129,16 +129,16 @@ impl Node {
     fn proved(&mut self, now: Instant, node: NodeId, via: Via, proof: Proof) {
         match proof {
             Proof::Known => {}
-            Proof::First | Proof::Changed => {
-                let rekeyed = proof == Proof::Changed;
+            Proof::First | Proof::Renewed | Proof::Restarted => {
+                let rekeyed = proof != Proof::First;
                 let event = PeerEvent::Established { rekeyed, relayed: via == Via::Relay };
                 self.events.push_back(Event::Peer(node, event));
             }
         }
         for id in self.streams.with(node) {
-            // A peer with another key is another process: it knows nothing of these streams.
+            // Another process knows nothing of these streams.
             self.with_stream(now, id, |stream| {
-                if proof == Proof::Changed {
+                if proof == Proof::Restarted {
                     stream.peer_restarted(now);
                 }
                 stream.path_recovered(now);

@@ -59,6 +59,11 @@ impl Session {
         self.our_key == ours.public() && self.peer_key == *theirs
     }
 
+    /// Whether the peer showed the same key for both sessions.
+    pub(crate) fn is_with_same_peer_key(&self, other: &Self) -> bool {
+        self.peer_key == other.peer_key
+    }
+
     /// Appends a sealed frame to `out` whose packet `write` appends, or nothing when `write` appends nothing.
     pub(crate) fn seal(
         &mut self,
