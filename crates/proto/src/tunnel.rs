@@ -17,6 +17,7 @@
 mod replay;
 mod session;
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use pilot_crypto::{AgreementKey, Identity, WeakKey};
@@ -33,6 +34,9 @@ const CANDIDATES_MAX: usize = 3;
 /// A peer proves a key by its next frame, which our own proof request asks for at once.
 const CANDIDATE_LIFE: Duration = Duration::from_secs(5);
 
+/// Keys remembered after the peer replaced them: as many restarts of a peer while this node runs.
+const RETIRED_MAX: usize = 64;
+
 /// The keys of one peer.
 #[derive(Debug)]
 pub(crate) struct Tunnel {
@@ -40,6 +44,9 @@ pub(crate) struct Tunnel {
     signed: Option<(NodeId, Signature)>,
     current: Option<Session>,
     candidates: Vec<Session>,
+    /// Keys of the peer's earlier lives. Whoever shows one again repeats a recording, and could follow it with
+    /// recorded frames that still open.
+    retired: VecDeque<AgreementPublic>,
 }
 
 /// What became of a key that the peer showed.
@@ -51,6 +58,8 @@ pub(crate) enum KeyShown {
     Installed,
     /// It waits for proof beside the current one.
     Candidate,
+    /// The peer had it in an earlier life.
+    Retired,
 }
 
 /// An authentic frame.
@@ -77,7 +86,7 @@ pub(crate) enum Proof {
 
 impl Tunnel {
     pub(crate) fn new(ours: AgreementKey) -> Self {
-        Self { ours, signed: None, current: None, candidates: Vec::new() }
+        Self { ours, signed: None, current: None, candidates: Vec::new(), retired: VecDeque::new() }
     }
 
     /// Draws a new key pair on our side. The current session stays until the new one is proved.
@@ -133,6 +142,9 @@ impl Tunnel {
     ) -> Result<KeyShown, WeakKey> {
         if self.knows(&key) {
             return Ok(KeyShown::Known);
+        }
+        if self.retired.contains(&key) {
+            return Ok(KeyShown::Retired);
         }
         let session = Session::derive(&self.ours, key, start, now)?;
         if self.is_proven() {
@@ -204,7 +216,11 @@ impl Tunnel {
                         Some(_) => Proof::Restarted,
                         None => Proof::First,
                     };
-                    self.current = Some(proven);
+                    if let Some(before) = self.current.replace(proven)
+                        && proof == Proof::Restarted
+                    {
+                        self.retire(before.peer_key());
+                    }
                     self.candidates.clear();
                     return Ok(Opened { len, proof });
                 }
@@ -212,6 +228,13 @@ impl Tunnel {
             }
         }
         Err(failure)
+    }
+
+    fn retire(&mut self, key: AgreementPublic) {
+        if self.retired.len() == RETIRED_MAX {
+            self.retired.pop_front();
+        }
+        self.retired.push_back(key);
     }
 
     /// Forgets candidates that were not proved in time.
@@ -299,6 +322,25 @@ mod tests {
         assert_eq!(show(now, &restarted, &mut us, 6), KeyShown::Candidate);
         assert_eq!(send(now, &mut restarted, &mut us), Ok(Proof::Restarted));
         assert_eq!(send(now, &mut us, &mut restarted), Ok(Proof::First));
+    }
+
+    #[test]
+    fn an_earlier_life_of_a_peer_that_is_replayed_does_not_come_back() {
+        let now = Instant::now();
+        let (mut us, mut peer) = (tunnel(1), tunnel(2));
+        show(now, &peer, &mut us, 1);
+        show(now, &us, &mut peer, 2);
+        send(now, &mut peer, &mut us).unwrap();
+        let mut recorded = Vec::new();
+        peer.seal(PEER, &mut recorded, |out| out.extend_from_slice(b"packet"));
+
+        let mut restarted = tunnel(4);
+        show(now, &us, &mut restarted, 5);
+        show(now, &restarted, &mut us, 6);
+        assert_eq!(send(now, &mut restarted, &mut us), Ok(Proof::Restarted));
+        assert_eq!(show(now, &peer, &mut us, 7), KeyShown::Retired);
+        assert_eq!(deliver(now, &recorded, &mut us), Err(OpenFailure::NotAuthentic));
+        assert_eq!(send(now, &mut restarted, &mut us), Ok(Proof::Known));
     }
 
     #[test]

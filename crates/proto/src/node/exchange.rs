@@ -160,15 +160,17 @@ impl Node {
         self.rng.fill_bytes(&mut start.prefix);
         let peer = self.peer(now, sender);
         peer.key = Some(identity);
-        peer.path.exchanged(via);
-        let Ok(shown) = peer.tunnel.key_shown(now, agreement, start) else {
-            return self.drop_frame(Drop::BadSignature);
+        let shown = match peer.tunnel.key_shown(now, agreement, start) {
+            Ok(KeyShown::Retired) => return self.drop_frame(Drop::Replayed),
+            Ok(shown) => shown,
+            Err(_) => return self.drop_frame(Drop::BadSignature),
         };
+        peer.path.exchanged(via);
         let steps = self.book.learned_key(sender, identity);
         self.carry_out(now, steps);
         self.offer(now, sender, via);
         match shown {
-            KeyShown::Known => {}
+            KeyShown::Known | KeyShown::Retired => {}
             KeyShown::Installed => self.tunnel_ready(now, sender),
             KeyShown::Candidate => self.ask_for_proof(now, sender, via),
         }

@@ -59,6 +59,11 @@ impl Session {
         self.our_key == ours.public() && self.peer_key == *theirs
     }
 
+    /// The peer's half of the agreement.
+    pub(crate) fn peer_key(&self) -> AgreementPublic {
+        self.peer_key
+    }
+
     /// Whether the peer showed the same key for both sessions.
     pub(crate) fn is_with_same_peer_key(&self, other: &Self) -> bool {
         self.peer_key == other.peer_key
