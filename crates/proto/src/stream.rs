@@ -47,6 +47,7 @@ mod stats;
 
 use ack::AckPlan;
 pub use config::Config;
+use config::Limits;
 pub use error::{CloseReason, StreamError};
 use options::{Agreed, Dialect};
 use receive::Receiver;
@@ -63,9 +64,6 @@ const LONGEST_SYN_WAIT: Duration = Duration::from_secs(4);
 /// A SYN with the peer's initial number that comes this late is not a stray copy: the peer restarted, and started
 /// from zero again as the reference always does.
 const STRAY_SYN: Duration = Duration::from_secs(60);
-
-/// Buffers smaller than this could not hold one segment and a window for the next.
-const MIN_BUFFER: usize = 16 << 10;
 
 /// Transmissions of a FIN towards the reference, which ignores all but the first: if its answer was lost, nobody
 /// will ever repeat it. All data was acknowledged before.
@@ -151,7 +149,7 @@ pub struct Sent {
 /// One connection.
 #[derive(Debug)]
 pub struct Stream {
-    config: Config,
+    limits: Limits,
     local: Endpoint,
     remote: Endpoint,
     initial: Seq,
@@ -169,6 +167,8 @@ pub struct Stream {
     ended: Option<CloseReason>,
     /// A packet that is owed once: RST, or the answer to a FIN.
     owed: Option<Owed>,
+    /// A FIN of the reference has not been answered.
+    fin_asks: bool,
     /// Answers to FINs of the reference so far.
     fin_answers: u8,
     pending: PendingEvents,
@@ -182,9 +182,9 @@ pub struct Stream {
 #[derive(Debug)]
 enum Phase {
     /// The SYN was not answered yet.
-    Dialing(Opening),
+    Dialing(Box<Opening>),
     /// The SYN|ACK was not confirmed yet.
-    Answering(Opening),
+    Answering(Box<Opening>),
     Connected {
         since: Instant,
     },
@@ -266,13 +266,21 @@ struct Liveness {
 impl Stream {
     /// Dials `remote`. `initial` should be unpredictable.
     pub fn connect(config: &Config, now: Instant, local: Endpoint, remote: Endpoint, initial: Seq) -> Self {
-        Self::new(config, now, local, remote, initial, Phase::Dialing(Opening::new(now)), Agreed::legacy())
+        Self::new(
+            config,
+            now,
+            local,
+            remote,
+            initial,
+            Phase::Dialing(Box::new(Opening::new(now))),
+            Agreed::legacy(),
+        )
     }
 
     /// Answers a SYN. The stream can be written to at once; what is written follows the SYN|ACK.
     pub fn accept(config: &Config, now: Instant, syn: &Header, payload: &[u8], initial: Seq) -> Self {
-        let agreed = Agreed::from_syn(config, payload);
-        let phase = Phase::Answering(Opening::new(now));
+        let agreed = Agreed::from_syn(&Limits::of(config), payload);
+        let phase = Phase::Answering(Box::new(Opening::new(now)));
         let mut stream = Self::new(config, now, syn.destination(), syn.source(), initial, phase, agreed);
         stream.learn_peer(syn, agreed);
         stream.pending.established = true;
@@ -288,18 +296,13 @@ impl Stream {
         phase: Phase,
         agreed: Agreed,
     ) -> Self {
-        let config = Config {
-            receive_buffer: config.receive_buffer.max(MIN_BUFFER),
-            send_buffer: config.send_buffer.max(MIN_BUFFER),
-            ..*config
-        };
         Self {
             local,
             remote,
             initial,
             phase,
             agreed,
-            sender: Sender::new(&config, now, initial, agreed),
+            sender: Sender::new(config, now, initial, agreed),
             receiver: None,
             acks: AckPlan::new(),
             path_segment: config.path_segment,
@@ -307,6 +310,7 @@ impl Stream {
             orphan_deadline: None,
             ended: None,
             owed: None,
+            fin_asks: false,
             fin_answers: 0,
             pending: PendingEvents::default(),
             write_blocked: false,
@@ -314,7 +318,7 @@ impl Stream {
             liveness: Liveness { heard: now, spoken: now, probed: now, probes: 0, probe_due: false },
             segments_received: 0,
             sacks_sent: 0,
-            config,
+            limits: Limits::of(config),
         }
     }
 
@@ -345,7 +349,7 @@ impl Stream {
         if self.sender.fin() != Fin::Open {
             return Err(StreamError::Finished);
         }
-        let free = self.config.send_buffer.saturating_sub(self.sender.buffered());
+        let free = self.limits.send_buffer.saturating_sub(self.sender.buffered());
         let len = data.len().min(free);
         if len < data.len() {
             self.write_blocked = true;
@@ -438,7 +442,7 @@ impl Stream {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let own = match &self.phase {
             Phase::Dialing(opening) | Phase::Answering(opening) => {
-                let give_up = opening.started + self.config.connect_timeout;
+                let give_up = opening.started + self.limits.connect_timeout();
                 Some(opening.timeout().map_or(give_up, |at| at.min(give_up)))
             }
             Phase::Connected { .. } => self.liveness_timeout(),
@@ -457,7 +461,7 @@ impl Stream {
             Phase::Dialing(opening) | Phase::Answering(opening) => {
                 opening.on_timeout(now);
                 let waited = now.saturating_duration_since(opening.started);
-                if waited >= self.config.connect_timeout {
+                if waited >= self.limits.connect_timeout() {
                     self.reset(CloseReason::Silent { waited });
                     return;
                 }
@@ -606,7 +610,7 @@ impl Stream {
     /// Once the peer has everything, it gets a while to finish its own side.
     fn arm_orphan_deadline(&mut self, now: Instant) {
         if self.orphaned && self.orphan_deadline.is_none() && self.sender.fin_acknowledged() {
-            self.orphan_deadline = Some(now + self.config.finish_timeout);
+            self.orphan_deadline = Some(now + self.limits.finish_timeout());
         }
     }
 
@@ -621,6 +625,10 @@ impl Stream {
             self.ended = Some(reason);
             self.pending.closed = Some(reason);
             self.pending.writable = false;
+            self.sender.abandon();
+            if let Some(receiver) = &mut self.receiver {
+                receiver.forget_islands();
+            }
         }
     }
 
@@ -655,7 +663,7 @@ impl Stream {
             CloseReason::Finished
         };
         if last_came_from_peer || self.agreed.is_legacy() {
-            self.phase = Phase::TimeWait { until: now + self.config.time_wait };
+            self.phase = Phase::TimeWait { until: now + self.limits.time_wait() };
             self.conclude(reason);
         } else {
             self.end(reason);
@@ -670,7 +678,7 @@ impl Stream {
         }
         let Some(stuck) = self.sender.stuck_since() else { return };
         let waited = now.saturating_duration_since(stuck.max(self.liveness.heard));
-        if waited >= self.config.give_up {
+        if waited >= self.limits.give_up() {
             self.reset(CloseReason::TimedOut { waited });
         }
     }
@@ -678,17 +686,17 @@ impl Stream {
     // ----- liveness -----
 
     fn first_probe_after(&self) -> Option<Duration> {
-        let keepalive = self.config.keepalive?;
-        Some(self.config.idle_timeout.map_or(keepalive, |idle| keepalive.min(idle / 2)))
+        let keepalive = self.limits.keepalive()?;
+        Some(self.limits.idle_timeout().map_or(keepalive, |idle| keepalive.min(idle / 2)))
     }
 
     fn probe_interval(&self, first: Duration) -> Duration {
-        let rest = self.config.idle_timeout.map_or(first, |idle| (idle - first) / 4);
+        let rest = self.limits.idle_timeout().map_or(first, |idle| (idle - first) / 4);
         rest.max(Duration::from_millis(100))
     }
 
     fn liveness_timeout(&self) -> Option<Instant> {
-        let idle = self.config.idle_timeout.map(|idle| self.liveness.heard + idle);
+        let idle = self.limits.idle_timeout().map(|idle| self.liveness.heard + idle);
         let probe = self.first_probe_after().map(|first| {
             if self.liveness.probes == 0 {
                 self.liveness.heard.max(self.liveness.spoken) + first
@@ -704,8 +712,8 @@ impl Stream {
 
     fn check_liveness(&mut self, now: Instant) {
         let silent = now.saturating_duration_since(self.liveness.heard);
-        let probed = self.config.keepalive.is_none() || self.liveness.probes > 0;
-        if self.config.idle_timeout.is_some_and(|idle| silent >= idle) && probed {
+        let probed = self.limits.keepalive().is_none() || self.liveness.probes > 0;
+        if self.limits.idle_timeout().is_some_and(|idle| silent >= idle) && probed {
             self.reset(CloseReason::IdleTimeout { silent });
             return;
         }
@@ -722,7 +730,7 @@ impl Stream {
         if agreed.dialect == Dialect::Extended && self.sender.fin() == Fin::Held {
             self.sender.end(Fin::Queued);
         }
-        self.receiver = Some(Receiver::new(syn.seq, self.config.receive_buffer, agreed.our_unit));
+        self.receiver = Some(Receiver::new(syn.seq, self.limits.receive_buffer, agreed.our_unit));
         if self.orphaned
             && let Some(receiver) = &mut self.receiver
         {

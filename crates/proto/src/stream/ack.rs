@@ -28,13 +28,14 @@ pub(super) struct AckPlan {
     deadline: Option<Instant>,
     quick: u8,
     stride: u32,
-    steps: VecDeque<u64>,
+    /// Positions to acknowledge on their own; only towards the reference, hence apart.
+    steps: Option<Box<VecDeque<u64>>>,
 }
 
 impl AckPlan {
     /// Nothing owed.
     pub(super) fn new() -> Self {
-        Self { segments: 0, at_once: false, deadline: None, quick: QUICK, stride: 0, steps: VecDeque::new() }
+        Self { segments: 0, at_once: false, deadline: None, quick: QUICK, stride: 0, steps: None }
     }
 
     /// An in-order segment arrived.
@@ -58,8 +59,9 @@ impl AckPlan {
         self.stride += 1;
         if self.stride == LEGACY_STRIDE {
             self.stride = 0;
-            if self.steps.len() < MAX_STEPS {
-                self.steps.push_back(next);
+            let steps = self.steps.get_or_insert_default();
+            if steps.len() < MAX_STEPS {
+                steps.push_back(next);
             }
         }
     }
@@ -71,7 +73,8 @@ impl AckPlan {
 
     /// A position below the current one that is acknowledged on its own.
     pub(super) fn take_step(&mut self, next: u64) -> Option<u64> {
-        while let Some(step) = self.steps.pop_front() {
+        let steps = self.steps.as_mut()?;
+        while let Some(step) = steps.pop_front() {
             if step < next {
                 return Some(step);
             }
@@ -81,7 +84,7 @@ impl AckPlan {
 
     /// Holes make steps meaningless.
     pub(super) fn forget_steps(&mut self) {
-        self.steps.clear();
+        self.steps = None;
     }
 
     /// Whether an acknowledgement must go out.
@@ -95,9 +98,7 @@ impl AckPlan {
         self.stride = 0;
         self.at_once = false;
         self.deadline = None;
-        if self.steps.capacity() > 0 && self.steps.is_empty() {
-            self.steps = VecDeque::new();
-        }
+        self.steps = self.steps.take().filter(|steps| !steps.is_empty());
     }
 
     /// When [`on_timeout`](Self::on_timeout) wants to be called.

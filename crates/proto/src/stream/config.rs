@@ -1,6 +1,9 @@
 //! The limits and times of a stream.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
+
+/// Buffers smaller than this could not hold one segment and a window for the next.
+const MIN_BUFFER: usize = 16 << 10;
 
 /// What a stream may use and how long it waits. The memory of one connection is bounded by
 /// `send_buffer + receive_buffer` and a few per cent for book-keeping; idle connections hold no buffers at all.
@@ -52,4 +55,74 @@ impl Default for Config {
             options: true,
         }
     }
+}
+
+/// The part of [`Config`] that every stream carries, in milliseconds: ten thousand idle streams shall not hold ten
+/// thousand copies of it all.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) send_buffer: usize,
+    pub(super) receive_buffer: usize,
+    connect_timeout: u32,
+    give_up: u32,
+    keepalive: Option<NonZeroU32>,
+    idle_timeout: Option<NonZeroU32>,
+    time_wait: u32,
+    finish_timeout: u32,
+    max_segment: u16,
+    pub(super) options: bool,
+}
+
+impl Limits {
+    pub(super) fn of(config: &Config) -> Self {
+        let optional = |time: Option<Duration>| time.and_then(|time| NonZeroU32::new(millis(time)));
+        Self {
+            send_buffer: config.send_buffer.max(MIN_BUFFER),
+            receive_buffer: config.receive_buffer.max(MIN_BUFFER),
+            connect_timeout: millis(config.connect_timeout),
+            give_up: millis(config.give_up),
+            keepalive: optional(config.keepalive),
+            idle_timeout: optional(config.idle_timeout),
+            time_wait: millis(config.time_wait),
+            finish_timeout: millis(config.finish_timeout),
+            max_segment: config.max_segment,
+            options: config.options,
+        }
+    }
+
+    pub(super) fn connect_timeout(&self) -> Duration {
+        time(self.connect_timeout)
+    }
+
+    pub(super) fn give_up(&self) -> Duration {
+        time(self.give_up)
+    }
+
+    pub(super) fn keepalive(&self) -> Option<Duration> {
+        self.keepalive.map(|millis| time(millis.get()))
+    }
+
+    pub(super) fn idle_timeout(&self) -> Option<Duration> {
+        self.idle_timeout.map(|millis| time(millis.get()))
+    }
+
+    pub(super) fn time_wait(&self) -> Duration {
+        time(self.time_wait)
+    }
+
+    pub(super) fn finish_timeout(&self) -> Duration {
+        time(self.finish_timeout)
+    }
+
+    pub(super) fn max_segment(&self) -> u16 {
+        self.max_segment
+    }
+}
+
+fn millis(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+}
+
+fn time(millis: u32) -> Duration {
+    Duration::from_millis(u64::from(millis))
 }

@@ -37,8 +37,9 @@ impl Stream {
             self.on_reset(header);
             return Verdict::Taken;
         }
-        match self.phase {
+        match &self.phase {
             Phase::Dialing(opening) => {
+                let opening = **opening;
                 self.while_dialing(now, opening, header, payload);
                 Verdict::Taken
             }
@@ -91,7 +92,7 @@ impl Stream {
     fn in_window(&self, header: &Header) -> bool {
         self.receiver.as_ref().is_some_and(|receiver| {
             let distance = receiver.distance(header.seq);
-            (0..=self.config.receive_buffer as i64).contains(&distance)
+            (0..=self.limits.receive_buffer as i64).contains(&distance)
         })
     }
 
@@ -107,7 +108,7 @@ impl Stream {
             return;
         }
         self.heard(now);
-        self.learn_peer(header, Agreed::from_syn(&self.config, payload));
+        self.learn_peer(header, Agreed::from_syn(&self.limits, payload));
         if acknowledges {
             if let Some(rtt) = opening.rtt(now) {
                 self.sender.sample_rtt(now, rtt);
@@ -116,7 +117,8 @@ impl Stream {
             self.acks.now();
         } else {
             // Both dialled at once (RFC 9293 3.5).
-            self.phase = Phase::Answering(Opening { started: opening.started, ..Opening::new(now) });
+            let answering = Opening { started: opening.started, ..Opening::new(now) };
+            self.phase = Phase::Answering(Box::new(answering));
         }
         self.pending.established = true;
         self.settle(now, false);
@@ -151,7 +153,7 @@ impl Stream {
 
     /// The peer has our SYN.
     fn confirm(&mut self, now: Instant, header: &Header) {
-        let Phase::Answering(opening) = self.phase else { return };
+        let Phase::Answering(opening) = &self.phase else { return };
         if header.ack.is_at_or_after(self.initial + 1) {
             if let Some(rtt) = opening.rtt(now) {
                 self.sender.sample_rtt(now, rtt);
@@ -213,8 +215,8 @@ impl Stream {
     }
 
     fn on_progress(&mut self, now: Instant) {
-        let free = self.config.send_buffer.saturating_sub(self.sender.buffered());
-        if self.write_blocked && free >= self.config.send_buffer / 4 {
+        let free = self.limits.send_buffer.saturating_sub(self.sender.buffered());
+        if self.write_blocked && free >= self.limits.send_buffer / 4 {
             self.write_blocked = false;
             self.pending.writable = self.sender.fin() == Fin::Open;
         }
@@ -262,12 +264,11 @@ impl Stream {
         let Some(receiver) = &mut self.receiver else { return };
         let knew = receiver.finished();
         receiver.on_fin(header.seq);
+        self.fin_asks |= !header.flags.contains(Flags::ACK);
         if receiver.finished() && !knew {
             self.peer_finished(now);
         } else {
             self.acks.now();
-        }
-        if self.agreed.is_legacy() && !header.flags.contains(Flags::ACK) {
             self.answer_fin();
         }
         self.settle(now, true);
@@ -276,15 +277,17 @@ impl Stream {
     /// The peer's FIN is in order.
     fn peer_finished(&mut self, now: Instant) {
         self.acks.now();
+        self.answer_fin();
         self.pending.peer_finished = !self.orphaned;
         self.settle(now, true);
     }
 
-    /// The reference's FIN asks for a FIN|ACK, once everything before it is there.
+    /// A FIN of the reference without ACK asks for a FIN|ACK, once everything before it is there.
     fn answer_fin(&mut self) {
-        let in_order =
-            self.receiver.as_ref().is_some_and(|receiver| receiver.finished() || receiver.is_deaf());
-        if in_order && self.fin_answers < MAX_FIN_ANSWERS {
+        let Some(receiver) = &self.receiver else { return };
+        let in_order = receiver.finished() || receiver.is_deaf();
+        if self.agreed.is_legacy() && self.fin_asks && in_order && self.fin_answers < MAX_FIN_ANSWERS {
+            self.fin_asks = false;
             self.fin_answers += 1;
             self.owed = Some(Owed::FinAnswer);
         }
@@ -317,13 +320,12 @@ impl Stream {
         }
         if header.flags.contains(Flags::FIN) {
             if self.agreed.is_legacy() {
-                if !header.flags.contains(Flags::ACK) {
-                    self.answer_fin();
-                }
+                self.fin_asks |= !header.flags.contains(Flags::ACK);
+                self.answer_fin();
             } else {
                 // Our last acknowledgement was lost.
                 self.acks.now();
-                self.phase = Phase::TimeWait { until: now + self.config.time_wait };
+                self.phase = Phase::TimeWait { until: now + self.limits.time_wait() };
             }
         }
         Verdict::Taken

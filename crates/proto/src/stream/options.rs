@@ -5,7 +5,7 @@
 
 use pilot_wire::{Reader, sack};
 
-use super::Config;
+use super::config::Limits;
 
 const MAGIC: [u8; 4] = *b"PLTO";
 const VERSION: u8 = 1;
@@ -45,10 +45,10 @@ pub(super) struct Offer {
 
 impl Offer {
     /// What we take.
-    pub(super) fn ours(config: &Config) -> Self {
-        let unit = config.receive_buffer.div_ceil(WINDOW_SLOTS).max(MIN_WINDOW_UNIT);
+    pub(super) fn ours(limits: &Limits) -> Self {
+        let unit = limits.receive_buffer.div_ceil(WINDOW_SLOTS).max(MIN_WINDOW_UNIT);
         Self {
-            max_segment: config.max_segment,
+            max_segment: limits.max_segment(),
             #[expect(clippy::cast_possible_truncation, reason = "the constant is 32")]
             sack_blocks: sack::MAX_BLOCKS_EXTENDED as u8,
             half_close: true,
@@ -161,11 +161,11 @@ impl Agreed {
     }
 
     /// From the payload of the peer's SYN or SYN|ACK.
-    pub(super) fn from_syn(config: &Config, payload: &[u8]) -> Self {
-        let Some(theirs) = Offer::parse(payload).filter(|offer| config.options && offer.half_close) else {
+    pub(super) fn from_syn(limits: &Limits, payload: &[u8]) -> Self {
+        let Some(theirs) = Offer::parse(payload).filter(|offer| limits.options && offer.half_close) else {
             return Self::legacy();
         };
-        let ours = Offer::ours(config);
+        let ours = Offer::ours(limits);
         Self {
             dialect: Dialect::Extended,
             max_segment: theirs.max_segment,
@@ -184,11 +184,11 @@ impl Agreed {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::Config, *};
 
     #[test]
     fn an_offer_survives_the_wire_and_every_truncation_is_harmless() {
-        let offer = Offer::ours(&Config::default());
+        let offer = Offer::ours(&Limits::of(&Config::default()));
         let mut bytes = Vec::new();
         offer.emit(&mut bytes);
         assert_eq!(Offer::parse(&bytes), Some(offer));
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn unknown_options_are_skipped_and_foreign_payload_is_no_offer() {
         let mut bytes = b"PLTO\x01\xc8\x03abc".to_vec();
-        Offer::ours(&Config::default()).emit(&mut Vec::new());
+        Offer::ours(&Limits::of(&Config::default())).emit(&mut Vec::new());
         option(&mut bytes, KIND_MAX_SEGMENT, &1400u16.to_be_bytes());
         assert_eq!(Offer::parse(&bytes).map(|offer| offer.max_segment), Some(1400));
         assert_eq!(Offer::parse(b"GET / HTTP/1.1"), None);

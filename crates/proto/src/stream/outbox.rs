@@ -1,6 +1,6 @@
 //! What the application wrote and the peer has not acknowledged, found again by offset.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, fmt};
 
 use bytes::{Bytes, BytesMut};
 
@@ -17,7 +17,7 @@ const KEPT_WHEN_EMPTY: usize = 1 << 10;
 pub(super) const MAX_PARTS: usize = 10;
 
 /// The unacknowledged part of the outgoing stream.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Outbox {
     /// Pieces with the offset of their first byte.
     pieces: VecDeque<(u64, Bytes)>,
@@ -73,6 +73,12 @@ impl Outbox {
         }
     }
 
+    /// Gives the memory back; what was held is still counted.
+    pub(super) fn abandon(&mut self) {
+        self.pieces = VecDeque::new();
+        self.tail = BytesMut::new();
+    }
+
     /// The bytes from `offset` on, at most `max`, in up to [`MAX_PARTS`] parts. Returns parts, their number, and the
     /// number of bytes, which is less than `max` at the end of the stream or where it is cut into many pieces.
     pub(super) fn gather(&self, offset: u64, max: usize) -> ([&[u8]; MAX_PARTS], usize, usize) {
@@ -108,6 +114,12 @@ impl Outbox {
             let start = self.end - self.tail.len() as u64;
             self.pieces.push_back((start, self.tail.split().freeze()));
         }
+    }
+}
+
+impl fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes up to {} in {} pieces", self.len(), self.end, self.pieces.len() + 1)
     }
 }
 

@@ -111,7 +111,7 @@ impl Stream {
 
     fn emit_syn(&mut self, flags: Flags, out: &mut Vec<u8>) -> Sent {
         // Windows in SYNs are in units that every peer knows; the agreed unit holds afterwards.
-        let slots = self.config.receive_buffer / usize::from(LEGACY_SEGMENT);
+        let slots = self.limits.receive_buffer / usize::from(LEGACY_SEGMENT);
         let window = u16::try_from(slots).unwrap_or(u16::MAX);
         let ack = self.receiver.as_ref().map_or(Seq(0), Receiver::ack);
         let header = Header { ack, window, ..self.bare(flags, self.initial) };
@@ -121,8 +121,8 @@ impl Stream {
         }
         let mut options = Vec::new();
         let answering = flags.contains(Flags::ACK);
-        if self.config.options && !(answering && self.agreed.is_legacy()) {
-            Offer::ours(&self.config).emit(&mut options);
+        if self.limits.options && !(answering && self.agreed.is_legacy()) {
+            Offer::ours(&self.limits).emit(&mut options);
         }
         header.emit_with(&[&options], out);
         Sent { len: HEADER_LEN + options.len(), payload: options.len(), kind: SentKind::Handshake }

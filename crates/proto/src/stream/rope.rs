@@ -1,6 +1,6 @@
 //! Received bytes in order, in few large pieces whatever the sizes in which they arrived.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, fmt};
 
 use bytes::{Bytes, BytesMut};
 
@@ -19,7 +19,7 @@ const KEPT_WHEN_EMPTY: usize = 1 << 10;
 const JOINED_BY_COPY: usize = 4 << 10;
 
 /// A queue of bytes.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Rope {
     pieces: VecDeque<Bytes>,
     tail: BytesMut,
@@ -115,6 +115,12 @@ impl Rope {
             self.pieces = VecDeque::new();
         }
         self.grown /= 2;
+    }
+}
+
+impl fmt::Debug for Rope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes in {} pieces", self.len, self.pieces.len() + 1)
     }
 }
 

@@ -231,6 +231,12 @@ impl Sender {
         self.outbox.end() - self.board.acked().min(self.outbox.end())
     }
 
+    /// Nothing will be sent any more.
+    pub(super) fn abandon(&mut self) {
+        self.outbox.abandon();
+        self.shorts = VecDeque::new();
+    }
+
     /// True once everything written is acknowledged.
     pub(super) fn is_drained(&self) -> bool {
         self.outbox.len() == 0

@@ -147,6 +147,24 @@ impl Pair {
         self.now - self.start
     }
 
+    /// What a failure should show.
+    pub(crate) fn show(&self) -> String {
+        let mut text = String::new();
+        for side in &self.sides {
+            text += &format!(
+                "\n{:?} wrote {} of {} read {} emitted {} ended {:?}, {:?}",
+                side.stream.as_ref().map(Stream::state),
+                side.written,
+                side.app.sends,
+                side.received,
+                side.emitted,
+                side.reason,
+                side.stream
+            );
+        }
+        text
+    }
+
     pub(crate) fn both_gone(&self) -> bool {
         self.sides
             .iter()
