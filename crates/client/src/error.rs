@@ -1,0 +1,164 @@
+//! What can go wrong, told by class, with what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+use pilot_wire::ipc::{Code, Failure};
+
+/// No connection to the daemon.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    /// Nobody listens on the socket.
+    #[error("no daemon answers at {}", .socket.display())]
+    NotRunning {
+        /// The socket tried.
+        socket: PathBuf,
+    },
+    /// The socket belongs to another user.
+    #[error("the daemon at {} belongs to another user", .socket.display())]
+    Denied {
+        /// The socket tried.
+        socket: PathBuf,
+    },
+    /// The socket cannot be used.
+    #[error("cannot connect to {}: {reason}", .socket.display())]
+    Unusable {
+        /// The socket tried.
+        socket: PathBuf,
+        /// What the system says.
+        reason: String,
+    },
+    /// Whoever listens there said nothing, or something else than a daemon would.
+    #[error("no Pilot daemon on the connection: {reason}")]
+    Strange {
+        /// What happened.
+        reason: String,
+    },
+}
+
+impl ConnectError {
+    /// The class of the error.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::NotRunning { .. } => Code::NotRunning,
+            Self::Denied { .. } => Code::PermissionDenied,
+            Self::Unusable { .. } | Self::Strange { .. } => Code::Internal,
+        }
+    }
+
+    /// What to do about it.
+    pub const fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NotRunning { .. } => Some("start it with `pilotctl daemon start`"),
+            Self::Denied { .. } => Some("run as that user, or start a daemon of your own with `--socket`"),
+            Self::Unusable { .. } | Self::Strange { .. } => {
+                Some("is PILOT_SOCKET the socket of a Pilot daemon?")
+            }
+        }
+    }
+}
+
+/// A request failed, or a stream did.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// No connection to the daemon.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The daemon or the peer refused, in its own words.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+    /// The daemon ended the connection: it stopped, or dropped this client.
+    #[error("the daemon ended the connection")]
+    Disconnected,
+    /// The daemon said something that no daemon should.
+    #[error("the daemon broke the protocol: {0}")]
+    Protocol(String),
+    /// The daemon on the socket speaks the reference dialect only, which has no word for this.
+    #[error("this daemon cannot {0}")]
+    Unsupported(&'static str),
+    /// The argument cannot be right.
+    #[error("{0}")]
+    Invalid(String),
+    /// The stream was finished, closed or reset by this side.
+    #[error("the stream is closed for writing")]
+    Closed,
+    /// The system failed us, not Pilot: a file cannot be read, for instance.
+    #[error("{0}")]
+    Io(String),
+}
+
+impl Error {
+    /// The class of the error.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Connect(error) => error.code(),
+            Self::Failed(failure) => failure.code,
+            Self::Disconnected => Code::NotRunning,
+            Self::Protocol(_) | Self::Io(_) => Code::Internal,
+            Self::Unsupported(_) => Code::Unsupported,
+            Self::Invalid(_) => Code::InvalidArgument,
+            Self::Closed => Code::Closed,
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Connect(error) => error.hint(),
+            Self::Failed(failure) => failure.hint.as_deref(),
+            Self::Disconnected => Some("see `pilotctl daemon status`"),
+            Self::Unsupported(_) => {
+                Some("the daemon is a reference daemon; start ours with `pilotctl daemon start`")
+            }
+            Self::Protocol(_) | Self::Invalid(_) | Self::Closed | Self::Io(_) => None,
+        }
+    }
+}
+
+/// Streams are read and written through the traits of tokio, whose errors are these. [`Error::from`] finds the
+/// original inside again.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match error.code() {
+            Code::Closed => io::ErrorKind::BrokenPipe,
+            Code::Timeout => io::ErrorKind::TimedOut,
+            Code::Refused => io::ErrorKind::ConnectionRefused,
+            Code::NotTrusted | Code::PermissionDenied => io::ErrorKind::PermissionDenied,
+            Code::NotFound => io::ErrorKind::NotFound,
+            Code::InvalidArgument => io::ErrorKind::InvalidInput,
+            Code::Unsupported => io::ErrorKind::Unsupported,
+            Code::Unreachable
+            | Code::RegistryUnreachable
+            | Code::NotRegistered
+            | Code::AlreadyExists
+            | Code::Busy
+            | Code::Cancelled
+            | Code::NotRunning
+            | Code::Internal
+            | Code::Other => io::ErrorKind::ConnectionReset,
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        match error.downcast::<Self>() {
+            Ok(original) => original,
+            Err(error) => Self::Io(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_survives_the_way_through_the_io_traits() {
+        let error = Error::Failed(Failure::new(Code::Timeout, "no answer").with_hint("wait"));
+        let io = io::Error::from(error.clone());
+        assert_eq!(io.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(Error::from(io), error);
+    }
+}

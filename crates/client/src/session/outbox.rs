@@ -1,0 +1,101 @@
+//! Bytes on their way to the daemon. Small frames gather here and leave in one write.
+
+use std::mem;
+use std::task::{Context, Waker};
+
+use super::{remember, wake};
+
+/// From this many waiting bytes on, writers wait. It holds a few full frames, so that the driver always has a
+/// whole system call's worth at hand.
+const LIMIT: usize = 256 * 1024;
+
+#[derive(Default)]
+pub(crate) struct Outbox {
+    /// Frames the driver has not taken yet.
+    gathering: Vec<u8>,
+    /// Bytes ever gathered, and of those, bytes ever written to the connection.
+    gathered: u64,
+    written: u64,
+    /// Writers and requests that wait for room.
+    crowd: Vec<Waker>,
+    /// Flushes that wait for the count of written bytes to reach theirs.
+    flushes: Vec<(u64, Waker)>,
+    /// The driver, when it has nothing to write.
+    driver: Option<Waker>,
+}
+
+impl Outbox {
+    /// Where to append a frame. Small frames (credit, closing) may always be appended; others ask
+    /// [`Outbox::has_room`] first.
+    pub(crate) fn frame(&mut self) -> &mut Vec<u8> {
+        wake(&mut self.driver);
+        &mut self.gathering
+    }
+
+    /// Is there room for another frame? If not, the caller is woken when there is.
+    pub(crate) fn has_room(&mut self, cx: &Context<'_>) -> bool {
+        let room = self.gathering.len() < LIMIT;
+        if !room {
+            self.crowd.push(cx.waker().clone());
+        }
+        room
+    }
+
+    /// How many bytes will have been written once all that is here now is.
+    pub(crate) const fn position(&self) -> u64 {
+        self.gathered + self.gathering.len() as u64
+    }
+
+    /// Has everything up to `position` been written? If not, the caller is woken when it has.
+    pub(crate) fn is_written(&mut self, position: u64, cx: &Context<'_>) -> bool {
+        let done = self.written >= position;
+        if !done {
+            self.flushes.push((position, cx.waker().clone()));
+        }
+        done
+    }
+
+    /// Gives the driver all there is, in exchange for an empty buffer; false, and a wake-up later, when there is
+    /// nothing.
+    pub(crate) fn take(&mut self, buffer: &mut Vec<u8>, cx: &Context<'_>) -> bool {
+        debug_assert!(buffer.is_empty(), "the driver writes one buffer before it takes the next");
+        if self.gathering.is_empty() {
+            self.listen(cx);
+            return false;
+        }
+        mem::swap(&mut self.gathering, buffer);
+        self.gathered += buffer.len() as u64;
+        self.crowd.drain(..).for_each(Waker::wake);
+        true
+    }
+
+    /// The driver is woken when there are bytes for it, or [`Outbox::ring`] is called.
+    pub(crate) fn listen(&mut self, cx: &Context<'_>) {
+        remember(&mut self.driver, cx);
+    }
+
+    /// The driver wrote so many bytes of what it took.
+    pub(crate) fn on_written(&mut self, bytes: usize) {
+        self.written += bytes as u64;
+        let written = self.written;
+        for (_, waker) in self.flushes.extract_if(.., |(position, _)| *position <= written) {
+            waker.wake();
+        }
+    }
+
+    /// Nothing waits, and nothing is under way.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.gathering.is_empty() && self.written == self.gathered
+    }
+
+    /// Wakes the driver without giving it bytes: something else changed.
+    pub(crate) fn ring(&mut self) {
+        wake(&mut self.driver);
+    }
+
+    pub(super) fn wake_all(&mut self) {
+        self.crowd.drain(..).for_each(Waker::wake);
+        self.flushes.drain(..).for_each(|(_, waker)| waker.wake());
+        wake(&mut self.driver);
+    }
+}
