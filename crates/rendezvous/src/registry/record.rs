@@ -27,7 +27,7 @@ pub enum Key {
 
 /// A record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "record", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Record {
     /// For [`Key::Counters`].
     Counters(Counters),
