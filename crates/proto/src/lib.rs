@@ -31,6 +31,8 @@ mod path;
 mod query;
 mod rate;
 pub mod stream;
+#[cfg(test)]
+mod testing;
 mod timer;
 pub mod trust;
 mod tunnel;

@@ -162,6 +162,8 @@ pub struct Stream {
     path_segment: u16,
     /// The application called `close`: nobody reads, and nobody waits for what comes.
     orphaned: bool,
+    /// Our FIN, in every copy, acknowledges the peer's: whoever acknowledges ours knows that we have theirs.
+    fin_confirms: bool,
     /// When the peer finishes last, the stream ends at the latest.
     orphan_deadline: Option<Instant>,
     ended: Option<CloseReason>,
@@ -307,6 +309,7 @@ impl Stream {
             acks: AckPlan::new(),
             path_segment: config.path_segment,
             orphaned: false,
+            fin_confirms: false,
             orphan_deadline: None,
             ended: None,
             owed: None,
@@ -373,7 +376,7 @@ impl Stream {
         if receiver.unread() > 0 {
             let data = receiver.read(max.max(1));
             if receiver.window_update_due() && !receiver.knows_end() {
-                self.acks.now();
+                self.acks.demand();
             }
             return Ok(Read::Data(data));
         }
@@ -662,7 +665,7 @@ impl Stream {
         } else {
             CloseReason::Finished
         };
-        if last_came_from_peer || self.agreed.is_legacy() {
+        if last_came_from_peer || !self.fin_confirms || self.agreed.is_legacy() {
             self.phase = Phase::TimeWait { until: now + self.limits.time_wait() };
             self.conclude(reason);
         } else {

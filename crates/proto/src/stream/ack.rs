@@ -29,6 +29,7 @@ pub(super) struct AckPlan {
     quick: u8,
     stride: u32,
     /// Positions to acknowledge on their own; only towards the reference, hence apart.
+    #[expect(clippy::box_collection, reason = "absent on most streams, and every byte counts there")]
     steps: Option<Box<VecDeque<u64>>>,
 }
 
@@ -67,7 +68,7 @@ impl AckPlan {
     }
 
     /// Something happened that the peer must learn now.
-    pub(super) fn now(&mut self) {
+    pub(super) fn demand(&mut self) {
         self.at_once = true;
     }
 
@@ -119,10 +120,11 @@ impl AckPlan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::start;
 
     #[test]
     fn lone_segments_are_acknowledged_at_once_until_the_budget_is_used() {
-        let now = Instant::now();
+        let now = start();
         let mut plan = AckPlan::new();
         for _ in 0..QUICK {
             plan.on_segment(now);

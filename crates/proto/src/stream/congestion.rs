@@ -251,6 +251,7 @@ impl SlowStart {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::start;
 
     const SEGMENT: u64 = 1000;
 
@@ -260,7 +261,7 @@ mod tests {
 
     #[test]
     fn slow_start_doubles_and_loss_leaves_seven_tenths() {
-        let now = Instant::now();
+        let now = start();
         let mut cubic = Cubic::new(10 * SEGMENT, SEGMENT);
         cubic.on_ack(now, ack(10 * SEGMENT, Duration::from_millis(20)));
         assert_eq!(cubic.window(), 20 * SEGMENT);
@@ -272,7 +273,7 @@ mod tests {
 
     #[test]
     fn the_old_maximum_is_reached_again_after_k_seconds() {
-        let mut now = Instant::now();
+        let mut now = start();
         let mut cubic = Cubic::new(1000 * SEGMENT, SEGMENT);
         let target = cubic.on_loss();
         cubic.set_window(target);
@@ -290,7 +291,7 @@ mod tests {
 
     #[test]
     fn rising_delay_ends_slow_start_before_loss() {
-        let now = Instant::now();
+        let now = start();
         let mut cubic = Cubic::new(10 * SEGMENT, SEGMENT);
         let mut sent = 0;
         for round in 0..20u64 {

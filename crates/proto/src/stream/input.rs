@@ -114,7 +114,7 @@ impl Stream {
                 self.sender.sample_rtt(now, rtt);
             }
             self.phase = Phase::Connected { since: now };
-            self.acks.now();
+            self.acks.demand();
         } else {
             // Both dialled at once (RFC 9293 3.5).
             let answering = Opening { started: opening.started, ..Opening::new(now) };
@@ -130,7 +130,7 @@ impl Stream {
             if same && header.ack == self.initial + 1 {
                 // Our confirmation was lost, or this is the answer to a simultaneous dial.
                 self.confirm(now, header);
-                self.acks.now();
+                self.acks.demand();
             }
             return Verdict::Taken;
         }
@@ -140,7 +140,7 @@ impl Stream {
                 Verdict::Taken
             }
             Phase::Connected { since } if same && now.saturating_duration_since(*since) < STRAY_SYN => {
-                self.acks.now();
+                self.acks.demand();
                 Verdict::Taken
             }
             Phase::Answering(_) | Phase::Connected { .. } => {
@@ -180,7 +180,7 @@ impl Stream {
                 Acknowledged::Progress => self.on_progress(now),
                 Acknowledged::Nothing => {}
                 Acknowledged::Unsent => {
-                    self.acks.now();
+                    self.acks.demand();
                     return;
                 }
             }
@@ -243,7 +243,7 @@ impl Stream {
                 }
                 if had_holes {
                     self.acks.forget_steps();
-                    self.acks.now();
+                    self.acks.demand();
                 } else if self.agreed.is_legacy() {
                     self.acks.on_legacy_segment(now, receiver.next());
                 } else {
@@ -255,7 +255,7 @@ impl Stream {
             }
             Arrival::OutOfOrder | Arrival::Duplicate | Arrival::NoRoom => {
                 self.acks.forget_steps();
-                self.acks.now();
+                self.acks.demand();
             }
         }
     }
@@ -268,7 +268,7 @@ impl Stream {
         if receiver.finished() && !knew {
             self.peer_finished(now);
         } else {
-            self.acks.now();
+            self.acks.demand();
             self.answer_fin();
         }
         self.settle(now, true);
@@ -276,7 +276,7 @@ impl Stream {
 
     /// The peer's FIN is in order.
     fn peer_finished(&mut self, now: Instant) {
-        self.acks.now();
+        self.acks.demand();
         self.answer_fin();
         self.pending.peer_finished = !self.orphaned;
         self.settle(now, true);
@@ -301,11 +301,11 @@ impl Stream {
             let quiet = now.saturating_duration_since(self.liveness.spoken) >= QUIET;
             let stopped = receiver.announced_room() < SMALL_WINDOW;
             if distance == 0 && (quiet || stopped) {
-                self.acks.now();
+                self.acks.demand();
             }
         } else if distance == -1 {
             // A keepalive probe asks by repeating a number (RFC 9293 3.8.4).
-            self.acks.now();
+            self.acks.demand();
         }
     }
 
@@ -324,7 +324,7 @@ impl Stream {
                 self.answer_fin();
             } else {
                 // Our last acknowledgement was lost.
-                self.acks.now();
+                self.acks.demand();
                 self.phase = Phase::TimeWait { until: now + self.limits.time_wait() };
             }
         }

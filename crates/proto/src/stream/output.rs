@@ -80,7 +80,10 @@ impl Stream {
                 self.carried();
                 (len as usize, if again { SentKind::Retransmission } else { SentKind::Data })
             }
-            Outgoing::Fin { at, .. } => {
+            Outgoing::Fin { at, again } => {
+                if !again {
+                    self.fin_confirms = self.receiver.as_ref().is_some_and(Receiver::finished);
+                }
                 let seq = self.sender.seq(at);
                 // The reference's own FIN has neither acknowledgement nor window, and it takes a FIN|ACK for the answer.
                 if self.agreed.is_legacy() {

@@ -81,10 +81,11 @@ impl Pacer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::start;
 
     #[test]
     fn an_idle_stream_sends_a_train_at_once_and_then_at_its_rate() {
-        let mut now = Instant::now();
+        let mut now = start();
         let mut pacer = Pacer::new(now);
         let rate = Some(Rate { window: 100_000, rtt: Duration::from_millis(100), segment: 1000 });
         let start = now;

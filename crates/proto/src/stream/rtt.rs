@@ -109,12 +109,13 @@ impl Rtt {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::start;
 
     const CAP: Duration = Duration::from_secs(5);
 
     #[test]
     fn the_timeout_follows_rfc_6298() {
-        let now = Instant::now();
+        let now = start();
         let mut rtt = Rtt::default();
         assert_eq!(rtt.timeout(CAP), INITIAL_RTO);
         rtt.sample(now, Duration::from_millis(400));
@@ -130,7 +131,7 @@ mod tests {
 
     #[test]
     fn an_old_minimum_is_forgotten() {
-        let mut now = Instant::now();
+        let mut now = start();
         let mut rtt = Rtt::default();
         rtt.sample(now, Duration::from_millis(5));
         for _ in 0..30 {

@@ -372,9 +372,10 @@ impl Scoreboard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::start;
 
     fn board(segments: u64) -> (Scoreboard, Instant) {
-        let now = Instant::now();
+        let now = start();
         let mut board = Scoreboard::default();
         for i in 0..segments {
             board.sent_new(now, i * 100, 100);
@@ -429,7 +430,7 @@ mod tests {
         let mut starts = Vec::new();
         while let Some((id, segment)) = board.next_lost() {
             starts.push(segment.start);
-            board.sent_again(Instant::now(), id);
+            board.sent_again(start(), id);
         }
         assert_eq!(starts, [0, 40, 80, 200, 240, 280]);
         assert_eq!(board.acknowledge(300, std::iter::empty()).bytes, 200);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pilot_proto::stream::{CloseReason, Config, StreamEvent};
 
 use crate::{
-    pair::{App, Link, Pair},
+    pair::{App, Link, Pair, start},
     script::{Peer, Script},
 };
 
@@ -242,7 +242,7 @@ fn what_arrived_before_a_reset_can_be_read() {
          20 event Closed(Reset)
          20 read 100",
     );
-    let now = std::time::Instant::now();
+    let now = start();
     assert!(script.stream().read(now, 1).is_err());
     script.run("20 gone");
     script.done();

@@ -11,6 +11,13 @@ use pilot_proto::stream::{CloseReason, Config, Read, Sent, Stream, StreamEvent, 
 use pilot_wire::{Addr, Endpoint, NodeId, Port, Seq, packet::Packet};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
+/// Some instant to count from; the only reading of the clock here.
+#[expect(clippy::disallowed_methods, reason = "an `Instant` can be had from the clock only")]
+pub(crate) fn start() -> Instant {
+    let clock = Instant::now;
+    clock()
+}
+
 /// One direction of a link.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Link {
@@ -94,6 +101,9 @@ pub(crate) struct Side {
     credit_at: Instant,
 }
 
+/// When, which of those at the same time, at which side, and what.
+type Arrival = (Instant, u64, usize, Vec<u8>);
+
 pub(crate) struct Pair {
     pub(crate) now: Instant,
     pub(crate) start: Instant,
@@ -101,7 +111,7 @@ pub(crate) struct Pair {
     pub(crate) rng: StdRng,
     config: [Config; 2],
     initial: [Seq; 2],
-    flight: BinaryHeap<Reverse<(Instant, u64, usize, Vec<u8>)>>,
+    flight: BinaryHeap<Reverse<Arrival>>,
     serial: u64,
     /// Packets that a stream which is gone would have got.
     pub(crate) strays: u64,
@@ -113,7 +123,7 @@ pub(crate) fn endpoint(node: u32, port: u16) -> Endpoint {
 
 impl Pair {
     pub(crate) fn new(seed: u64, links: [Link; 2], apps: [App; 2], config: [Config; 2]) -> Self {
-        let now = Instant::now();
+        let now = start();
         let mut rng = StdRng::seed_from_u64(seed);
         // Half of the runs start right before the wrap.
         let mut initial = || {

@@ -27,7 +27,7 @@ use pilot_wire::{
     sack::{SackBlock, SackList},
 };
 
-use crate::pair::{byte_at, bytes_at, endpoint};
+use crate::pair::{byte_at, bytes_at, endpoint, start};
 
 const OURS: Seq = Seq(u32::MAX - 300);
 const THEIRS: Seq = Seq(u32::MAX - 90);
@@ -79,7 +79,7 @@ impl Script {
     }
 
     fn new(config: Config, peer: Peer) -> Self {
-        let now = Instant::now();
+        let now = start();
         Self {
             start: now,
             now,

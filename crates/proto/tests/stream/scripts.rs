@@ -5,7 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use pilot_proto::stream::{Config, Read};
 
-use crate::script::{Peer, Script};
+use crate::{
+    pair::start,
+    script::{Peer, Script},
+};
 
 fn config() -> Config {
     Config::default()
@@ -437,7 +440,7 @@ fn slots_count_segments_towards_the_reference() {
 fn data_that_looks_like_a_report_is_cut() {
     let mut script = Script::open(config(), Peer::Legacy);
     let text: &'static [u8] = b"SACK\x01\0\0\0\x0a\0\0\0\x14 and more";
-    let now = std::time::Instant::now();
+    let now = start();
     let _ = script.stream().write(now, Bytes::from_static(text)).unwrap();
     let lens: Vec<usize> = script.payloads().iter().map(Vec::len).collect();
     assert_eq!(lens, [1, text.len() - 1]);
@@ -449,7 +452,7 @@ fn a_report_that_makes_no_sense_is_data_of_the_reference() {
     let text = *b"SACK\x01\0\0\0\x0a\0\0\0\x14";
     script.inject_data(5, 1, &text);
     script.run("5 > . 1 ack 14");
-    let now = std::time::Instant::now();
+    let now = start();
     assert_eq!(script.stream().read(now, 100), Ok(Read::Data(Bytes::copy_from_slice(&text))));
 }
 
