@@ -280,14 +280,14 @@ mod tests {
         store_trust(&path, &book()).unwrap();
         assert_eq!(load_trust(&path).unwrap(), book());
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(text.contains("\"approved_at\": \"2026-11-21T08:12:45Z\""), "{text}");
+        assert!(text.contains("\"approved_at\": \"2026-11-21T07:46:05Z\""), "{text}");
     }
 
     #[test]
     fn a_file_of_the_reference_is_read() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("trust.json");
-        let text = r#"{"trusted":[{"node_id":9,"public_key":"","approved_at":"2026-11-21T08:12:45.5+01:00","mutual":false,"network":0}],
+        let text = r#"{"trusted":[{"node_id":9,"public_key":"","approved_at":"2026-11-21T07:46:05.5+01:00","mutual":false,"network":0}],
             "pending":null,"revoked":{"3":"x"},"outgoing":[3]}"#;
         std::fs::write(&path, text).unwrap();
         let book = load_trust(&path).unwrap();

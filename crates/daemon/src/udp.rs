@@ -191,6 +191,7 @@ mod tests {
         let a = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let mut b = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let train: Vec<u8> = (0..2_500u32).map(|i| (i % 251) as u8).collect();
+        a.writable().await.unwrap();
         assert_eq!(a.send(b.local(), 1000, &train), Sent::Gone);
         let got = receive_all(&mut b, 3).await;
         let datagrams: Vec<_> = got.iter().map(|(_, d)| d.clone()).collect();
@@ -202,6 +203,7 @@ mod tests {
     async fn a_dual_stack_socket_talks_to_an_ipv4_one_in_plain_addresses() {
         let any = UdpSocket::bind("0.0.0.0:0".parse().unwrap()).unwrap();
         let mut v4 = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        any.writable().await.unwrap();
         assert_eq!(any.send(v4.local(), 5, b"hello"), Sent::Gone);
         let got = receive_all(&mut v4, 1).await;
         assert_eq!(got[0].1, b"hello");
@@ -213,6 +215,7 @@ mod tests {
         let a = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let mut b = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let big = vec![7; MAX_PAYLOAD];
+        a.writable().await.unwrap();
         assert_eq!(a.send(b.local(), big.len(), &big), Sent::Gone);
         assert_eq!(receive_all(&mut b, 1).await[0].1, big);
     }

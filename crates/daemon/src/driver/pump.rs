@@ -143,7 +143,7 @@ impl Driver {
                 return;
             }
             match self.node.read(now, id, READ_MAX) {
-                Ok(Read::Data(data)) => stream.untaken.push_back(Chunk { data, charge: None }),
+                Ok(Read::Data(data)) => stream.untaken.push_back(Chunk { data, _charge: None }),
                 Ok(Read::Finished) => {
                     stream.read_ended = true;
                     stream.ending = Some(Ending::Close);
@@ -175,8 +175,8 @@ impl Driver {
             self.break_stream(now, client, id, Failure::new(Code::InvalidArgument, message));
             return;
         }
-        let charge = (!stream.is_metered()).then_some(charge);
-        stream.untaken.push_back(Chunk { data, charge });
+        let _charge = (!stream.is_metered()).then_some(charge);
+        stream.untaken.push_back(Chunk { data, _charge });
         self.pump_in(now, id);
     }
 

@@ -54,7 +54,7 @@ pub(super) enum Ending {
 #[derive(Debug)]
 pub(super) struct Chunk {
     pub(super) data: Bytes,
-    pub(super) charge: Option<OwnedSemaphorePermit>,
+    pub(super) _charge: Option<OwnedSemaphorePermit>,
 }
 
 /// One stream between the node and its owner.
