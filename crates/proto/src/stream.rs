@@ -573,6 +573,7 @@ impl Stream {
         let receiver = self.receiver.as_ref();
         Stats {
             state: self.state(),
+            half_close: self.agreed.dialect == Dialect::Extended,
             congestion_window,
             slow_start_threshold,
             in_flight: self.sender.flying(),

@@ -9,6 +9,8 @@ use super::State;
 pub struct Stats {
     /// Where the stream is in its life.
     pub state: State,
+    /// The peer can end one direction alone; one of 1.18 ends both.
+    pub half_close: bool,
     /// Congestion window in bytes.
     pub congestion_window: u64,
     /// Slow-start threshold in bytes; the maximum before the first loss.

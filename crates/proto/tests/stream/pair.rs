@@ -3,6 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::BinaryHeap,
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -47,13 +48,18 @@ impl Link {
     }
 }
 
-/// The byte at an offset of every test stream.
-pub(crate) fn byte_at(offset: u64) -> u8 {
-    (offset.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8
-}
+/// The pattern of every test stream repeats after this many bytes, a prime, so that no segment size divides it.
+const PERIOD: u64 = 65_521;
 
+/// `len` bytes of the pattern from `offset` on; at most [`PERIOD`].
 pub(crate) fn bytes_at(offset: u64, len: usize) -> Bytes {
-    (offset..offset + len as u64).map(byte_at).collect::<Vec<_>>().into()
+    static PATTERN: OnceLock<Bytes> = OnceLock::new();
+    let pattern = PATTERN.get_or_init(|| {
+        let byte = |i: u64| ((i % PERIOD).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8;
+        (0..2 * PERIOD).map(byte).collect::<Vec<_>>().into()
+    });
+    let start = (offset % PERIOD) as usize;
+    pattern.slice(start..start + len)
 }
 
 /// How an application behaves.
@@ -73,7 +79,7 @@ pub(crate) struct App {
 
 impl App {
     pub(crate) fn sender(sends: u64) -> Self {
-        Self { sends, chunk: 64 << 10, finishes: true, closes_after: Some(0), reads_per_ms: None }
+        Self { sends, chunk: 60_000, finishes: true, closes_after: Some(0), reads_per_ms: None }
     }
 
     /// Reads everything, and closes when the peer finished.
@@ -307,14 +313,7 @@ impl Pair {
         while !side.closed && side.read_credit > 0 {
             match stream.read(now, side.read_credit.min(16 << 10)) {
                 Ok(Read::Data(data)) => {
-                    for (i, &byte) in data.iter().enumerate() {
-                        assert_eq!(
-                            byte,
-                            byte_at(side.received + i as u64),
-                            "at {}",
-                            side.received + i as u64
-                        );
-                    }
+                    assert_eq!(data, bytes_at(side.received, data.len()), "at {}", side.received);
                     side.received += data.len() as u64;
                     side.read_credit = side.read_credit.saturating_sub(data.len());
                 }

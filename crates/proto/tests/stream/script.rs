@@ -5,7 +5,7 @@
 //! ```text
 //! 0   > S 0              our SYN must go out
 //! 10  < S. 0 ack 1 win 512
-//! 10  write 100          the application writes (the pattern of `byte_at`)
+//! 10  write 100          the application writes (the pattern of `bytes_at`)
 //! 10  > . 1(100) ack 1   a segment with 100 bytes from 1 on
 //! 20  < . 1 ack 101 win 512 sack 201-301
 //! 20  read 50            the application takes exactly this many bytes
@@ -27,7 +27,7 @@ use pilot_wire::{
     sack::{SackBlock, SackList},
 };
 
-use crate::pair::{byte_at, bytes_at, endpoint, start};
+use crate::pair::{bytes_at, endpoint, start};
 
 const OURS: Seq = Seq(u32::MAX - 300);
 const THEIRS: Seq = Seq(u32::MAX - 90);
@@ -235,11 +235,14 @@ impl Script {
             }
             "write" => {
                 self.expect_silence();
-                let len: usize = rest.parse().unwrap();
-                let data = bytes_at(self.written, len);
-                let taken = self.stream().write(at, data).unwrap();
-                assert_eq!(taken, len, "{}", self.line);
-                self.written += len as u64;
+                let mut left: usize = rest.parse().unwrap();
+                while left > 0 {
+                    let data = bytes_at(self.written, left.min(50_000));
+                    let taken = self.stream().write(at, data).unwrap();
+                    assert!(taken > 0, "{}", self.line);
+                    self.written += taken as u64;
+                    left -= taken;
+                }
             }
             "read" => self.expect_read(rest.parse().unwrap()),
             "blocked" => assert_eq!(self.stream().read(at, 1), Ok(Read::Blocked), "{}", self.line),
@@ -365,10 +368,8 @@ impl Script {
             let now = self.now;
             match self.stream().read(now, len - got) {
                 Ok(Read::Data(data)) => {
-                    for &byte in &data {
-                        assert_eq!(byte, byte_at(self.read), "{}", self.line);
-                        self.read += 1;
-                    }
+                    assert_eq!(data, bytes_at(self.read, data.len()), "{}", self.line);
+                    self.read += data.len() as u64;
                     got += data.len();
                 }
                 other => self.fail(format!("read says {other:?} after {got}")),
