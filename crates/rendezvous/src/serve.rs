@@ -61,6 +61,45 @@ pub enum RunError {
     Failed(String),
 }
 
+impl RunError {
+    /// The kind of failure in one word, for scripts.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Bind { source, .. } if source.kind() == io::ErrorKind::AddrInUse => "already_exists",
+            Self::Bind { .. } => "unavailable",
+            Self::Store(StoreError::Locked { .. }) => "already_exists",
+            Self::Store(
+                StoreError::Open { .. }
+                | StoreError::Damaged { .. }
+                | StoreError::Format { .. }
+                | StoreError::Write(_),
+            )
+            | Self::Restore { .. } => "store_unusable",
+            Self::Failed(_) => "internal",
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Bind { source, what, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+                Some(format!("another program listens there; stop it or choose another `--{what}-addr`"))
+            }
+            Self::Store(StoreError::Locked { .. }) => {
+                Some("another rendezvous uses this store; stop it or choose another `--store`".to_owned())
+            }
+            Self::Store(StoreError::Damaged { .. }) | Self::Restore { .. } => {
+                Some("restore a copy of the file; see docs/rendezvous.md".to_owned())
+            }
+            Self::Bind { .. }
+            | Self::Store(StoreError::Open { .. } | StoreError::Format { .. } | StoreError::Write(_))
+            | Self::Failed(_) => None,
+        }
+    }
+}
+
 /// Events on their way to the registry. More make the connections wait.
 const REGISTRY_QUEUE: usize = 1024;
 /// Orders on their way to the beacon.
@@ -101,8 +140,7 @@ pub async fn run(
     let beacon = beacon::serve(udp, introductions, beacon_orders, to_registry.clone());
     let registry = registry::serve(state, store, registry_events, to_beacon);
     let listener = listener::serve(tcp, config.connections.clone(), to_registry);
-    let (nodes, known) = (bound.registry, bound.beacon);
-    tracing::info!(registry = %nodes, beacon = %known, store = %config.store.display(), "rendezvous is ready");
+    tracing::info!(registry = %bound.registry, beacon = %bound.beacon, store = %config.store.display(), "rendezvous is ready");
     ready(bound);
 
     // The registry task is spawned, so that a change it is about to acknowledge is finished even while shutting down.

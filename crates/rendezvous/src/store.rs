@@ -8,7 +8,7 @@ use pilot_wire::{NetworkId, NodeId};
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 use std::{
     fs::OpenOptions,
-    io,
+    io, panic,
     path::{Path, PathBuf},
 };
 
@@ -77,6 +77,16 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; the file is then as it was.
     pub fn open(path: &Path) -> Result<(Self, Vec<(Key, Record)>), StoreError> {
+        // The database takes some damage for its own mistake and panics; here it is the file's.
+        panic::catch_unwind(|| Self::open_sound(path)).unwrap_or_else(|_| {
+            Err(StoreError::Damaged {
+                path: path.to_owned(),
+                reason: "its pages contradict each other".to_owned(),
+            })
+        })
+    }
+
+    fn open_sound(path: &Path) -> Result<(Self, Vec<(Key, Record)>), StoreError> {
         let damaged = |reason: String| StoreError::Damaged { path: path.to_owned(), reason };
         let failed = |source| StoreError::Open { path: path.to_owned(), source };
         let exists = path.exists();
@@ -87,7 +97,9 @@ impl Store {
         let opened = Builder::new().set_cache_size(CACHE).create_file(file);
         let mut database = opened.map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => StoreError::Locked { path: path.to_owned() },
-            DatabaseError::Storage(redb::StorageError::Io(source)) => failed(source),
+            DatabaseError::Storage(redb::StorageError::Io(source)) if !says_damaged(&source) => {
+                failed(source)
+            }
             other => damaged(other.to_string()),
         })?;
         if exists {
@@ -193,6 +205,11 @@ fn open_private(path: &Path) -> io::Result<std::fs::File> {
     #[cfg(unix)]
     file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     Ok(file)
+}
+
+/// The database reports a file that is none, or is cut short, as an error of reading it.
+fn says_damaged(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 fn encode(key: Key) -> Vec<u8> {

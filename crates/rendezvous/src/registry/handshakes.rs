@@ -141,10 +141,6 @@ impl State {
         let Some(inbox) = self.inboxes.get_mut(&node) else {
             return Response::PollHandshakes(Handshakes::default());
         };
-        // Already answered: it was received after all.
-        let asked = &inbox.asked;
-        let is_open = |from: NodeId| asked.get(&from).is_some_and(|asked| asked.answer.is_none());
-        inbox.requests.retain(|item| is_open(item.content.from));
         let requests = delivery::hand_out(&mut inbox.requests, conn);
         let verdicts = delivery::hand_out(&mut inbox.verdicts, conn);
         if !(requests.is_empty() && verdicts.is_empty())
@@ -186,6 +182,9 @@ impl State {
             }
             Some(_) => return Err(Refusal::AlreadyAnswered(peer)),
             None => asked.answer = Some(accept),
+        }
+        if let Some(inbox) = self.inboxes.get_mut(&node) {
+            inbox.requests.retain(|item| item.content.from != peer);
         }
         self.touch(Key::Inbox(node));
         if accept {

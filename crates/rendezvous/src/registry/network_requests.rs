@@ -259,9 +259,6 @@ impl State {
 
     pub(super) fn invite(&mut self, now: Instant, request: &wire::Invite) -> Result<Response, Refusal> {
         let (id, inviter, target) = (request.network_id, request.inviter_id, request.target_node_id);
-        if inviter == target {
-            return Err(Refusal::InviteSelf);
-        }
         let network = self.enterprise(id)?;
         if network.join_rule != JoinRule::Invite {
             return Err(Refusal::NotInviteOnly(id, rule_text(&network.join_rule).to_owned()));

@@ -323,7 +323,7 @@ impl State {
         }
         let unknown = || Refusal::HostnameUnknown(cut(name, 64).to_owned());
         let id = self.by_name.get(name).copied().ok_or_else(unknown)?;
-        if !self.may_see(&self.viewers(now, conn), id) && !self.is_admin(token) {
+        if !self.may_find(now, conn, id) && !self.is_admin(token) {
             return Err(unknown());
         }
         let public = self.presence(id).is_some_and(Presence::is_public);

@@ -379,6 +379,9 @@ impl State {
                 self.prove_or_admin(now, conn, request.node_id, &text, &request.signature, token)?;
                 self.leave_network(request.node_id, request.network_id)?
             }
+            Request::InviteToNetwork(request) if request.inviter_id == request.target_node_id => {
+                return Err(Refusal::InviteSelf);
+            }
             Request::InviteToNetwork(request) => {
                 self.prove_or_admin(now, conn, request.inviter_id, &text, &request.signature, token)?;
                 self.invite(now, &request)?
@@ -486,6 +489,16 @@ impl State {
     pub(super) fn may_see(&self, viewers: &BTreeSet<NodeId>, node: NodeId) -> bool {
         self.presence(node).is_some_and(record::Presence::is_public)
             || viewers.iter().any(|viewer| self.may_meet(*viewer, node) || self.trust.consents(node, *viewer))
+    }
+
+    /// As [`may_see`](Self::may_see), for a search. A connection that has proven nothing does not find the nodes of its
+    /// own address: that they run there does not mean that they are asking.
+    pub(super) fn may_find(&self, now: Instant, conn: ConnId, node: NodeId) -> bool {
+        let mut viewers = self.viewers(now, conn);
+        if !self.has_proven(conn) {
+            viewers.remove(&node);
+        }
+        self.may_see(&viewers, node)
     }
 
     pub(super) fn is_admin(&self, token: &str) -> bool {

@@ -1,0 +1,130 @@
+//! A client of a registry over a real socket, and a rendezvous to connect to.
+
+use super::{about, identity, register};
+use pilot_crypto::Identity;
+use pilot_rendezvous::{Bound, Config, RunError, run};
+use pilot_wire::{
+    NodeId,
+    registry::{Decoder, Envelope, Request, Response, frame},
+};
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream, UdpSocket},
+    path::Path,
+    thread::JoinHandle,
+    time::Duration,
+};
+use tokio::sync::oneshot;
+
+/// How long a reply may take before the test fails; machines under load are slow.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) fn local(store: &Path) -> Config {
+    let mut config = Config::new(store.to_owned());
+    config.registry_addr.set_port(0);
+    config.beacon_addr.set_port(0);
+    config.registry.admin_token = Some(super::ADMIN.to_owned());
+    config
+}
+
+/// A rendezvous in a thread of its own, stopped when dropped.
+pub(crate) struct Server {
+    pub(crate) bound: Bound,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<Result<(), RunError>>>,
+}
+
+impl Server {
+    pub(crate) fn start(config: Config) -> Self {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (ready, bound) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let shutdown = async {
+                let _ = stopped.await;
+            };
+            runtime.block_on(run(config, |bound| ready.send(bound).unwrap(), shutdown))
+        });
+        let bound = bound.recv().expect("it starts");
+        Self { bound, stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        self.thread.take().unwrap().join().unwrap().unwrap();
+    }
+}
+
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
+    decoder: Decoder,
+    pub(crate) identity: Identity,
+    pub(crate) id: NodeId,
+}
+
+impl Client {
+    pub(crate) fn connect(registry: SocketAddr) -> Self {
+        let stream = TcpStream::connect(registry).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self { stream, decoder: Decoder::new(), identity: identity(0), id: NodeId::UNSET }
+    }
+
+    pub(crate) fn registered(registry: SocketAddr, identity: Identity) -> Self {
+        let mut client = Self { identity, ..Self::connect(registry) };
+        match client.ask(register(&client.identity, "127.0.0.1:4000")) {
+            Response::Register(registered) => client.id = registered.node_id,
+            other => panic!("{other:?}"),
+        }
+        client
+    }
+
+    pub(crate) fn send(&mut self, request: Request) {
+        let envelope = Envelope::from(request.sign_with(|text| self.identity.sign(text)));
+        self.send_raw(&frame(&envelope.to_json()).unwrap());
+    }
+
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    pub(crate) fn receive(&mut self) -> Option<Response> {
+        loop {
+            if let Some(content) = self.decoder.next().unwrap() {
+                return Some(Response::parse(&content).unwrap());
+            }
+            let mut buffer = [0; 4096];
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return None,
+                Ok(length) => self.decoder.feed(&buffer[..length]),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("no answer: {error}"),
+            }
+        }
+    }
+
+    pub(crate) fn ask(&mut self, request: Request) -> Response {
+        self.send(request);
+        self.receive().expect("the connection is open")
+    }
+
+    pub(crate) fn is_served(&mut self) -> bool {
+        self.send(Request::Heartbeat(about(self.id)));
+        matches!(self.receive(), Some(Response::Heartbeat { .. }))
+    }
+}
+
+/// A node's UDP socket.
+pub(crate) fn udp() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+pub(crate) fn receive(socket: &UdpSocket) -> Vec<u8> {
+    let mut buffer = [0; 2048];
+    let length = socket.recv(&mut buffer).unwrap();
+    buffer[..length].to_vec()
+}
