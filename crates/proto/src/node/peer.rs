@@ -186,7 +186,11 @@ impl Peer {
 
     /// Whether nothing here has a use for the peer.
     pub(super) fn is_idle(&self, now: Instant) -> bool {
-        self.streams == 0 && self.dials.is_empty() && self.queue.is_empty() && self.used + IDLE_LIFE <= now
+        self.is_unused() && self.used + IDLE_LIFE <= now
+    }
+
+    fn is_unused(&self) -> bool {
+        self.streams == 0 && self.dials.is_empty() && self.queue.is_empty()
     }
 
     /// When something is to be done about this peer without anything coming from it.
@@ -208,7 +212,7 @@ impl Peer {
                     .filter(|_| self.awaiting.is_none())
                     .map(|heard| heard + config.probe_after),
             )
-            .chain(Some(self.used + IDLE_LIFE).filter(|_| self.streams == 0))
+            .chain(self.is_unused().then_some(self.used + IDLE_LIFE))
             .min()
     }
 }

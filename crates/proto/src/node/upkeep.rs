@@ -12,7 +12,9 @@ use crate::{Answer, DialError, Encryption, Event, PeerEvent, Query, QueryError, 
 impl Node {
     /// Something is due. Harmless when called early or twice.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(timer) = self.timers.expire(now) {
+        // Taken out first: what becomes due again at once waits for the next call, after the outputs were polled.
+        let due: Vec<_> = std::iter::from_fn(|| self.timers.expire(now)).collect();
+        for timer in due {
             match timer {
                 Timer::Stream(id) => self.with_stream(now, id, |stream| stream.handle_timeout(now)),
                 Timer::Peer(id) => self.tend(now, id),
@@ -224,16 +226,15 @@ impl Node {
 
     /// An empty control packet in the tunnel (spec/dataplane.md 2.9).
     fn keep_alive(&mut self, now: Instant, node: NodeId) {
-        let Some(us) = self.id else { return };
-        let from = Addr::backbone(us).port(Port::PING);
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.sent = now;
+        }
+        let from = Addr::backbone(self.id.unwrap_or_default()).port(Port::PING);
         let header = Header::new(Protocol::Control, Flags::NONE, from, Addr::UNSET.port(Port::PING));
         let mut packet = Vec::new();
         header.emit_with(&[], &mut packet);
         if let Some(via) = self.peers.get(&node).and_then(|peer| peer.path.route()) {
             self.send_packet_via(now, node, via, &packet);
-        }
-        if let Some(peer) = self.peers.get_mut(&node) {
-            peer.sent = now;
         }
     }
 
