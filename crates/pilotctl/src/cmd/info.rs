@@ -1,0 +1,106 @@
+//! `pilotctl info`.
+
+#[derive(Debug, clap::Args)]
+#[command(before_help = "Examples:\n  pilotctl info\n  pilotctl info --json")]
+pub(crate) struct Args {}
+
+use std::fmt;
+use std::time::Duration;
+
+use pilot_wire::ipc::{Call, Info, ServiceStatus, Status};
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::failure::{Code, Failure};
+use crate::output::Output;
+use crate::{duration, humane, style};
+
+/// The reference's `info` object, and what our daemon knows beyond it.
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    info: Info,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_fingerprint: Option<String>,
+    #[serde(flatten)]
+    more: Option<More>,
+}
+
+#[derive(Serialize)]
+struct More {
+    registry: String,
+    registry_connected: bool,
+    public: bool,
+    services: Vec<ServiceStatus>,
+    socket: String,
+    home: String,
+    pid: u32,
+}
+
+/// What of [`Status`] is not in [`Info`].
+impl From<Status> for More {
+    fn from(status: Status) -> Self {
+        More {
+            registry: status.registry.address,
+            registry_connected: status.registry.connected,
+            public: status.public,
+            services: status.services,
+            socket: status.socket,
+            home: status.home,
+            pid: status.pid,
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let info = &self.info;
+        let up = duration::show(Duration::from_secs(info.uptime_secs));
+        writeln!(f, "{} {} · up {up}", style::good("●"), style::strong(format!("pilot daemon {}", info.version)))?;
+        let mut row = |name: &str, value: String| writeln!(f, "  {name:<10} {value}");
+        row("address", format!("{} · node {}", style::strong(info.address), info.node_id))?;
+        let name = if info.hostname.is_empty() { "(none: pilotctl set-hostname NAME)" } else { &info.hostname };
+        row("hostname", name.to_owned())?;
+        if let Some(fingerprint) = &self.key_fingerprint {
+            row("key", format!("ed25519 {fingerprint}"))?;
+        }
+        if let Some(more) = &self.more {
+            let state = if more.registry_connected { "connected" } else { "no answer, trying on" };
+            row("registry", format!("{} · {state}", more.registry))?;
+            row("visibility", if more.public { "public".into() } else { "private: trusted nodes only".to_owned() })?;
+        }
+        if !info.beacon_addr.is_empty() {
+            row("beacon", info.beacon_addr.clone())?;
+        }
+        let direct = info.peers.saturating_sub(info.relay_peer_count);
+        let counts = format!("{} encrypted, {direct} direct, {} relayed", info.encrypted_peers, info.relay_peer_count);
+        row("peers", format!("{} ({counts}) · {} streams", info.peers, info.connections))?;
+        row("traffic", format!("sent {} · received {}", humane::bytes(info.bytes_sent), humane::bytes(info.bytes_recv)))?;
+        if let Some(more) = &self.more {
+            let services: Vec<String> = more.services.iter().map(|s| format!("{} {}", s.name, s.port)).collect();
+            row("built in", services.join(" · "))?;
+            row("socket", more.socket.clone())?;
+            row("state", more.home.clone())?;
+        }
+        for network in &info.networks {
+            row("network", format!("{} as {}", network.network_id, network.address))?;
+        }
+        if info.handshake_pending_count > 0 {
+            row("waiting", format!("{} ask for trust: pilotctl pending", info.handshake_pending_count))?;
+        }
+        Ok(())
+    }
+}
+
+/// `pilotctl info`
+pub(crate) async fn run(ctx: &Context, _: &Args) -> Result<Output, Failure> {
+    let client = ctx.client().await?;
+    let info = client.info().await?;
+    let more = match client.call::<Status>(Call::Status).await.map_err(Failure::from) {
+        Ok(status) => Some(More::from(status)),
+        Err(failure) if failure.code == Code::Unsupported => None,
+        Err(failure) => return Err(failure),
+    };
+    let key_fingerprint = info.public_key.map(|key| key.fingerprint());
+    Ok(Output::of(Report { info, key_fingerprint, more }))
+}

@@ -1,0 +1,260 @@
+//! `pilotctl rendezvous run|start|stop|status`.
+
+use std::fmt;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pilot_rendezvous::RunError;
+use pilot_rendezvous::store::StoreError;
+use serde::{Deserialize, Serialize};
+
+use crate::context::Context;
+use crate::failure::{Code, Failure};
+use crate::output::{self, Output};
+use crate::process::{self, Ending};
+use crate::settings::{self, Flags};
+use crate::{local_rendezvous, logging, style};
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Run registry and beacon in the foreground until told to stop
+    Run(RunArgs),
+    /// Start them in the background and wait until they are ready
+    Start(RunArgs),
+    /// Stop the rendezvous that `start` began
+    Stop(StopArgs),
+    /// Whether a rendezvous answers
+    Status(StatusArgs),
+}
+
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(before_help = "Examples:\n  pilotctl rendezvous run\n  \
+    pilotctl rendezvous run --registry-addr 0.0.0.0:9000 --beacon-addr 0.0.0.0:9001 --store /var/lib/pilot/rendezvous.redb")]
+pub(crate) struct RunArgs {
+    /// TCP address of the registry [default: 127.0.0.1:9000]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) registry_addr: Option<String>,
+    /// UDP address of the beacon [default: 127.0.0.1:9001]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) beacon_addr: Option<String>,
+    /// Database with everything the registry has acknowledged [default: rendezvous.redb of the state directory]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) store: Option<String>,
+    /// error, warn, info, debug, trace, or a filter
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) log_level: Option<String>,
+    /// text or json
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) log_format: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(before_help = "Examples:\n  pilotctl rendezvous stop")]
+pub(crate) struct StopArgs {
+    /// How long to wait until it has ended
+    #[arg(long, default_value = "10s", value_parser = crate::duration::parse, value_name = "DURATION")]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(before_help = "Examples:\n  pilotctl rendezvous status\n  \
+    pilotctl rendezvous status --registry-addr rendezvous.example.com:9000")]
+pub(crate) struct StatusArgs {
+    /// TCP address of the registry [default: 127.0.0.1:9000]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) registry_addr: Option<String>,
+}
+
+impl RunArgs {
+    /// What was said, by the names of the settings.
+    pub(crate) fn settings(&self) -> Flags {
+        [
+            ("registry_addr", &self.registry_addr),
+            ("beacon_addr", &self.beacon_addr),
+            ("store", &self.store),
+            ("log_level", &self.log_level),
+            ("log_format", &self.log_format),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value.clone()?)))
+        .collect()
+    }
+}
+
+/// A rendezvous that is ready. The addresses are the real ones, also when port 0 was asked for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Ready {
+    pub(crate) registry_addr: String,
+    pub(crate) beacon_addr: String,
+    pub(crate) store: String,
+    pub(crate) pid: u32,
+    #[serde(default)]
+    pub(crate) log_file: Option<String>,
+}
+
+impl fmt::Display for Ready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} (pid {})", style::good("rendezvous running"), self.pid)?;
+        writeln!(f, "  registry  {} (tcp)", self.registry_addr)?;
+        writeln!(f, "  beacon    {} (udp)", self.beacon_addr)?;
+        writeln!(f, "  store     {}", self.store)?;
+        if let Some(log) = &self.log_file {
+            writeln!(f, "  log       {log}")?;
+        }
+        write!(f, "join it with: pilotctl daemon start --registry {} --beacon {}", self.registry_addr, self.beacon_addr)
+    }
+}
+
+/// Carries out `pilotctl rendezvous ...`.
+pub(crate) async fn dispatch(ctx: &Context, command: Command) -> Result<Output, Failure> {
+    match command {
+        Command::Run(_) => run(ctx).await,
+        Command::Start(args) => start(ctx, &args).await,
+        Command::Stop(args) => stop(ctx, args.timeout).await,
+        Command::Status(args) => status(ctx, &args).await,
+    }
+}
+
+async fn run(ctx: &Context) -> Result<Output, Failure> {
+    logging::start(&ctx.settings)?;
+    let store = ctx.settings.path("store").unwrap_or_else(|| ctx.settings.home().join("rendezvous.redb"));
+    let mut config = pilot_rendezvous::Config::new(store.clone());
+    if let Some(address) = ctx.settings.get("registry_addr") {
+        config.registry_addr = settings::socket_address(address)?;
+    }
+    if let Some(address) = ctx.settings.get("beacon_addr") {
+        config.beacon_addr = settings::socket_address(address)?;
+    }
+    let (format, pid_file) = (ctx.format, pid_file(ctx));
+    let ready = move |bound: pilot_rendezvous::Bound| {
+        let ready = Ready {
+            registry_addr: bound.registry.to_string(),
+            beacon_addr: bound.beacon.to_string(),
+            store: store.display().to_string(),
+            pid: std::process::id(),
+            log_file: None,
+        };
+        // For `stop` and `status`; a rendezvous that cannot write it still serves.
+        drop(serde_json::to_vec(&ready).map(|json| settings::write_private(&pid_file, &json)));
+        let _ = output::finish(format, Ok(Output::of(ready)));
+    };
+    let ended = pilot_rendezvous::run(config, ready, process::asked_to_end()).await;
+    ended.map_err(|error| failure(&error))?;
+    drop(std::fs::remove_file(self::pid_file(ctx)));
+    Ok(Output::streamed())
+}
+
+fn failure(error: &RunError) -> Failure {
+    let message = error.to_string();
+    match error {
+        RunError::Bind { source, .. } if source.kind() == ErrorKind::AddrInUse => taken(message),
+        RunError::Bind { .. } => {
+            Failure::internal(message).hint("choose another address with --registry-addr and --beacon-addr")
+        }
+        RunError::Store(StoreError::Locked { .. }) => taken(message),
+        RunError::Store(_) => Failure::internal(message).hint("another database: --store PATH"),
+        RunError::Restore { .. } | RunError::Failed(_) => Failure::internal(message),
+    }
+}
+
+fn taken(message: String) -> Failure {
+    Failure::new(Code::AlreadyExists, message)
+        .hint("another rendezvous may run already: pilotctl rendezvous status")
+}
+
+fn pid_file(ctx: &Context) -> PathBuf {
+    ctx.settings.home().join("rendezvous.pid")
+}
+
+fn recorded(ctx: &Context) -> Option<Ready> {
+    let ready: Ready = serde_json::from_slice(&std::fs::read(pid_file(ctx)).ok()?).ok()?;
+    process::is_running(ready.pid).then_some(ready)
+}
+
+async fn start(ctx: &Context, args: &RunArgs) -> Result<Output, Failure> {
+    if let Some(ready) = recorded(ctx) {
+        let message = format!("a rendezvous is running already: registry {} (pid {})", ready.registry_addr, ready.pid);
+        return Err(Failure::new(Code::AlreadyExists, message)
+            .hint("`pilotctl rendezvous stop` ends it; another one needs its own PILOT_HOME"));
+    }
+    let mut words: Vec<String> = ["rendezvous", "run", "--json"].map(str::to_owned).into();
+    words.extend(args.settings().iter().map(|(name, value)| format!("--{}={value}", name.replace('_', "-"))));
+    let log = local_rendezvous::log_path(&ctx.settings);
+    let data = process::start("rendezvous", &words, &log, Duration::from_secs(15)).await?;
+    let mut ready: Ready = serde_json::from_value(data)
+        .map_err(|e| Failure::internal(format!("the rendezvous' report is not understood: {e}")))?;
+    ready.log_file = Some(log.display().to_string());
+    Ok(Output::of(ready))
+}
+
+#[derive(Serialize)]
+struct Stopped {
+    pid: u32,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    forced: bool,
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rendezvous stopped (pid {})", self.pid)
+    }
+}
+
+async fn stop(ctx: &Context, timeout: Duration) -> Result<Output, Failure> {
+    let ready = recorded(ctx).ok_or_else(|| {
+        Failure::new(Code::NotRunning, format!("no rendezvous runs for {}", ctx.settings.home().display()))
+            .hint("one in the foreground is ended with Ctrl-C")
+    })?;
+    let forced = process::stop(ready.pid, timeout).await? == Ending::Forced;
+    Ok(Output::of(Stopped { pid: ready.pid, forced }))
+}
+
+#[derive(Serialize)]
+struct Status {
+    running: bool,
+    registry_addr: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    beacon_addr: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.running {
+            writeln!(f, "{}: nobody answers at {}", style::strong("rendezvous not running"), self.registry_addr)?;
+            return write!(f, "start it with `pilotctl rendezvous start`");
+        }
+        writeln!(f, "{}", style::good("rendezvous running"))?;
+        writeln!(f, "  registry  {}", self.registry_addr)?;
+        for (name, value) in [("beacon", &self.beacon_addr), ("store", &self.store)] {
+            if let Some(value) = value {
+                writeln!(f, "  {name:<9} {value}")?;
+            }
+        }
+        if let Some(pid) = self.pid {
+            writeln!(f, "  pid       {pid}")?;
+        }
+        Ok(())
+    }
+}
+
+async fn status(ctx: &Context, args: &StatusArgs) -> Result<Output, Failure> {
+    let recorded = recorded(ctx).filter(|_| args.registry_addr.is_none());
+    let registry_addr = match &recorded {
+        Some(ready) => ready.registry_addr.clone(),
+        None => ctx.settings.get("registry_addr").unwrap_or("127.0.0.1:9000").to_owned(),
+    };
+    let running = local_rendezvous::answers(&registry_addr).await;
+    let output = Output::of(Status {
+        running,
+        registry_addr,
+        beacon_addr: recorded.as_ref().map(|ready| ready.beacon_addr.clone()),
+        store: recorded.as_ref().map(|ready| ready.store.clone()),
+        pid: recorded.map(|ready| ready.pid),
+    });
+    Ok(if running { output } else { output.exiting_as(Code::NotRunning) })
+}

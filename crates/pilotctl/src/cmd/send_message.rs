@@ -1,0 +1,207 @@
+//! `pilotctl send-message`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Debug, Clone, clap::Args)]
+#[command(before_help = "Examples:\n  pilotctl send-message agent-b --data 'process this' --wait\n  \
+    pilotctl send-message worker-node --data '{\"status\":\"complete\"}' --type json\n  \
+    pilotctl send-message agent-b 'hello'\n  make-report | pilotctl send-message agent-b --data -\n  \
+    pilotctl send-message agent-a 'done' --reply-to 5156d0a4934aa9c761b0a3d0a0ec715e")]
+pub(crate) struct Args {
+    /// Hostname, address or node number
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: String,
+    /// The message
+    #[arg(value_name = "TEXT")]
+    pub(crate) text: Option<String>,
+    /// The message; `-` is stdin
+    #[arg(long, short = 'd', value_name = "DATA", allow_hyphen_values = true, conflicts_with = "data_file")]
+    pub(crate) data: Option<String>,
+    /// Take the message from a file
+    #[arg(long, alias = "file", value_name = "PATH")]
+    pub(crate) data_file: Option<PathBuf>,
+    /// What it is; json is checked before it is sent
+    #[arg(long = "type", short = 't', default_value = "text", value_parser = ["text", "json", "binary"], value_name = "TYPE")]
+    pub(crate) kind: String,
+    /// Wait for the reply [default when bare: 30s]
+    #[arg(long, alias = "wait-reply", num_args = 0..=1, require_equals = true, default_missing_value = "30s",
+          value_parser = crate::duration::parse, value_name = "DURATION")]
+    pub(crate) wait: Option<Duration>,
+    /// Id of the message that this one answers
+    #[arg(long, value_name = "ID")]
+    pub(crate) reply_to: Option<String>,
+    /// How long the peer may take to store the message
+    #[arg(long, default_value = "30s", value_parser = crate::duration::parse, value_name = "DURATION")]
+    pub(crate) timeout: Duration,
+}
+
+use std::fmt;
+use std::time::SystemTime;
+
+use pilot_client::{MessageKind, Outgoing};
+use pilot_wire::dataexchange::MessageId;
+use pilot_wire::Addr;
+use serde::Serialize;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::inbox::Message;
+use crate::context::Context;
+use crate::failure::{Code, Failure};
+use crate::output::Output;
+use crate::target::{self, Peer};
+use crate::{duration, input, style};
+
+impl Args {
+    /// `send NODE "text"`.
+    pub(crate) fn text(target: String, text: String) -> Self {
+        Args {
+            target,
+            text: None,
+            data: Some(text),
+            data_file: None,
+            kind: "text".to_owned(),
+            wait: None,
+            reply_to: None,
+            timeout: Duration::from_secs(30),
+        }
+    }
+
+    /// `--wait 30s`, as the reference takes it: with `--data` there is no other use for a second word.
+    fn with_loose_wait(mut self) -> Self {
+        if self.wait.is_some()
+            && self.data.is_some()
+            && let Some(patience) = self.text.as_deref().and_then(|text| duration::parse(text).ok())
+        {
+            (self.wait, self.text) = (Some(patience), None);
+        }
+        self
+    }
+
+    fn body(&self) -> Result<Vec<u8>, Failure> {
+        match (&self.text, &self.data, &self.data_file) {
+            (Some(text), None, None) => Ok(text.clone().into_bytes()),
+            (None, Some(data), None) => input::data(data),
+            (None, None, Some(path)) => input::file(path),
+            (None, None, None) => Err(Failure::usage("there is no message")
+                .hint("pilotctl send-message NODE --data TEXT, or `--data -` for stdin")),
+            _ => Err(Failure::usage("the message is given twice").hint("give a text, --data or --data-file")),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Report {
+    target: Addr,
+    to: String,
+    #[serde(rename = "type")]
+    kind: String,
+    bytes: usize,
+    ack: String,
+    message_id: Option<MessageId>,
+    tagged: bool,
+    elapsed_ms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_to: Option<MessageId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply: Option<Message>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_after_ms: Option<f64>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let (Some(reply), Some(after)) = (&self.reply, self.reply_after_ms) {
+            // The reply is what was asked for: it alone is on stdout.
+            let after = duration::show(Duration::from_secs_f64(after / 1e3));
+            writeln!(f, "{}", style::faint(format!("{} answered after {after}", self.to)))?;
+            return write!(f, "{}", reply.body());
+        }
+        writeln!(f, "{}: {} has it in its inbox", style::good("delivered"), self.to)?;
+        writeln!(f, "  ack         {}", crate::humane::printable(&self.ack))?;
+        if let Some(id) = &self.message_id {
+            writeln!(f, "  message id  {id}")?;
+        }
+        write!(f, "  took        {:.1} ms", self.elapsed_ms)
+    }
+}
+
+/// `pilotctl send-message`
+pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
+    let args = args.clone().with_loose_wait();
+    let body = args.body()?;
+    let kind = kind(&args.kind, &body)?;
+    let reply_to = args.reply_to.as_deref().map(id).transpose()?;
+    let client = ctx.client().await?;
+    let peer = target::find(&client, &args.target).await?;
+    let sent_at = SystemTime::now();
+    let begin = Instant::now();
+    let outgoing = Outgoing { reply_to: reply_to.clone(), ..Outgoing::new(kind, body.clone()) };
+    let sent = tokio::time::timeout(args.timeout, client.send_message(peer.addr, outgoing)).await;
+    let receipt = match sent {
+        Ok(sent) => sent.map_err(|error| explain(&peer, error.into()))?,
+        Err(_) => {
+            let waited = duration::show(args.timeout);
+            let message = format!("{} did not store the message within {waited}", peer.name());
+            return Err(Failure::new(Code::Timeout, message).hint(format!("is it up? pilotctl ping {}", peer.name())));
+        }
+    };
+    let mut report = Report {
+        target: peer.addr,
+        to: peer.name(),
+        kind: args.kind.clone(),
+        bytes: body.len(),
+        ack: receipt.ack,
+        message_id: Some(receipt.message_id.clone()),
+        tagged: receipt.tagged,
+        elapsed_ms: begin.elapsed().as_secs_f64() * 1e3,
+        reply_to,
+        reply: None,
+        reply_after_ms: None,
+    };
+    if let Some(patience) = args.wait {
+        let delivered = Instant::now();
+        ctx.note(style::faint(format!("delivered; waiting for the reply of {}", peer.name())));
+        match client.wait_reply(peer.node, &receipt.message_id, sent_at, patience).await? {
+            Some(mail) => {
+                report.reply = Some(Message::new(mail.id, mail.message));
+                report.reply_after_ms = Some(delivered.elapsed().as_secs_f64() * 1e3);
+            }
+            None => return Err(no_reply(&peer, patience, &report)),
+        }
+    }
+    Ok(Output::of(report))
+}
+
+fn kind(name: &str, body: &[u8]) -> Result<MessageKind, Failure> {
+    match name {
+        "json" => match serde_json::from_slice::<serde::de::IgnoredAny>(body) {
+            Ok(_) => Ok(MessageKind::Json),
+            Err(e) => Err(Failure::usage(format!("the message is not JSON: {e}")).hint("`--type text` sends anything")),
+        },
+        "binary" => Ok(MessageKind::Binary),
+        _ if std::str::from_utf8(body).is_ok() => Ok(MessageKind::Text),
+        _ => Err(Failure::usage("the message is not UTF-8 text").hint("send it with --type binary")),
+    }
+}
+
+fn id(text: &str) -> Result<MessageId, Failure> {
+    text.parse().map_err(|_| {
+        Failure::usage(format!("`{text}` is not a message id")).hint("1 to 128 of letters, digits and `._:-`; see `pilotctl inbox`")
+    })
+}
+
+fn explain(peer: &Peer, failure: Failure) -> Failure {
+    let name = peer.name();
+    failure
+        .advise(Code::TrustRequired, format!("ask for trust: pilotctl handshake {name}"))
+        .advise(Code::Refused, format!("{name} takes no messages (`--no-dataexchange`)"))
+}
+
+fn no_reply(peer: &Peer, patience: Duration, report: &Report) -> Failure {
+    let message = format!("no reply from {} within {}", peer.name(), duration::show(patience));
+    Failure::new(Code::Timeout, message)
+        .hint("the message was delivered; a reply that comes later is in `pilotctl inbox`")
+        .with_data(json!(report))
+}

@@ -1,0 +1,102 @@
+//! `pilotctl status`, which is also `pilotctl daemon status`.
+
+#[derive(Debug, clap::Args)]
+#[command(before_help = "Examples:\n  pilotctl status\n  pilotctl daemon status --check && echo up")]
+pub(crate) struct Args {
+    /// Print nothing; only the exit status tells
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+use std::fmt;
+use std::time::Duration;
+
+use pilot_wire::ipc::{Call, Info, Status};
+use pilot_wire::{Addr, NodeId};
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::failure::{Code, Failure};
+use crate::output::Output;
+use crate::{duration, style};
+
+#[derive(Serialize, Default)]
+struct Report {
+    running: bool,
+    responsive: bool,
+    socket: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+    #[serde(flatten)]
+    node: Option<Node>,
+}
+
+#[derive(Serialize)]
+struct Node {
+    node_id: NodeId,
+    address: Addr,
+    hostname: String,
+    uptime_secs: u64,
+    peers: u64,
+    connections: u64,
+    registered: bool,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(node) = &self.node else {
+            writeln!(f, "{} (tried {})", style::strong("daemon not running"), self.socket)?;
+            return write!(f, "start it with `pilotctl daemon start`");
+        };
+        let pid = self.pid.map_or_else(String::new, |pid| format!(" · pid {pid}"));
+        let up = duration::show(Duration::from_secs(node.uptime_secs));
+        writeln!(f, "{} {}{pid} · up {up}", style::good("●"), style::strong("daemon running"))?;
+        let registered = if node.registered { "" } else { " · not registered yet" };
+        let name = if node.hostname.is_empty() { String::new() } else { format!(" · {}", node.hostname) };
+        write!(f, "  {}{name}{registered} · {} peers · {} streams", node.address, node.peers, node.connections)
+    }
+}
+
+/// `pilotctl status`: a daemon that is down is an answer, told apart by the exit status.
+pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
+    let socket = ctx.settings.socket().display().to_string();
+    let Some(client) = ctx.client_if_running().await? else {
+        let output = if args.check { Output::streamed() } else { Output::of(Report { socket, ..Report::default() }) };
+        return Ok(output.exiting_as(Code::NotRunning));
+    };
+    if args.check {
+        return Ok(Output::streamed());
+    }
+    let (pid, node) = match client.call::<Status>(Call::Status).await.map_err(Failure::from) {
+        Ok(status) => (Some(status.pid), of_status(status)),
+        Err(failure) if failure.code == Code::Unsupported => {
+            (None, of_info(client.info().await?))
+        }
+        Err(failure) => return Err(failure),
+    };
+    Ok(Output::of(Report { running: true, responsive: true, socket, pid, node: Some(node) }))
+}
+
+fn of_status(status: Status) -> Node {
+    Node {
+        registered: status.node_id != NodeId::UNSET && status.registry.connected,
+        node_id: status.node_id,
+        address: status.address,
+        hostname: status.hostname,
+        uptime_secs: status.uptime_secs,
+        peers: status.peers,
+        connections: status.connections,
+    }
+}
+
+fn of_info(info: Info) -> Node {
+    Node {
+        registered: info.node_id != NodeId::UNSET,
+        node_id: info.node_id,
+        address: info.address,
+        hostname: info.hostname,
+        uptime_secs: info.uptime_secs,
+        peers: info.peers,
+        connections: info.connections,
+    }
+}

@@ -1,0 +1,393 @@
+//! Settings and where each came from: flag over environment over `config.json` over default.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::duration;
+use crate::failure::{Code, Failure};
+
+/// What a value of a setting must look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Text,
+    Path,
+    /// `host:port`
+    HostPort,
+    /// One or more `host:port`, separated by commas.
+    HostPorts,
+    Bool,
+    Duration,
+    Hostname,
+    OneOf(&'static [&'static str]),
+}
+
+/// One setting.
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    pub(crate) env: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) default: Option<&'static str>,
+    pub(crate) about: &'static str,
+}
+
+const fn key(
+    name: &'static str,
+    env: &'static str,
+    kind: Kind,
+    default: Option<&'static str>,
+    about: &'static str,
+) -> Key {
+    Key { name, env, kind, default, about }
+}
+
+/// Every setting there is; `config`, the file, the environment and the daemon's flags all go through this table.
+pub(crate) const KEYS: &[Key] = &[
+    key("registry", "PILOT_REGISTRY", Kind::HostPorts, None, "registry to register with; unset: the rendezvous of this machine"),
+    key("beacon", "PILOT_BEACON", Kind::HostPort, None, "beacon for discovery and relay; unset: the registry's host, next port"),
+    key("socket", "PILOT_SOCKET", Kind::Path, Some("/tmp/pilot.sock"), "socket between programs and the daemon"),
+    key("listen", "PILOT_LISTEN", Kind::HostPort, None, "UDP address of the daemon"),
+    key("endpoint", "PILOT_ENDPOINT", Kind::HostPort, None, "public address to announce instead of the discovered one"),
+    key("identity", "PILOT_IDENTITY", Kind::Path, None, "file with the node's Ed25519 key"),
+    key("hostname", "PILOT_HOSTNAME", Kind::Hostname, None, "name under which peers find this node"),
+    key("email", "PILOT_EMAIL", Kind::Text, None, "owner given to the registry"),
+    key("public", "PILOT_PUBLIC", Kind::Bool, None, "let everybody resolve and reach this node"),
+    key("encrypt", "PILOT_ENCRYPT", Kind::Bool, Some("true"), "encrypt all tunnels"),
+    key("trust_auto_approve", "PILOT_TRUST_AUTO_APPROVE", Kind::Bool, Some("false"), "approve every handshake"),
+    key("keepalive", "PILOT_KEEPALIVE", Kind::Duration, None, "silence after which a peer is probed"),
+    key("idle_timeout", "PILOT_IDLE_TIMEOUT", Kind::Duration, None, "silence after which a connection is given up"),
+    key("webhook", "PILOT_WEBHOOK", Kind::Text, None, "URL that is told of events"),
+    key("no_echo", "PILOT_NO_ECHO", Kind::Bool, Some("false"), "do not serve echo, port 7"),
+    key("no_dataexchange", "PILOT_NO_DATAEXCHANGE", Kind::Bool, Some("false"), "do not serve messages and files, port 1001"),
+    key("no_eventstream", "PILOT_NO_EVENTSTREAM", Kind::Bool, Some("false"), "do not serve events, port 1002"),
+    key("log_level", "PILOT_LOG_LEVEL", Kind::Text, Some("info"), "error, warn, info, debug, trace, or a filter"),
+    key("log_format", "PILOT_LOG_FORMAT", Kind::OneOf(&["text", "json"]), Some("text"), "text or json"),
+    key("registry_addr", "PILOT_REGISTRY_ADDR", Kind::HostPort, Some("127.0.0.1:9000"), "TCP address of this machine's rendezvous"),
+    key("beacon_addr", "PILOT_BEACON_ADDR", Kind::HostPort, Some("127.0.0.1:9001"), "UDP address of this machine's rendezvous"),
+    key("store", "PILOT_STORE", Kind::Path, None, "database of this machine's rendezvous"),
+];
+
+/// Where a value came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Origin {
+    Flag,
+    Environment,
+    File,
+    Default,
+    Unset,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Origin::Flag => "flag",
+            Origin::Environment => "environment",
+            Origin::File => "file",
+            Origin::Default => "default",
+            Origin::Unset => "unset",
+        })
+    }
+}
+
+/// A value and its origin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Setting {
+    pub(crate) value: Option<String>,
+    pub(crate) origin: Origin,
+}
+
+/// Values said on the command line, by the name of their key.
+pub(crate) type Flags = BTreeMap<&'static str, String>;
+
+/// All settings of this invocation.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    home: PathBuf,
+    file: PathBuf,
+    values: BTreeMap<&'static str, Setting>,
+}
+
+impl Settings {
+    /// Reads environment and file. `config` replaces `config.json` of the state directory.
+    pub(crate) fn load(flags: &Flags, config: Option<&Path>) -> Result<Self, Failure> {
+        Self::load_from(flags, config, &|name| std::env::var_os(name))
+    }
+
+    fn load_from(
+        flags: &Flags,
+        config: Option<&Path>,
+        env: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, Failure> {
+        let home = home(env)?;
+        let file = config.map_or_else(|| home.join("config.json"), Path::to_path_buf);
+        let stored = read_file(&file, config.is_some())?;
+        let mut values = BTreeMap::new();
+        for key in KEYS {
+            values.insert(key.name, resolve(key, flags, env, &stored, &file)?);
+        }
+        Ok(Settings { home, file, values })
+    }
+
+    /// The directory with all state of this user: `$PILOT_HOME` or `$HOME/.pilot`.
+    pub(crate) fn home(&self) -> &Path {
+        &self.home
+    }
+
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Each key with its value and origin, in the order of [`KEYS`].
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&'static Key, &Setting)> {
+        KEYS.iter().filter_map(|key| Some((key, self.values.get(key.name)?)))
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        debug_assert!(KEYS.iter().any(|key| key.name == name), "no setting is called {name}");
+        self.values.get(name)?.value.as_deref().filter(|value| !value.is_empty())
+    }
+
+    /// Values were checked when they were read, so a boolean that is not `true` is false.
+    pub(crate) fn is_on(&self, name: &str) -> bool {
+        self.get(name) == Some("true")
+    }
+
+    pub(crate) fn duration(&self, name: &str) -> Option<Duration> {
+        self.get(name).and_then(|text| duration::parse(text).ok())
+    }
+
+    pub(crate) fn path(&self, name: &str) -> Option<PathBuf> {
+        self.get(name).map(PathBuf::from)
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.path("socket").unwrap_or_else(|| PathBuf::from("/tmp/pilot.sock"))
+    }
+
+    /// The configured registries, empty if this machine's own is meant.
+    pub(crate) fn registries(&self) -> Vec<String> {
+        self.get("registry").map_or_else(Vec::new, |list| list.split(',').map(|s| s.trim().to_owned()).collect())
+    }
+}
+
+fn home(env: &dyn Fn(&str) -> Option<OsString>) -> Result<PathBuf, Failure> {
+    let set = |name| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("PILOT_HOME").or_else(|| Some(set("HOME")?.join(".pilot"))).ok_or_else(|| {
+        Failure::usage("neither PILOT_HOME nor HOME is set, so there is no place for state")
+            .hint("set PILOT_HOME to a directory of yours")
+    })
+}
+
+fn resolve(
+    key: &Key,
+    flags: &Flags,
+    env: &dyn Fn(&str) -> Option<OsString>,
+    stored: &Map<String, Value>,
+    file: &Path,
+) -> Result<Setting, Failure> {
+    let found = |value: String, origin: Origin, place: String| match check(key, &value) {
+        Ok(value) => Ok(Setting { value: Some(value), origin }),
+        Err(why) => Err(Failure::usage(format!("{place}: {why}"))),
+    };
+    if let Some(value) = flags.get(key.name) {
+        return found(value.clone(), Origin::Flag, format!("--{}", key.name.replace('_', "-")));
+    }
+    if let Some(value) = env(key.env).filter(|value| !value.is_empty()) {
+        let value = value.into_string().map_err(|_| Failure::usage(format!("{} is not valid UTF-8", key.env)))?;
+        return found(value, Origin::Environment, key.env.to_owned());
+    }
+    if let Some(value) = stored.get(key.name).and_then(scalar) {
+        return found(value, Origin::File, format!("`{}` in {}", key.name, file.display()));
+    }
+    Ok(match key.default {
+        Some(value) => Setting { value: Some(value.to_owned()), origin: Origin::Default },
+        None => Setting { value: None, origin: Origin::Unset },
+    })
+}
+
+/// Checks a value of `key` and writes it in its usual form. An empty text means "not set".
+fn check(key: &Key, value: &str) -> Result<String, String> {
+    if value.is_empty() {
+        return Ok(String::new());
+    }
+    let fail = |expected: &str| Err(format!("`{value}` is not {expected}"));
+    match key.kind {
+        Kind::Text | Kind::Path => Ok(value.to_owned()),
+        Kind::HostPort if is_host_port(value) => Ok(value.to_owned()),
+        Kind::HostPort => fail("host:port"),
+        Kind::HostPorts if value.split(',').all(|part| is_host_port(part.trim())) => Ok(value.to_owned()),
+        Kind::HostPorts => fail("host:port, or several separated by commas"),
+        Kind::Bool => match value {
+            "true" | "1" | "yes" | "on" => Ok("true".to_owned()),
+            "false" | "0" | "no" | "off" => Ok("false".to_owned()),
+            _ => fail("true or false"),
+        },
+        Kind::Duration => duration::parse(value).map(|_| value.to_owned()),
+        Kind::Hostname if is_hostname(value) => Ok(value.to_owned()),
+        Kind::Hostname => fail("a hostname: 1 to 63 of a-z, 0-9 and `-`, no `-` at either end"),
+        Kind::OneOf(words) if words.contains(&value) => Ok(value.to_owned()),
+        Kind::OneOf(words) => fail(&format!("one of {}", words.join(", "))),
+    }
+}
+
+fn is_host_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    // Go programs write ":9000" for every interface.
+    let host_ok = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
+    host_ok && port.parse::<u16>().is_ok()
+}
+
+/// Whether the registry would take `text` as a hostname.
+pub(crate) fn is_hostname(text: &str) -> bool {
+    let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    (1..=63).contains(&text.len()) && text.bytes().all(legal) && !text.starts_with('-') && !text.ends_with('-')
+}
+
+/// `host:port`; `:port` is every interface, as Go programs write it.
+pub(crate) fn socket_address(text: &str) -> Result<SocketAddr, Failure> {
+    if let Some(port) = text.strip_prefix(':').and_then(|port| port.parse().ok()) {
+        return Ok(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+    }
+    let mut found = text.to_socket_addrs().map_err(|e| {
+        Failure::new(Code::InvalidArgument, format!("`{text}` is not an address to listen on: {e}"))
+    })?;
+    found.next().ok_or_else(|| Failure::usage(format!("`{text}` is not an address to listen on")))
+}
+
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+fn read_file(path: &Path, must_exist: bool) -> Result<Map<String, Value>, Failure> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && !must_exist => return Ok(Map::new()),
+        Err(e) => return Err(Failure::io(format!("reading {}", path.display()), &e)),
+    };
+    let broken = |why: String| {
+        Failure::new(Code::InvalidArgument, format!("{} is not usable: {why}", path.display()))
+            .hint("correct it or move it away; it is a JSON object such as {\"registry\": \"host:9000\"}")
+    };
+    match serde_json::from_str(&text) {
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(_) => Err(broken("it does not hold a JSON object".to_owned())),
+        Err(e) => Err(broken(e.to_string())),
+    }
+}
+
+/// Changes values of the settings file and leaves all others as they are; `None` removes one. Private (0600),
+/// and replaced in one step, so that a reader never sees half of it.
+pub(crate) fn store(path: &Path, changes: &[(&str, Option<&str>)]) -> Result<(), Failure> {
+    let mut map = read_file(path, false)?;
+    for (name, value) in changes {
+        let Some(key) = KEYS.iter().find(|key| key.name == *name) else {
+            return Err(unknown_key(name));
+        };
+        let Some(value) = value.filter(|value| !value.is_empty()) else {
+            map.remove(*name);
+            continue;
+        };
+        let value = check(key, value).map_err(|why| Failure::usage(format!("{name}: {why}")))?;
+        map.insert((*name).to_owned(), if key.kind == Kind::Bool { Value::Bool(value == "true") } else { value.into() });
+    }
+    let text = serde_json::to_string_pretty(&map).map_err(|e| Failure::internal(e.to_string()))?;
+    write_private(path, (text + "\n").as_bytes()).map_err(|e| Failure::io(format!("writing {}", path.display()), &e))
+}
+
+fn unknown_key(name: &str) -> Failure {
+    let known: Vec<_> = KEYS.iter().map(|key| key.name).collect();
+    Failure::usage(format!("no setting is called `{name}`")).hint(format!("known: {}", known.join(", ")))
+}
+
+/// Writes a file only its owner can read, by way of a temporary neighbour.
+pub(crate) fn write_private(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+    if let Some(directory) = path.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    }
+    let temporary = path.with_extension(format!("tmp{}", std::process::id()));
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(flags: &[(&'static str, &str)], env: &[(&str, &str)], file: &str) -> Result<Settings, Failure> {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("config.json");
+        std::fs::write(&config, file).unwrap();
+        let flags = flags.iter().map(|(k, v)| (*k, (*v).to_owned())).collect();
+        let env: Vec<(String, String)> = env.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        let lookup = move |name: &str| {
+            let found = env.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str());
+            found.or((name == "HOME").then_some("/home/x")).map(OsString::from)
+        };
+        Settings::load_from(&flags, Some(&config), &lookup)
+    }
+
+    #[test]
+    fn a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default() {
+        let file = r#"{"socket": "/file"}"#;
+        let origin = |flags: &[(&'static str, &str)], env: &[(&str, &str)], file: &str| {
+            let settings = load(flags, env, file).unwrap();
+            (settings.socket(), settings.values["socket"].origin)
+        };
+        let env = [("PILOT_SOCKET", "/env")];
+        assert_eq!(origin(&[("socket", "/flag")], &env, file), (PathBuf::from("/flag"), Origin::Flag));
+        assert_eq!(origin(&[], &env, file), (PathBuf::from("/env"), Origin::Environment));
+        assert_eq!(origin(&[], &[], file), (PathBuf::from("/file"), Origin::File));
+        assert_eq!(origin(&[], &[], "{}"), (PathBuf::from("/tmp/pilot.sock"), Origin::Default));
+    }
+
+    #[test]
+    fn a_wrong_value_is_reported_with_the_place_it_came_from() {
+        let failure = load(&[], &[("PILOT_REGISTRY", "nonsense")], "{}").unwrap_err();
+        assert_eq!(failure.message, "PILOT_REGISTRY: `nonsense` is not host:port, or several separated by commas");
+        assert!(load(&[], &[], "[]").unwrap_err().message.contains("does not hold a JSON object"));
+    }
+
+    #[test]
+    fn files_of_the_reference_with_text_booleans_and_foreign_keys_are_read() {
+        let settings = load(&[], &[], r#"{"public":"true","no_echo":true,"telemetry_url":""}"#).unwrap();
+        assert!(settings.is_on("public") && settings.is_on("no_echo"));
+    }
+
+    #[test]
+    fn storing_keeps_what_it_does_not_know_and_is_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("deep/config.json");
+        store(&path, &[("hostname", Some("agent-b")), ("public", Some("yes"))]).unwrap();
+        let mut map = read_file(&path, true).unwrap();
+        map.insert("motd_interval".into(), "1h".into());
+        std::fs::write(&path, Value::Object(map).to_string()).unwrap();
+        store(&path, &[("hostname", None)]).unwrap();
+        let map = read_file(&path, true).unwrap();
+        assert_eq!(Value::Object(map), serde_json::json!({"public": true, "motd_interval": "1h"}));
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_and_the_known_ones_are_named() {
+        let failure = store(Path::new("/nonexistent/c.json"), &[("foo", Some("1"))]).unwrap_err();
+        assert_eq!(failure.code, Code::InvalidArgument);
+        assert!(failure.hint.unwrap().contains("registry"));
+    }
+}
