@@ -211,12 +211,13 @@ impl Opening {
         Self { started: now, sent: None, copies: 0, wait: FIRST_SYN_WAIT, due: true }
     }
 
+    /// None while a copy is due: it may be impossible to send for long, and nothing else is waited for.
     fn timeout(&self) -> Option<Instant> {
-        self.sent.map(|sent| sent + self.wait)
+        self.sent.filter(|_| !self.due).map(|sent| sent + self.wait)
     }
 
     fn on_timeout(&mut self, now: Instant) {
-        if !self.due && self.timeout().is_some_and(|at| at <= now) {
+        if self.timeout().is_some_and(|at| at <= now) {
             self.due = true;
             self.wait = (self.wait * 2).min(LONGEST_SYN_WAIT);
         }

@@ -213,6 +213,7 @@ fn conn_info(stream: StreamView) -> ConnInfo {
         remote_addr: stream.remote.addr,
         remote_port: stream.remote.port,
         state: stream.state.to_string(),
+        half_close: Some(stats.half_close),
         cong_win: stats.congestion_window,
         ssthresh: stats.slow_start_threshold,
         in_flight: stats.in_flight,

@@ -175,6 +175,9 @@ pub struct ConnInfo {
     /// As in TCP: `ESTABLISHED`, `FIN_WAIT`, ...
     #[serde(deserialize_with = "or_default")]
     pub state: String,
+    /// Can the peer end one direction alone? One of 1.18 ends both.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub half_close: Option<bool>,
     /// Congestion window in bytes.
     pub cong_win: u64,
     /// Slow-start threshold in bytes.
