@@ -4,6 +4,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -22,6 +23,8 @@ use crate::{ConnectError, Datagrams, Error, Listener, Stream, default_socket};
 #[derive(Clone)]
 pub struct Client {
     link: Link,
+    /// Where the daemon was found; none for a pipe.
+    socket: Option<Arc<Path>>,
 }
 
 impl Client {
@@ -49,7 +52,20 @@ impl Client {
                 ConnectError::Unusable { socket, reason: error.to_string() }
             }
         })?;
-        Self::over(stream).await
+        let client = Self::over(stream).await?;
+        Ok(Self { socket: Some(path.into()), ..client })
+    }
+
+    /// Connects anew to the daemon at the same socket, which may be another process by now. What was opened through
+    /// this client stays with it.
+    ///
+    /// # Errors
+    /// When no daemon answers there, or this client does not speak over a socket.
+    pub async fn reconnect(&self) -> Result<Self, ConnectError> {
+        match &self.socket {
+            Some(socket) => Self::connect_to(socket).await,
+            None => Err(ConnectError::Strange { reason: "a pipe cannot be connected again".to_owned() }),
+        }
     }
 
     /// Speaks to a daemon over any pair of byte streams: a pipe in memory, a forwarded socket.
@@ -60,7 +76,7 @@ impl Client {
     where
         Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        Ok(Self { link: Link::start(io).await? })
+        Ok(Self { link: Link::start(io).await?, socket: None })
     }
 
     /// True when the daemon speaks the reference dialect only: no half-close, no [`Stream::drain`], no
@@ -137,7 +153,7 @@ impl Client {
     }
 
     pub(crate) const fn from_link(link: Link) -> Self {
-        Self { link }
+        Self { link, socket: None }
     }
 
     /// A datagram that the daemon does not confirm.

@@ -235,7 +235,12 @@ impl OutgoingFile {
             FileStream::Abort { message, .. } | FileStream::Complete { outcome: Err(message), .. } => {
                 return Err(Broken::Refused(refused(&message)));
             }
-            other => return Err(unexpected(&other)),
+            other @ (FileStream::InitAck { .. }
+            | FileStream::Complete { .. }
+            | FileStream::Init(_)
+            | FileStream::Chunk { .. }
+            | FileStream::Ack { .. }
+            | FileStream::Done(_)) => return Err(unexpected(&other)),
         };
         if sent.tries == 0 {
             sent.resumed = offset;
@@ -301,7 +306,9 @@ impl OutgoingFile {
             }
             Ok((frames, at))
         });
-        read.await.map_err(|error| Broken::Refused(Error::Io(format!("the file changed while it was sent: {error}"))))
+        read.await.map_err(|error| {
+            Broken::Refused(Error::Io(format!("the file changed while it was sent: {error}")))
+        })
     }
 
     async fn read_acks<S: AsyncRead>(
@@ -325,7 +332,11 @@ impl OutgoingFile {
                 FileStream::Complete { outcome: Err(message), .. } | FileStream::Abort { message, .. } => {
                     return Err(Broken::Refused(refused(&message)));
                 }
-                other => return Err(unexpected(&other)),
+                other @ (FileStream::Ack { .. }
+                | FileStream::Init(_)
+                | FileStream::Chunk { .. }
+                | FileStream::Done(_)
+                | FileStream::InitAck { .. }) => return Err(unexpected(&other)),
             }
         }
     }
@@ -344,7 +355,8 @@ impl OutgoingFile {
                     Err(error) => Err(Broken::Refused(Error::Protocol(error.to_string()))),
                 };
             }
-            let parsed = Frame::parse(raw).map_err(|error| Broken::Refused(Error::Protocol(error.to_string())))?;
+            let parsed =
+                Frame::parse(raw).map_err(|error| Broken::Refused(Error::Protocol(error.to_string())))?;
             match parsed {
                 Frame::FileStream(step) if step.id() == self.id() => return Ok(step),
                 // Words about another transfer are not about this one.
@@ -357,7 +369,10 @@ impl OutgoingFile {
         if self.size > WHOLE_MAX {
             let failure = Failure::new(
                 Code::Unsupported,
-                format!("the receiver takes files of up to {WHOLE_MAX} bytes only; this one has {}", self.size),
+                format!(
+                    "the receiver takes files of up to {WHOLE_MAX} bytes only; this one has {}",
+                    self.size
+                ),
             );
             return Err(failure.with_hint("the receiver runs an old release; update it").into());
         }

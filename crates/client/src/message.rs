@@ -196,7 +196,10 @@ fn hung_up() -> Error {
 }
 
 /// Reads one frame of answers.
-pub(crate) async fn read_frame<S: AsyncRead + Unpin>(stream: &mut S, decoder: &mut Decoder) -> Result<RawFrame, Error> {
+pub(crate) async fn read_frame<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    decoder: &mut Decoder,
+) -> Result<RawFrame, Error> {
     loop {
         let frame = decoder.next_frame().map_err(|error| Error::Protocol(error.to_string()))?;
         if let Some(frame) = frame {
@@ -305,7 +308,11 @@ impl Client {
     pub async fn read_message(&self, id: Option<String>) -> Result<Mail, Error> {
         match self.mailbox(Request::Read { id }).await? {
             Reply::Message { id, path, message } => mail(id, path, message).await,
-            other => Err(unexpected(&other)),
+            other @ (Reply::Messages { .. }
+            | Reply::TimedOut
+            | Reply::Files { .. }
+            | Reply::Cleared { .. }
+            | Reply::Failed { .. }) => Err(unexpected(&other)),
         }
     }
 
@@ -313,9 +320,10 @@ impl Client {
         match self.mailbox(request).await? {
             Reply::Message { id, path, message } => mail(id, path, message).await.map(Some),
             Reply::TimedOut => Ok(None),
-            other @ (Reply::Messages { .. } | Reply::Files { .. } | Reply::Cleared { .. } | Reply::Failed { .. }) => {
-                Err(unexpected(&other))
-            }
+            other @ (Reply::Messages { .. }
+            | Reply::Files { .. }
+            | Reply::Cleared { .. }
+            | Reply::Failed { .. }) => Err(unexpected(&other)),
         }
     }
 
@@ -324,7 +332,7 @@ impl Client {
     /// # Errors
     /// When the daemon cannot answer.
     pub async fn mailbox(&self, request: Request) -> Result<Reply, Error> {
-        match self.call(&Call::Mailbox(request)).await? {
+        match self.call(Call::Mailbox(request)).await? {
             Reply::Failed { code, message } => {
                 let code = serde_json::from_value(code.into()).unwrap_or(Code::Other);
                 Err(Failure::new(code, message).into())
@@ -381,7 +389,8 @@ mod tests {
         let receiving = async {
             let mut first = vec![0; 1 << 16];
             let read = theirs.read(&mut first).await.unwrap();
-            let expected = b"\0\0\0\x0a\0\0\0\x31\0\x26{\"message_id\":\"m-1\",\"reply_to\":\"q-1\"}\0\0\0\x01hello";
+            let expected =
+                b"\0\0\0\x0a\0\0\0\x30\0\x25{\"message_id\":\"m-1\",\"reply_to\":\"q-1\"}\0\0\0\x01hello";
             assert_eq!(&first[..read], expected);
             let mut answer = Vec::new();
             Answer::Stored { kind: FrameType::TEXT, bytes: 5, duplicate: true }.emit(&mut answer);
@@ -396,12 +405,13 @@ mod tests {
 
     #[tokio::test]
     async fn an_older_receiver_gets_the_older_form() {
-        for refusal in ["ACK UNKNOWN(10) 60 bytes", "ERR UNKNOWN(10) save failed: unsupported frame type 10"] {
+        for refusal in ["ACK UNKNOWN(10) 60 bytes", "ERR UNKNOWN(10) save failed: unsupported frame type 10"]
+        {
             let (ours, theirs) = tokio::io::duplex(1 << 16);
             let mut courier = Courier::over(ours);
             let message = Outgoing::text("hi");
-            let (receipt, received) =
-                tokio::join!(courier.send(&message), receiver(theirs, &[refusal, "ACK TEXT 2 bytes"]));
+            let answers = [refusal, "ACK TEXT 2 bytes"];
+            let (receipt, received) = tokio::join!(courier.send(&message), receiver(theirs, &answers));
             assert!(!receipt.unwrap().tagged);
             assert_eq!(received[1], RawFrame { kind: FrameType::TEXT, payload: Bytes::from_static(b"hi") });
         }
@@ -412,11 +422,15 @@ mod tests {
         let (ours, theirs) = tokio::io::duplex(1 << 16);
         let mut courier = Courier::over(ours);
         let message = Outgoing::text("hi");
-        let (refusal, _) =
-            tokio::join!(courier.send(&message), receiver(theirs, &["ERR TEXT save failed: inbox is full"]));
+        let answers = ["ERR TEXT save failed: inbox is full"];
+        let (refusal, _) = tokio::join!(courier.send(&message), receiver(theirs, &answers));
         let refusal = refusal.unwrap_err();
         assert_eq!(refusal.to_string(), "the receiver did not store it: inbox is full");
-        let hung_up = courier.send(&message).await.unwrap_err();
-        assert_eq!(hung_up.code(), Code::Closed);
+
+        let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+        let mut courier = Courier::over(ours);
+        let hangs_up = async move { read_frame(&mut theirs, &mut Decoder::new(1 << 20)).await };
+        let (hung_up, _) = tokio::join!(courier.send(&message), hangs_up);
+        assert_eq!(hung_up.unwrap_err().code(), Code::Closed);
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use pilot_wire::dataexchange::MessageId;
@@ -112,10 +112,6 @@ impl Inbox {
         };
         inbox.refresh()?;
         Ok(inbox)
-    }
-
-    pub(super) fn directory(&self) -> &Path {
-        &self.directory
     }
 
     /// Whether this id of this sender was stored within [`DUPLICATE_WINDOW`].
