@@ -25,6 +25,8 @@ pub(super) struct Outbox {
     tail: BytesMut,
     end: u64,
     released: u64,
+    /// Which piece was looked at last: the next segment mostly starts in it or in the one behind.
+    hint: usize,
 }
 
 impl Outbox {
@@ -60,6 +62,7 @@ impl Outbox {
             && start + piece.len() as u64 <= self.released
         {
             self.pieces.pop_front();
+            self.hint = self.hint.saturating_sub(1);
         }
         if self.released == self.end {
             if self.tail.capacity() > KEPT_WHEN_EMPTY {
@@ -84,8 +87,7 @@ impl Outbox {
     pub(super) fn gather(&self, offset: u64, max: usize) -> ([&[u8]; MAX_PARTS], usize, usize) {
         let mut parts: [&[u8]; MAX_PARTS] = [&[]; MAX_PARTS];
         let (mut count, mut len, mut at) = (0, 0, offset);
-        let first = self.pieces.partition_point(|(start, piece)| start + piece.len() as u64 <= offset);
-        for (start, piece) in self.pieces.range(first..) {
+        for (start, piece) in self.pieces.range(self.find(offset)..) {
             if len == max || count == MAX_PARTS {
                 return (parts, count, len);
             }
@@ -107,6 +109,29 @@ impl Outbox {
             }
         }
         (parts, count, len)
+    }
+
+    /// How long a segment from `offset` on can be, at most `max`, and its first byte.
+    pub(super) fn measure(&mut self, offset: u64, max: usize) -> Option<(usize, u8)> {
+        self.hint = self.find(offset);
+        if let Some((start, piece)) = self.pieces.get(self.hint)
+            && piece.len() as u64 - (offset - start) >= max as u64
+        {
+            return slice(piece, offset - start, max).first().map(|&byte| (max, byte));
+        }
+        let (parts, _, len) = self.gather(offset, max);
+        parts[0].first().map(|&byte| (len, byte))
+    }
+
+    /// The first piece that ends after `offset`.
+    fn find(&self, offset: u64) -> usize {
+        let holds = |(start, piece): &(u64, Bytes)| (*start..start + piece.len() as u64).contains(&offset);
+        for index in [self.hint, self.hint + 1] {
+            if self.pieces.get(index).is_some_and(holds) {
+                return index;
+            }
+        }
+        self.pieces.partition_point(|(start, piece)| start + piece.len() as u64 <= offset)
     }
 
     fn spill(&mut self) {

@@ -501,7 +501,8 @@ impl Sender {
         let lost = self.detect_losses(now);
         self.leave_phase();
         self.on_losses(lost, flight, delivered);
-        let was_used = !self.app_limited || (self.cubic.in_slow_start() && self.cubic.window() < 2 * flight);
+        // A window that was not in use must not grow (RFC 9002 7.8).
+        let was_used = self.cubic.window() < 2 * flight && (!self.app_limited || self.cubic.in_slow_start());
         match &self.phase {
             Phase::Recovering { .. } => {}
             Phase::Open | Phase::Lossy { .. } => {
@@ -641,7 +642,7 @@ impl Sender {
     }
 
     fn probe_tail(&mut self, now: Instant) -> Option<Outgoing> {
-        if let Some(len) = self.next_len(now, self.window_room()) {
+        if let Some(len) = self.next_len(self.window_room()) {
             return Some(self.first_time(now, len));
         }
         let (id, segment) = self.board.back().filter(|(_, segment)| segment.fate == Fate::Flying)?;
@@ -655,7 +656,7 @@ impl Sender {
         if self.window_open() || !self.board.is_empty() {
             return None;
         }
-        let len = self.next_len(now, u64::MAX)?;
+        let len = self.next_len(u64::MAX)?;
         self.probing_window = true;
         self.rtt.reset_backoff();
         Some(self.first_time(now, len))
@@ -695,7 +696,7 @@ impl Sender {
         if !self.may_pace(now) {
             return None;
         }
-        let len = self.next_len(now, room)?;
+        let len = self.next_len(room)?;
         // A segment that is short because of what it says is no small write.
         if short && u64::from(len) == pending {
             self.shorts.push_back(self.next + u64::from(len));
@@ -746,30 +747,24 @@ impl Sender {
     }
 
     /// The length of the next new segment, at most `room`.
-    fn next_len(&self, _now: Instant, room: u64) -> Option<u32> {
+    fn next_len(&mut self, room: u64) -> Option<u32> {
         let pending = self.outbox.end().saturating_sub(self.next);
         let most = pending.min(u64::from(self.segment)).min(room);
         if most == 0 {
             return None;
         }
         let most = usize::try_from(most).unwrap_or(usize::MAX);
-        let (parts, count, len) = self.outbox.gather(self.next, most);
-        let cut = if self.looks_like_sack(&parts[..count]) { 1 } else { len };
+        let (len, first) = self.outbox.measure(self.next, most)?;
+        let cut = if first == b'S' && self.looks_like_sack(len) { 1 } else { len };
         u32::try_from(cut).ok()
     }
 
-    /// Whether a peer would take these bytes for a selective acknowledgement (spec/dataplane.md 3.5).
-    fn looks_like_sack(&self, parts: &[&[u8]]) -> bool {
-        if parts.first().and_then(|part| part.first()) != Some(&b'S') {
-            return false;
-        }
-        let mut head = [0; LOOKALIKE_LEN];
-        let mut len = 0;
-        for byte in parts.iter().flat_map(|part| part.iter()).take(LOOKALIKE_LEN) {
-            head[len] = *byte;
-            len += 1;
-        }
-        sack::is_lookalike(&head[..len], usize::from(self.agreed.sack_blocks))
+    /// Whether a peer would take the next bytes for a selective acknowledgement (spec/dataplane.md 3.5).
+    fn looks_like_sack(&self, len: usize) -> bool {
+        let (parts, count, len) = self.outbox.gather(self.next, len.min(LOOKALIKE_LEN));
+        let head = parts[..count].concat();
+        debug_assert_eq!(head.len(), len);
+        sack::is_lookalike(&head, usize::from(self.agreed.sack_blocks))
     }
 
     fn window_room(&self) -> u64 {

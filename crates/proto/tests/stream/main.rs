@@ -6,6 +6,7 @@
     reason = "a test that cannot go on has failed, and measurements are for reading"
 )]
 
+mod blocked;
 mod closing;
 mod goodput;
 mod lossy;
