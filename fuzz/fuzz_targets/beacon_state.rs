@@ -1,0 +1,41 @@
+//! A beacon that is sent anything by anybody.
+#![no_main]
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use libfuzzer_sys::fuzz_target;
+use pilot_rendezvous::beacon::{Config, Introductions, State};
+use pilot_wire::NodeId;
+use pilot_wire::beacon::NotifyKind;
+
+fuzz_target!(|script: &[u8]| {
+    let mut now = Instant::now();
+    let config = Config { max_nodes: 16, introductions: Introductions::Ask, ..Config::default() };
+    let mut state = State::new(config);
+    let mut rest = script;
+    while let [op, length, tail @ ..] = rest {
+        let (datagram, tail) = tail.split_at(usize::from(*length).min(tail.len()));
+        rest = tail;
+        let from: SocketAddr = (Ipv4Addr::new(127, 0, 0, op & 3), u16::from(op >> 2) + 1).into();
+        match op & 0x0F {
+            0 => now += Duration::from_secs(u64::from(*length)),
+            1 => state.registered(NodeId(u32::from(*length)), from.ip()),
+            2 => state.notify(now, NodeId(u32::from(*length)), NotifyKind::Handshake),
+            _ => state.handle_datagram(now, from, datagram),
+        }
+        while let Some(question) = state.poll_question() {
+            state.handle_answer(question, op & 0x10 == 0);
+        }
+        let mut sent = 0;
+        while let Some((_, out)) = state.poll_transmit() {
+            sent += 1;
+            assert!(
+                sent <= 8 && out.len() <= datagram.len() + 64,
+                "one datagram in, {sent} out of {}",
+                out.len()
+            );
+        }
+        assert!(state.len() <= 16, "more nodes than the limit");
+    }
+});
