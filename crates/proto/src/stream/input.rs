@@ -25,9 +25,6 @@ const QUIET: Duration = Duration::from_secs(10);
 /// Windows announced below this make an old peer stop, and it asks with empty packets.
 const SMALL_WINDOW: usize = 2 * 1152;
 
-/// A selective acknowledgement speaks of recent data; other payload of that shape is data.
-const SACK_REACH: u32 = 64 << 20;
-
 impl Stream {
     /// Takes a packet of this stream.
     pub fn on_segment(&mut self, now: Instant, header: &Header, payload: &[u8]) -> Verdict {
@@ -195,19 +192,21 @@ impl Stream {
         self.settle(now, fin);
     }
 
-    /// The payload as a selective acknowledgement, if it is one. One of ours never sends data of that shape; from the
-    /// reference it must also make sense.
+    /// The payload as a selective acknowledgement, if it is one. One of ours never sends data of that shape. The reference
+    /// does, so from it a list must also make sense: exact in length, and about bytes that we sent. Not only about
+    /// what is outstanding: a list that was overtaken by the acknowledgement of everything must not become data.
     fn sack(&self, header: &Header, payload: &[u8]) -> SackList {
         let Some(list) = SackList::parse(payload, usize::from(self.agreed.sack_blocks)) else {
             return SackList::EMPTY;
         };
         let next = self.sender.next_seq();
+        let reach = self.sender.sent().min(2 * self.limits.send_buffer as u64);
         let plausible = |list: &SackList| {
             payload.len() == list.wire_len()
                 && list.blocks().iter().all(|block| {
                     block.right.is_after(block.left)
                         && next.is_at_or_after(block.right)
-                        && next - block.left <= SACK_REACH
+                        && u64::from(next - block.left) <= reach
                         && next.is_at_or_after(header.ack)
                 })
         };

@@ -216,6 +216,11 @@ impl Sender {
         self.seq(self.next)
     }
 
+    /// How many numbers were sent so far.
+    pub(super) fn sent(&self) -> u64 {
+        self.next
+    }
+
     /// Appends to the stream.
     pub(super) fn write(&mut self, data: Bytes) {
         self.outbox.write(data);

@@ -457,6 +457,20 @@ fn a_report_that_makes_no_sense_is_data_of_the_reference() {
 }
 
 #[test]
+fn a_report_that_everything_overtook_is_no_data() {
+    let mut script = Script::open(config(), Peer::Legacy);
+    script.run(
+        "0 write 300
+         0 > . 1(300) ack 1
+         10 < . 1 ack 301 win 512
+         11 < . 1 ack 1 win 512 sack 101-301
+         11 quiet
+         11 blocked",
+    );
+    script.done();
+}
+
+#[test]
 fn the_reference_gets_an_acknowledgement_for_every_six_segments_of_a_batch() {
     let mut script = Script::open(config(), Peer::Legacy);
     for i in 0..15 {
