@@ -59,6 +59,9 @@ const TRAINS_PER_TURN: usize = 64;
 /// Times that a turn looks for news of its own making. Two programs of one node that talk make news for ever.
 const ROUNDS_PER_TURN: usize = 16;
 
+/// How long a daemon that starts waits for its registry before it is called ready without it.
+const READY_WAIT: Duration = Duration::from_secs(2);
+
 /// How long programs may take to read the last replies when the daemon stops.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
@@ -190,6 +193,7 @@ pub(crate) fn inbox() -> (mpsc::Sender<Command>, mpsc::Receiver<Command>) {
 
 impl Driver {
     pub(crate) fn new(parts: Parts) -> Self {
+        let awaits_registry = !parts.config.registries.is_empty();
         let mut driver = Self {
             config: parts.config,
             node: parts.node,
@@ -222,7 +226,7 @@ impl Driver {
             asked: BTreeMap::new(),
             relations: trust::Relations::default(),
             deadlines: Deadlines::default(),
-            registry: registry::Standing::default(),
+            registry: registry::Standing::new(awaits_registry),
             started: Instant::now(),
             sleep: Box::pin(tokio::time::sleep(LONG_SLEEP)),
             train: Vec::new(),
@@ -235,6 +239,7 @@ impl Driver {
         if driver.config.services.echo && driver.node.listen(Port::ECHO).is_ok() {
             driver.ports.insert(Port::ECHO, PortOwner::Echo);
         }
+        driver.deadlines.add(driver.started + READY_WAIT, deadlines::Deadline::Ready);
         driver.tell_trusted();
         driver
     }
@@ -443,10 +448,8 @@ impl Driver {
         let serves = listening(Port::HANDSHAKE, true)
             && listening(Port::DATA_EXCHANGE, services.data_exchange)
             && listening(Port::EVENT_STREAM, services.event_stream);
-        let standing = &self.registry;
-        let knows = standing.connected || standing.error.is_some() || self.config.registries.is_empty();
         if serves
-            && knows
+            && !self.registry.awaited
             && let Some(ready) = self.ready.take()
         {
             ready(Running {

@@ -140,6 +140,9 @@ impl Driver {
                 &Resolved { node_id, address, hostname, public: self.profile.public },
             );
         }
+        if let Some(resolved) = self.resolved_while_away(target) {
+            return self.answer(to, Command::CallOk, &resolved);
+        }
         let request = registry::Request::ResolveHostname(ResolveHostname { hostname: target.to_owned() });
         self.ask_registry(to, request, Purpose::Resolve(target.to_owned()));
     }

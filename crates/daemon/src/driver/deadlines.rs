@@ -15,6 +15,8 @@ pub(super) enum Deadline {
     Trust(NodeId),
     /// A handshake request has been under way for long.
     Request(NodeId),
+    /// Whoever started the daemon has waited long enough for the registry.
+    Ready,
 }
 
 /// A table of deadlines, in order of time. Each belongs to a request that a program waits for, and those are bounded.

@@ -1,6 +1,7 @@
 //! The registry as the loop sees it: the node's questions go out and come back, local programs' requests too.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -11,7 +12,7 @@ use pilot_wire::registry::{
     self, Envelope, ExprPolicyUpdate, Handshakes, MemberQuery, MemberTagsUpdate, NetworkQuery, Registered,
     Response, RotateKey, Signed,
 };
-use pilot_wire::{Addr, NetworkId, NodeId, Port};
+use pilot_wire::{Addr, Endpoint, NetworkId, NodeId, Port};
 use serde_json::json;
 
 use super::Driver;
@@ -23,15 +24,35 @@ use crate::registry::{CallError, CallId, Order, Report};
 const OWED_MAX: usize = 256;
 
 /// How the registry stands to us, for `status`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Standing {
+    /// It was not heard of yet, and may be any moment.
+    pub(super) awaited: bool,
     pub(super) address: String,
     pub(super) connected: bool,
     pub(super) error: Option<String>,
     /// What the registry should have been told.
     owed: Vec<Query>,
     /// Look-ups under way whose only purpose is a name.
-    names: std::collections::BTreeMap<CallId, NodeId>,
+    names: BTreeMap<CallId, NodeId>,
+}
+
+impl Standing {
+    pub(super) fn new(awaited: bool) -> Self {
+        Self {
+            awaited,
+            address: String::new(),
+            connected: false,
+            error: None,
+            owed: Vec::new(),
+            names: BTreeMap::new(),
+        }
+    }
+
+    /// Nothing is to be expected of it at present: what is remembered has to do.
+    fn is_away(&self) -> bool {
+        !self.connected && !self.awaited
+    }
 }
 
 /// A request of a local program at the registry.
@@ -64,6 +85,12 @@ pub(super) enum Purpose {
     },
     Policy(NetworkId),
     PreferDirect(Preferred),
+    /// A datagram to a node that may not exist.
+    Datagram {
+        to: Endpoint,
+        from: Option<Port>,
+        data: Vec<u8>,
+    },
 }
 
 impl Purpose {
@@ -85,6 +112,7 @@ impl Purpose {
             Self::Verify { .. } => "verify_envelope",
             Self::Policy(_) => "managed policy get",
             Self::PreferDirect(_) => "prefer_direct",
+            Self::Datagram { .. } => "sendto",
         }
     }
 
@@ -101,7 +129,8 @@ impl Purpose {
             | Self::Broadcast { .. }
             | Self::Verify { .. }
             | Self::Policy(_)
-            | Self::PreferDirect(_) => false,
+            | Self::PreferDirect(_)
+            | Self::Datagram { .. } => false,
         }
     }
 }
@@ -255,10 +284,10 @@ impl Driver {
             Report::Status { address, error } => {
                 self.registry.connected = error.is_none();
                 self.registry.address = address;
-                let lost = error.is_some();
+                self.registry.awaited = false;
                 self.registry.error = error;
                 // On success the registration itself follows, with the number.
-                if lost {
+                if !self.registry.connected {
                     self.check_ready();
                 }
             }
@@ -299,6 +328,11 @@ impl Driver {
     }
 
     pub(super) fn on_query(&mut self, now: Instant, id: QueryId, query: Query) {
+        if self.registry.is_away()
+            && let Some(answer) = self.remembered_answer(&query)
+        {
+            return self.node.handle_answer(now, id, answer);
+        }
         if let Query::RequestHandshake { to, .. } = &query {
             self.relations.carried.insert(id, *to);
         }
@@ -326,26 +360,16 @@ impl Driver {
     /// What is remembered of a peer stands in for a registry that cannot be asked; what it says is remembered.
     fn from_memory(&mut self, query: &Query, answer: Answer) -> Answer {
         match (query, answer) {
-            (Query::Resolve(node), Answer::Resolved(Err(QueryError::Unreachable(reason)))) => {
-                match self.memory.peers.get(node).and_then(|peer| peer.endpoint) {
-                    Some(endpoint) => {
-                        Answer::Resolved(Ok(Location { public: Some(endpoint), ..Location::default() }))
-                    }
-                    None => Answer::Resolved(Err(QueryError::Unreachable(reason))),
-                }
-            }
+            (
+                Query::Resolve(_) | Query::PeerKey(_),
+                answer @ (Answer::Resolved(Err(QueryError::Unreachable(_)))
+                | Answer::PeerKey(Err(QueryError::Unreachable(_)))),
+            ) => self.remembered_answer(query).unwrap_or(answer),
             (Query::Resolve(node), Answer::Resolved(Ok(location))) => {
                 if let Some(endpoint) = location.public {
                     self.remember_endpoint(*node, endpoint);
                 }
                 Answer::Resolved(Ok(location))
-            }
-            (Query::PeerKey(node), Answer::PeerKey(Err(QueryError::Unreachable(reason)))) => {
-                let remembered = self.memory.peers.get(node).and_then(|peer| peer.public_key);
-                match self.known_key(*node).or(remembered) {
-                    Some(key) => Answer::PeerKey(Ok(key)),
-                    None => Answer::PeerKey(Err(QueryError::Unreachable(reason))),
-                }
             }
             (Query::PeerKey(node), Answer::PeerKey(Ok(key))) => {
                 let peer = self.memory.peer_mut(*node);
@@ -364,6 +388,25 @@ impl Driver {
                 Answer::Done(Err(QueryError::Unreachable(reason)))
             }
             (_, answer) => answer,
+        }
+    }
+
+    /// What an earlier answer of the registry, or the peer itself, said.
+    fn remembered_answer(&self, query: &Query) -> Option<Answer> {
+        match query {
+            Query::Resolve(node) => {
+                let endpoint = self.memory.peers.get(node)?.endpoint?;
+                Some(Answer::Resolved(Ok(Location { public: Some(endpoint), ..Location::default() })))
+            }
+            Query::PeerKey(node) => {
+                let remembered = || self.memory.peers.get(node).and_then(|peer| peer.public_key);
+                Some(Answer::PeerKey(Ok(self.known_key(*node).or_else(remembered)?)))
+            }
+            Query::CheckTrust(_)
+            | Query::RequestHandshake { .. }
+            | Query::RespondHandshake { .. }
+            | Query::ReportTrust(_)
+            | Query::RevokeTrust(_) => None,
         }
     }
 
@@ -395,7 +438,7 @@ impl Driver {
         let Some(RegistryCall { to, purpose }) = self.calls.remove(&id) else { return };
         let reply = match outcome {
             Ok(reply) => reply,
-            Err(error) => return self.on_refusal(to, purpose, error),
+            Err(error) => return self.on_refusal(now, to, purpose, error),
         };
         let pass = |command| Reply::Json { command, body: (&reply[..]).into() };
         match purpose {
@@ -436,10 +479,13 @@ impl Driver {
             },
             Purpose::Policy(network) => self.on_policy(to, network, &reply),
             Purpose::PreferDirect(preferred) => self.answer(to, Command::PreferDirectOk, &preferred),
+            Purpose::Datagram { to: endpoint, from, data } => {
+                self.send_datagram(now, to, endpoint, from, &data)
+            }
         }
     }
 
-    fn on_refusal(&mut self, to: ReplyTo, purpose: Purpose, error: CallError) {
+    fn on_refusal(&mut self, now: Instant, to: ReplyTo, purpose: Purpose, error: CallError) {
         match purpose {
             Purpose::PreferDirect(preferred) => {
                 let preferred = Preferred { resolve_error: error.to_string(), ..preferred };
@@ -450,6 +496,15 @@ impl Driver {
             }
             Purpose::Resolve(name) if let Some(resolved) = self.resolved_without(&name, &error) => {
                 self.answer(to, Command::CallOk, &resolved);
+            }
+            Purpose::Datagram { to: endpoint, from, data } if matches!(error, CallError::Unreachable(_)) => {
+                self.send_datagram(now, to, endpoint, from, &data);
+            }
+            Purpose::Datagram { to: endpoint, .. } => {
+                let node = endpoint.addr.node;
+                let refusal = Refusal::from(error);
+                let text = format!("sendto: resolve node {node}: {}", refusal.text());
+                self.refuse(to, refusal.worded(text));
             }
             purpose @ Purpose::Resolve(_) => {
                 let refusal = Refusal::from(error)
@@ -467,6 +522,11 @@ impl Driver {
             | Purpose::Verify { .. }
             | Purpose::Policy(_)) => self.refuse(to, Refusal::from(error).within(purpose.operation())),
         }
+    }
+
+    /// What stands in for the registry's answer to a look-up of a name.
+    pub(super) fn resolved_while_away(&self, name: &str) -> Option<Resolved> {
+        if self.registry.is_away() { self.remembered(name) } else { None }
     }
 
     /// A name may be remembered where the registry cannot be asked.

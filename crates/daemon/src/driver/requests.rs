@@ -6,6 +6,7 @@ use pilot_wire::ipc::{
     ClientFrame, Code, Command, DIALECT, DaemonFrame, Deregistered, Features, INITIAL_CREDIT, Network, Reply,
     Request, RequestError, WebhookSet,
 };
+use pilot_wire::packet::MAX_PAYLOAD;
 use pilot_wire::registry::{
     self, Envelope, Invite, InviteAnswer, JoinNetwork, Membership, NetworkQuery, ResolveHostname,
     SetHostname, SetTags, SetVisibility, Signed,
@@ -283,7 +284,31 @@ impl Driver {
         }
     }
 
+    /// A datagram whose sender wants to know. The network tells nothing, but the registry knows whether the node exists.
     fn on_datagram_out(
+        &mut self,
+        now: Instant,
+        to: ReplyTo,
+        endpoint: Endpoint,
+        from: Option<Port>,
+        data: &[u8],
+    ) {
+        let node = endpoint.addr.node;
+        let known =
+            self.node.id() == Some(node) || self.node.peers().any(|peer| peer.node == node && peer.encrypted);
+        if known || data.len() > MAX_PAYLOAD || self.node.id().is_none() {
+            return self.send_datagram(now, to, endpoint, from, data);
+        }
+        let request = registry::Resolve {
+            node_id: node,
+            requester_id: self.own_node(),
+            ..registry::Resolve::default()
+        };
+        let purpose = Purpose::Datagram { to: endpoint, from, data: data.to_vec() };
+        self.ask_registry(to, registry::Request::Resolve(request), purpose);
+    }
+
+    pub(super) fn send_datagram(
         &mut self,
         now: Instant,
         to: ReplyTo,

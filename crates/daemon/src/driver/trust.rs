@@ -235,6 +235,10 @@ impl Driver {
             Deadline::Ping(ping) => self.on_pong(ping, None),
             Deadline::Trust(node) => self.settle_waits(now, node),
             Deadline::Request(node) => self.settle_requests(node, Ok(())),
+            Deadline::Ready => {
+                self.registry.awaited = false;
+                self.check_ready();
+            }
         }
     }
 
@@ -275,6 +279,8 @@ impl Driver {
                 self.settle_waits(now, node);
                 self.notify_trusted(node, how);
                 self.learn_name(node);
+                // Find the peer and agree keys now: the first message is likely to follow.
+                self.node.ping(now, node, 0);
             }
             TrustEvent::Rejected { node, reason } => {
                 tracing::info!(%node, reason, "declined to trust this node");

@@ -49,7 +49,12 @@ impl Rendezvous {
     /// The process is gone, as after `kill -9`.
     pub async fn kill(&mut self) {
         self.task.abort();
-        let _ = (&mut self.task).await;
+        within("the end", async {
+            while !self.task.is_finished() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
     }
 
     /// Starts again with what is on disk.
@@ -148,6 +153,11 @@ impl Daemon {
     pub async fn stop(mut self) {
         drop(self.stop.take());
         within("the orderly end", &mut self.task).await.unwrap();
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn ended(mut self) {
+        within("the end", &mut self.task).await.unwrap();
     }
 
     /// A program of the released drivers' dialect.

@@ -1,0 +1,89 @@
+//! Killed and started again: address, trust and ports are what they were.
+
+use crate::common::{Daemon, Home, Rendezvous};
+use crate::streams::Pair;
+use pilot_wire::Port;
+
+async fn echo_works(from: &Daemon, to: &Daemon) {
+    let mut program = from.program().await;
+    let echo = program.dial(to.at(Port::ECHO)).await.unwrap();
+    program.send(echo, b"hello").await;
+    assert_eq!(program.read(echo, 5).await, b"hello");
+}
+
+#[tokio::test]
+async fn a_killed_daemon_comes_back_with_its_address_and_trust() {
+    let Pair { a, b, rendezvous, homes } = Pair::of_friends().await;
+    let (node, config) = (a.node(), a.config.clone());
+    echo_works(&a, &b).await;
+    a.kill().await;
+    let a = Daemon::start(config).await;
+    assert_eq!(a.node(), node);
+    echo_works(&a, &b).await;
+    echo_works(&b, &a).await;
+    drop((rendezvous, homes));
+}
+
+#[tokio::test]
+async fn a_peer_that_was_killed_is_reached_again_by_the_one_that_stayed() {
+    let Pair { a, b, rendezvous, homes } = Pair::of_friends().await;
+    echo_works(&a, &b).await;
+    let config = b.config.clone();
+    b.kill().await;
+    let b = Daemon::start(config).await;
+    // The one that stayed speaks first, with the keys of the peer's earlier life.
+    echo_works(&a, &b).await;
+    drop((rendezvous, homes));
+}
+
+#[tokio::test]
+async fn trust_is_on_disk_before_anybody_is_told_of_it() {
+    let Pair { a, b, rendezvous, homes } = Pair::of_friends().await;
+    // Killed at once, with nothing in between.
+    let configs = [a.config.clone(), b.config.clone()];
+    a.kill().await;
+    b.kill().await;
+    let [a, b] = configs;
+    let a = Daemon::start(a).await;
+    let b = Daemon::start(b).await;
+    echo_works(&a, &b).await;
+    drop((rendezvous, homes));
+}
+
+#[tokio::test]
+async fn a_killed_rendezvous_comes_back_and_everybody_goes_on() {
+    let Pair { a, b, mut rendezvous, homes } = Pair::of_friends().await;
+    echo_works(&a, &b).await;
+    rendezvous.kill().await;
+    echo_works(&a, &b).await;
+    rendezvous.restart().await;
+    let home = Home::new();
+    let c = Daemon::start(home.config(&rendezvous)).await;
+    assert_ne!(c.node(), a.node());
+    crate::common::befriend(&c, &a).await;
+    echo_works(&c, &a).await;
+    drop(homes);
+}
+
+#[tokio::test]
+async fn an_orderly_end_removes_socket_and_process_id() {
+    let rendezvous = Rendezvous::start().await;
+    let home = Home::new();
+    let daemon = Daemon::start(home.config(&rendezvous)).await;
+    let (socket, pid) = (daemon.config.socket.clone(), daemon.config.pid_path());
+    assert!(socket.exists() && pid.exists());
+    daemon.stop().await;
+    assert!(!socket.exists() && !pid.exists());
+}
+
+#[tokio::test]
+async fn a_second_daemon_on_the_same_state_is_refused() {
+    let rendezvous = Rendezvous::start().await;
+    let home = Home::new();
+    let daemon = Daemon::start(home.config(&rendezvous)).await;
+    let mut second = home.config(&rendezvous);
+    second.socket = home.path().join("other.sock");
+    let error = pilot_daemon::run(second, |_| {}, std::future::pending()).await.unwrap_err();
+    assert_eq!(error.code(), "already_exists");
+    drop(daemon);
+}
