@@ -50,7 +50,7 @@ impl Default for Config {
             give_up: Duration::from_secs(60),
             keepalive: Some(Duration::from_secs(60)),
             idle_timeout: Some(Duration::from_secs(120)),
-            time_wait: Duration::from_secs(3),
+            time_wait: Duration::from_secs(10),
             finish_timeout: Duration::from_secs(60),
             options: true,
         }

@@ -41,7 +41,7 @@ impl Stream {
                 Verdict::Taken
             }
             Phase::Closed => self.when_over(header),
-            Phase::TimeWait { .. } => self.in_time_wait(now, header),
+            Phase::TimeWait { .. } => self.in_time_wait(now, header, payload),
             Phase::Answering(_) | Phase::Connected { .. } => {
                 self.heard(now);
                 if flags.contains(Flags::SYN) {
@@ -79,8 +79,12 @@ impl Stream {
             | Phase::TimeWait { .. }
             | Phase::Closed => return,
         };
-        // Everything that we wrote was taken and our end was announced: the peer just did not wait.
-        let complete = self.orphaned && self.sender.fin_acknowledged();
+        // Everything that we wrote was taken, and the peer's end is here or nobody waits for it: the peer just did not
+        // wait for our last words.
+        let theirs = self.receiver.as_ref().is_some_and(Receiver::finished);
+        let complete = self.sender.unacknowledged() == 0
+            && matches!(self.sender.fin(), Fin::Sent(_))
+            && (theirs || (self.orphaned && self.sender.fin_acknowledged()));
         self.owed = None;
         self.end(if complete { CloseReason::Finished } else { reason });
     }
@@ -308,7 +312,7 @@ impl Stream {
         }
     }
 
-    fn in_time_wait(&mut self, now: Instant, header: &Header) -> Verdict {
+    fn in_time_wait(&mut self, now: Instant, header: &Header, payload: &[u8]) -> Verdict {
         if header.flags.contains(Flags::SYN) && !header.flags.contains(Flags::ACK) {
             let same = self.receiver.as_ref().is_some_and(|receiver| receiver.initial() == header.seq);
             if !same || self.agreed.is_legacy() {
@@ -317,15 +321,16 @@ impl Stream {
             }
             return Verdict::Taken;
         }
-        if header.flags.contains(Flags::FIN) {
-            if self.agreed.is_legacy() {
+        let fin = header.flags.contains(Flags::FIN);
+        if self.agreed.is_legacy() {
+            if fin {
                 self.fin_asks |= !header.flags.contains(Flags::ACK);
                 self.answer_fin();
-            } else {
-                // Our last acknowledgement was lost.
-                self.acks.demand();
-                self.phase = Phase::TimeWait { until: now + self.limits.time_wait() };
             }
+        } else if fin || !payload.is_empty() {
+            // Our last acknowledgements were lost. Answering a SACK list, too, does no harm: the answer is not answered.
+            self.acks.demand();
+            self.phase = Phase::TimeWait { until: now + self.limits.time_wait() };
         }
         Verdict::Taken
     }
