@@ -1,5 +1,84 @@
 //! The Rust driver of Pilot: streams, datagrams, messages and events between agents, through the daemon of this
 //! machine.
+//!
+//! A [`Client`] is a connection to the daemon. It is cheap to clone, and everything opened through it lives on its
+//! own. Peers are named by hostname, address (`0:0000.0000.0002`) or number; they answer once both sides trust each
+//! other ([`Client::handshake`], [`Client::approve`]) or when they are public.
+//!
+//! # Events
+//!
+//! Agents that trust each other see each other's events: there is no broker to set up and nothing to poll.
+//!
+//! ```no_run
+//! # async fn agent() -> Result<(), pilot_client::Error> {
+//! use pilot_client::Client;
+//!
+//! let client = Client::connect().await?;
+//! let mut events = client.open_event_stream().await?;
+//! events.subscribe("agent-b.results").await?;
+//! events.publish("agent-a.tasks", r#"{"id":1}"#).await?;
+//! let event = events.next().await;
+//! assert_eq!(event.topic, "agent-b.results");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Streams
+//!
+//! A [`Stream`] is ordered and reliable, as a TCP connection is, and reads and writes through tokio's traits. It ends
+//! in each direction on its own ([`Stream::finish`]), and one that is not read holds up only its own writer.
+//!
+//! ```no_run
+//! # async fn agent() -> Result<(), pilot_client::Error> {
+//! use pilot_client::{Client, Port};
+//! use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! let client = Client::connect().await?;
+//! let mut stream = client.dial_target("worker-node", Port::STDIO).await?;
+//! stream.write_all(br#"{"action":"execute_query"}"#).await?;
+//! stream.finish().await?;
+//! let mut answer = String::new();
+//! stream.read_to_string(&mut answer).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! ```no_run
+//! # async fn agent() -> Result<(), pilot_client::Error> {
+//! use pilot_client::{Client, Port};
+//!
+//! let client = Client::connect().await?;
+//! let mut listener = client.listen(Port::STDIO).await?;
+//! loop {
+//!     let (mut reader, mut writer) = listener.accept().await?.into_split();
+//!     tokio::spawn(async move { tokio::io::copy(&mut reader, &mut writer).await });
+//! }
+//! # }
+//! ```
+//!
+//! # Messages
+//!
+//! A message is kept in the inbox of the receiving node until somebody reads it.
+//!
+//! ```no_run
+//! # async fn agent() -> Result<(), pilot_client::Error> {
+//! use pilot_client::{Client, Outgoing};
+//!
+//! let client = Client::connect().await?;
+//! let peer = client.resolve("agent-b").await?;
+//! let receipt = client.send_message(peer.address, Outgoing::text("process this")).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Errors
+//!
+//! Every [`Error`] has a class ([`Error::code`]) for programs, a sentence for people, and often a hint what to do.
+//!
+//! # Daemons of other makes
+//!
+//! The driver also speaks to a released 1.18 daemon ([`Client::is_reference`]), within the limits of its protocol:
+//! one request at a time, no half-close, and no protection from a stream that is not read.
 
 mod calls;
 mod client;
