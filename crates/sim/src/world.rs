@@ -474,7 +474,7 @@ impl World {
         let now = self.now;
         let Some(side) = self.transfers[id.0].sides.get_mut(&role) else { return };
         let again =
-            side.reads_at.filter(|&at| at > now && side.ended.is_none() && side.planned_read != Some(at));
+            side.reads_at.filter(|&at| at > now && side.planned_read != Some(at));
         if let Some(at) = again {
             side.planned_read = Some(at);
             self.plan(at, Happening::Reads(id, role));
@@ -607,7 +607,7 @@ impl World {
 
     /// Whether both streams of a transfer have ended, however.
     pub fn is_over(&self, id: TransferId) -> bool {
-        self.transfers[id.0].sides.values().all(|side| side.ended.is_some())
+        self.transfers[id.0].sides.values().all(Side::is_over)
     }
 
     /// What happened.
