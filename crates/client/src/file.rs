@@ -418,3 +418,118 @@ fn hash(file: &File) -> io::Result<(u64, [u8; 32])> {
 async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::DuplexStream;
+
+    async fn file_of(bytes: usize) -> (tempfile::TempDir, OutgoingFile, Vec<u8>) {
+        let data: Vec<u8> = (0..bytes).map(|at| (at % 251) as u8).collect();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("data.bin");
+        std::fs::write(&path, &data).unwrap();
+        (directory, OutgoingFile::open(&path).await.unwrap(), data)
+    }
+
+    struct Receiver {
+        stream: DuplexStream,
+        decoder: Decoder,
+    }
+
+    impl Receiver {
+        async fn next(&mut self) -> FileStream {
+            let raw = read_frame(&mut self.stream, &mut self.decoder).await.unwrap();
+            match Frame::parse(raw).unwrap() {
+                Frame::FileStream(step) => step,
+                Frame::Delivery(delivery) => panic!("{delivery:?}"),
+            }
+        }
+
+        async fn say(&mut self, step: FileStream) {
+            let mut frame = Vec::new();
+            step.emit(&mut frame);
+            self.stream.write_all(&frame).await.unwrap();
+        }
+    }
+
+    fn pair() -> (DuplexStream, Receiver) {
+        let (ours, theirs) = tokio::io::duplex(4 << 20);
+        (ours, Receiver { stream: theirs, decoder: Decoder::new(1 << 20) })
+    }
+
+    #[tokio::test]
+    async fn a_transfer_goes_on_where_the_receiver_says_and_keeps_to_the_window() {
+        let (_directory, file, data) = file_of(3_000_000).await;
+        let (stream, mut receiver) = pair();
+        let chunk = u64::from(CHUNK_LEN);
+        let mut sent = Sent::default();
+        let mut tell = |_| {};
+        let receiving = async {
+            let FileStream::Init(init) = receiver.next().await else { panic!("no INIT") };
+            assert_eq!((init.size, &init.name[..]), (3_000_000, &b"data.bin"[..]));
+            receiver.say(FileStream::InitAck { id: init.id, offset: 10 }).await;
+            let mut expected = 10;
+            let mut acknowledged = 10;
+            loop {
+                match receiver.next().await {
+                    FileStream::Chunk { id, offset, data: bytes } => {
+                        assert_eq!(offset, expected);
+                        let at = usize::try_from(offset).unwrap();
+                        assert!(bytes == data[at..at + bytes.len()]);
+                        expected += bytes.len() as u64;
+                        assert!(expected - acknowledged <= WINDOW_CHUNKS * chunk);
+                        // A slow receiver: it acknowledges when the window is full, or at the end.
+                        if expected - acknowledged > (WINDOW_CHUNKS - 1) * chunk || expected == 3_000_000 {
+                            acknowledged = expected;
+                            receiver.say(FileStream::Ack { id, offset: acknowledged }).await;
+                        }
+                    }
+                    FileStream::Done(id) => {
+                        return receiver.say(FileStream::Complete { id, outcome: Ok(()) }).await;
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        };
+        let (ended, ()) = tokio::join!(file.send_over(stream, &mut sent, &mut tell), receiving);
+        assert!(ended.is_ok());
+        assert_eq!((sent.resumed, sent.bytes_sent, sent.done), (10, 2_999_990, 3_000_000));
+    }
+
+    #[tokio::test]
+    async fn receivers_that_do_not_know_transfers_are_recognised() {
+        for answer in ["ACK UNKNOWN(7) 68 bytes", "ERR UNKNOWN(7) save failed: unsupported frame type 7"] {
+            let (_directory, file, _) = file_of(100).await;
+            let (stream, mut receiver) = pair();
+            let mut sent = Sent::default();
+            let mut tell = |_| {};
+            let answering = async {
+                receiver.next().await;
+                let mut frame = Vec::new();
+                Answer::parse_text(answer).unwrap().emit(&mut frame);
+                receiver.stream.write_all(&frame).await.unwrap();
+            };
+            let (ended, ()) = tokio::join!(file.send_over(stream, &mut sent, &mut tell), answering);
+            assert!(matches!(ended, Err(Broken::Unsupported)), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_ends_the_transfer_with_the_receivers_words() {
+        let (_directory, file, _) = file_of(1_000_000).await;
+        let (stream, mut receiver) = pair();
+        let mut sent = Sent::default();
+        let mut tell = |_| {};
+        let refusing = async {
+            let id = receiver.next().await.id();
+            receiver.say(FileStream::InitAck { id, offset: 0 }).await;
+            receiver.next().await;
+            let message = "no space left on the receiver's disk".to_owned();
+            receiver.say(FileStream::Abort { id, message }).await;
+        };
+        let (ended, ()) = tokio::join!(file.send_over(stream, &mut sent, &mut tell), refusing);
+        let Err(Broken::Refused(error)) = ended else { panic!("not refused") };
+        assert_eq!(error.to_string(), "the receiver did not store it: no space left on the receiver's disk");
+    }
+}
