@@ -95,12 +95,17 @@ impl Store {
         }
         let file = open_private(path).map_err(failed)?;
         let opened = Builder::new().set_cache_size(CACHE).create_file(file);
-        let mut database = opened.map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => StoreError::Locked { path: path.to_owned() },
-            DatabaseError::Storage(redb::StorageError::Io(source)) if !says_damaged(&source) => {
-                failed(source)
+        let mut database = opened.map_err(|error| {
+            if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
+                return StoreError::Locked { path: path.to_owned() };
             }
-            other => damaged(other.to_string()),
+            let text = error.to_string();
+            if let DatabaseError::Storage(redb::StorageError::Io(source)) = error
+                && !says_damaged(&source)
+            {
+                return failed(source);
+            }
+            damaged(text)
         })?;
         if exists {
             match database.check_integrity() {

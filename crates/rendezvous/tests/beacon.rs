@@ -1,4 +1,9 @@
 //! What the beacon tells whom.
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that meets what it does not expect must fail, and says what it met"
+)]
 
 use pilot_rendezvous::{
     beacon::{Config, Introductions, State},

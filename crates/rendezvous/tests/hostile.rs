@@ -1,4 +1,9 @@
 //! Whatever is sent, the registry and the beacon go on, and what the registry writes can be read back.
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that meets what it does not expect must fail, and says what it met"
+)]
 
 mod common;
 
@@ -133,6 +138,9 @@ fn request() -> impl Strategy<Value = (Value, u8)> {
 }
 
 proptest! {
+    // Each case is a registry's life of up to forty signed requests.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn any_requests_in_any_order_leave_a_registry_that_can_be_restored(
         requests in vec((request(), 0_u64..200), 1..40)

@@ -311,8 +311,10 @@ impl State {
         }
     }
 
+    /// A node is named in order to be found: whoever is registered finds a private node by its exact name, and can then
+    /// ask it for trust. Where it is, and what else there is to know of it, takes its consent. Guesses are limited.
     pub(super) fn resolve_hostname(
-        &self,
+        &mut self,
         now: Instant,
         conn: ConnId,
         name: &str,
@@ -322,18 +324,27 @@ impl State {
             return Err(Refusal::HostnameRequired);
         }
         let unknown = || Refusal::HostnameUnknown(cut(name, 64).to_owned());
-        let id = self.by_name.get(name).copied().ok_or_else(unknown)?;
-        if !self.may_find(now, conn, id) && !self.is_admin(token) {
-            return Err(unknown());
+        let found = self.by_name.get(name).copied();
+        let is_public = found.and_then(|id| self.presence(id)).is_some_and(Presence::is_public);
+        if !is_public && !self.is_admin(token) {
+            if !self.is_somebody(now, conn, found) {
+                return Err(unknown());
+            }
+            let viewers = self.viewers(now, conn);
+            if !found.is_some_and(|id| self.may_see(&viewers, id)) {
+                self.charge_search(now, conn)?;
+            }
         }
-        let public = self.presence(id).is_some_and(Presence::is_public);
+        let id = found.ok_or_else(unknown)?;
         let address = Addr::backbone(id).to_string();
-        Ok(Response::ResolveHostname(ResolvedHostname {
-            node_id: id,
-            address,
-            hostname: name.to_owned(),
-            public,
-        }))
+        let hostname = name.to_owned();
+        Ok(Response::ResolveHostname(ResolvedHostname { node_id: id, address, hostname, public: is_public }))
+    }
+
+    fn charge_search(&mut self, now: Instant, conn: ConnId) -> Result<(), Refusal> {
+        let Some(session) = self.sessions.get(&conn) else { return Ok(()) };
+        let from = session.peer.ip();
+        self.searches.take(from, now).map_err(|wait| Refusal::SearchRate { from, wait })
     }
 
     /// Tells no more than `resolve` would (spec/registry.md 23 S7).

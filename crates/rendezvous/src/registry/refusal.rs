@@ -46,6 +46,8 @@ pub enum Refusal {
     HostnameRequired,
     #[error("hostname {0:?} not found")]
     HostnameUnknown(String),
+    #[error("rate limited: too many searches for names from {from}, try again in {} s", wait.as_secs() + 1)]
+    SearchRate { from: std::net::IpAddr, wait: Duration },
     #[error("invalid hostname: {0}")]
     HostnameInvalid(HostnameFault),
     #[error("hostname {0:?} already in use by node {1}")]

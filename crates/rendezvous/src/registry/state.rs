@@ -75,6 +75,7 @@ pub struct State {
     pub(super) networks: Networks,
     pub(super) beacons: BTreeMap<u32, (String, Instant)>,
     pub(super) registrations: Limiter<IpAddr>,
+    pub(super) searches: Limiter<IpAddr>,
     pub(super) sessions: BTreeMap<ConnId, Session>,
     addresses: Addresses,
     verified: Verified,
@@ -86,6 +87,9 @@ pub struct State {
     notices: VecDeque<NodeId>,
     pub(super) endpoints: VecDeque<(NodeId, IpAddr)>,
 }
+
+/// Searches for names of nodes that the seeker does not know, from one address: plenty for people, slow for a dictionary.
+const SEARCHES: Rate = Rate { burst: 100, per_second: 1.0 };
 
 /// A record to write, or to remove if there is none.
 pub type Change = (Key, Option<Record>);
@@ -114,6 +118,7 @@ impl State {
             networks: Networks::default(),
             beacons: BTreeMap::new(),
             registrations,
+            searches: Limiter::new(SEARCHES),
             sessions: BTreeMap::new(),
             addresses: Addresses::default(),
             verified: Verified::default(),
@@ -491,14 +496,11 @@ impl State {
             || viewers.iter().any(|viewer| self.may_meet(*viewer, node) || self.trust.consents(node, *viewer))
     }
 
-    /// As [`may_see`](Self::may_see), for a search. A connection that has proven nothing does not find the nodes of its
-    /// own address: that they run there does not mean that they are asking.
-    pub(super) fn may_find(&self, now: Instant, conn: ConnId, node: NodeId) -> bool {
-        let mut viewers = self.viewers(now, conn);
-        if !self.has_proven(conn) {
-            viewers.remove(&node);
-        }
-        self.may_see(&viewers, node)
+    /// True if the connection belongs to somebody who is registered. Where nothing was proven on it, its address must
+    /// do, and the node that is sought does not vouch for those who seek it.
+    pub(super) fn is_somebody(&self, now: Instant, conn: ConnId, sought: Option<NodeId>) -> bool {
+        let is_sought = |viewer: &NodeId| Some(*viewer) == sought;
+        self.has_proven(conn) || !self.viewers(now, conn).iter().all(is_sought)
     }
 
     pub(super) fn is_admin(&self, token: &str) -> bool {
