@@ -262,8 +262,17 @@ struct Liveness {
     heard: Instant,
     spoken: Instant,
     probed: Instant,
+    /// When a packet without data was answered last.
+    challenged: Instant,
     probes: u8,
     probe_due: bool,
+}
+
+impl Liveness {
+    fn new(now: Instant) -> Self {
+        let never = now.checked_sub(Duration::from_secs(1)).unwrap_or(now);
+        Self { heard: now, spoken: now, probed: now, challenged: never, probes: 0, probe_due: false }
+    }
 }
 
 impl Stream {
@@ -319,7 +328,7 @@ impl Stream {
             pending: PendingEvents::default(),
             write_blocked: false,
             drained_to: true,
-            liveness: Liveness { heard: now, spoken: now, probed: now, probes: 0, probe_due: false },
+            liveness: Liveness::new(now),
             segments_received: 0,
             sacks_sent: 0,
             limits: Limits::of(config),

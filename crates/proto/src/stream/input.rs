@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pilot_wire::{
     packet::{Flags, Header},
-    sack::SackList,
+    sack::{SackBlock, SackList},
 };
 
 use super::{
@@ -24,6 +24,12 @@ const QUIET: Duration = Duration::from_secs(10);
 
 /// Windows announced below this make an old peer stop, and it asks with empty packets.
 const SMALL_WINDOW: usize = 2 * 1152;
+
+/// How far back a list may speak of. Lists can be overtaken by much that was acknowledged later.
+const SACK_REACH: u64 = 16 << 20;
+
+/// Packets without data are answered at most this often.
+const CHALLENGE_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Stream {
     /// Takes a packet of this stream.
@@ -171,17 +177,18 @@ impl Stream {
             return;
         }
         let fin = header.flags.contains(Flags::FIN);
-        let blocks = if fin { SackList::EMPTY } else { self.sack(header, payload) };
-        let data = if blocks.is_empty() && !fin { payload } else { &[] };
+        let list = if fin { None } else { self.sack(header, payload) };
+        let blocks: &[SackBlock] = list.as_ref().map_or(&[], SackList::blocks);
+        let data = if list.is_none() && !fin { payload } else { &[] };
         let pure = data.is_empty();
         if !(fin && self.agreed.is_legacy()) || header.ack.0 != 0 {
             let window_counts = !(fin && self.agreed.is_legacy());
             let seen = if window_counts { *header } else { Header { window: u16::MAX, ..*header } };
-            match self.sender.on_ack(now, &seen, &blocks, pure) {
+            match self.sender.on_ack(now, &seen, blocks, pure) {
                 Acknowledged::Progress => self.on_progress(now),
                 Acknowledged::Nothing => {}
                 Acknowledged::Unsent => {
-                    self.acks.demand();
+                    self.challenge(now);
                     return;
                 }
             }
@@ -199,12 +206,10 @@ impl Stream {
     /// The payload as a selective acknowledgement, if it is one. One of ours never sends data of that shape. The reference
     /// does, so from it a list must also make sense: exact in length, and about bytes that we sent. Not only about
     /// what is outstanding: a list that was overtaken by the acknowledgement of everything must not become data.
-    fn sack(&self, header: &Header, payload: &[u8]) -> SackList {
-        let Some(list) = SackList::parse(payload, usize::from(self.agreed.sack_blocks)) else {
-            return SackList::EMPTY;
-        };
+    fn sack(&self, header: &Header, payload: &[u8]) -> Option<SackList> {
+        let list = SackList::parse(payload, usize::from(self.agreed.sack_blocks))?;
         let next = self.sender.next_seq();
-        let reach = self.sender.sent().min(2 * self.limits.send_buffer as u64);
+        let reach = self.sender.sent().min(SACK_REACH.max(2 * self.limits.send_buffer as u64));
         let plausible = |list: &SackList| {
             payload.len() == list.wire_len()
                 && list.blocks().iter().all(|block| {
@@ -214,7 +219,7 @@ impl Stream {
                         && next.is_at_or_after(header.ack)
                 })
         };
-        if !self.agreed.is_legacy() || plausible(&list) { list } else { SackList::EMPTY }
+        (!self.agreed.is_legacy() || plausible(&list)).then_some(list)
     }
 
     fn on_progress(&mut self, now: Instant) {
@@ -308,6 +313,15 @@ impl Stream {
             }
         } else if distance == -1 {
             // A keepalive probe asks by repeating a number (RFC 9293 3.8.4).
+            self.challenge(now);
+        }
+    }
+
+    /// Answers a packet without data, but not every one: two sides that disagree about their numbers must not answer
+    /// each other for ever (RFC 5961 7).
+    fn challenge(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.liveness.challenged) >= CHALLENGE_INTERVAL {
+            self.liveness.challenged = now;
             self.acks.demand();
         }
     }

@@ -300,7 +300,7 @@ impl Receiver {
                 self.ready.append(island.data);
             }
             if self.islands.is_empty() {
-                self.recent.clear();
+                self.recent = VecDeque::new();
             }
         }
     }

@@ -83,6 +83,7 @@ pub(super) struct Scoreboard {
     /// Bytes thought to be in the network.
     flying: u64,
     sacked_bytes: u64,
+    sacked_segments: usize,
     /// Ranges reported beyond `acked`, merged.
     sacked: BTreeMap<u64, u64>,
     /// Transmissions in their order: number of the segment, number of the transmission.
@@ -120,7 +121,7 @@ impl Scoreboard {
 
     /// Segments that the peer holds behind holes.
     pub(super) fn sacked_segments(&self) -> usize {
-        self.segments.iter().filter(|segment| segment.fate == Fate::Sacked).take(4).count()
+        self.sacked_segments
     }
 
     /// The oldest one.
@@ -219,18 +220,21 @@ impl Scoreboard {
     }
 
     /// Cuts what is unacknowledged anew, in pieces of at most `max` bytes, all of it to be sent again: the path
-    /// does not carry the old sizes any more.
-    pub(super) fn recut(&mut self, max: u32) {
+    /// does not carry the old sizes any more. `fit` may shorten a piece of some length from some offset on.
+    pub(super) fn recut(&mut self, max: u32, fit: impl Fn(u64, u32) -> u32) {
         let old = std::mem::take(&mut self.segments);
         self.timeline.clear();
         self.lost.clear();
         self.flying = 0;
+        self.sacked_segments = 0;
         for segment in old {
             let mut start = segment.start;
             while start < segment.end() {
-                let len = u32::try_from(segment.end() - start).unwrap_or(max).min(max);
+                let len = fit(start, u32::try_from(segment.end() - start).unwrap_or(max).min(max));
                 let fate = if segment.fate == Fate::Sacked { Fate::Sacked } else { Fate::Lost };
-                if fate == Fate::Lost {
+                if fate == Fate::Sacked {
+                    self.sacked_segments += 1;
+                } else {
                     self.lost.push_back(self.first + self.segments.len() as u64);
                 }
                 self.segments.push_back(Segment { start, len, fate, ..segment });
@@ -265,6 +269,7 @@ impl Scoreboard {
     fn forget_sacks(&mut self) {
         self.sacked.clear();
         self.sacked_bytes = 0;
+        self.sacked_segments = 0;
         for (index, segment) in self.segments.iter_mut().enumerate() {
             if segment.fate == Fate::Sacked {
                 segment.fate = Fate::Lost;
@@ -278,7 +283,10 @@ impl Scoreboard {
             self.segments.pop_front();
             self.first += 1;
             match segment.fate {
-                Fate::Sacked => self.sacked_bytes -= u64::from(segment.len),
+                Fate::Sacked => {
+                    self.sacked_bytes -= u64::from(segment.len);
+                    self.sacked_segments -= 1;
+                }
                 Fate::Flying => {
                     self.flying -= u64::from(segment.len);
                     self.note(segment, delivered);
@@ -362,6 +370,7 @@ impl Scoreboard {
             }
             segment.fate = Fate::Sacked;
             self.sacked_bytes += len;
+            self.sacked_segments += 1;
             delivered.sacked = true;
             let segment = *segment;
             self.note(segment, delivered);
@@ -425,7 +434,7 @@ mod tests {
     fn what_is_cut_anew_is_all_sent_again() {
         let (mut board, _) = board(3);
         board.acknowledge(0, [(100, 200)].into_iter());
-        board.recut(40);
+        board.recut(40, |_, len| len);
         assert_eq!(board.flying(), 0);
         let mut starts = Vec::new();
         while let Some((id, segment)) = board.next_lost() {

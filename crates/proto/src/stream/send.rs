@@ -10,7 +10,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use pilot_wire::{Seq, packet::Header, sack, sack::SackList};
+use pilot_wire::{
+    Seq,
+    packet::Header,
+    sack::{self, SackBlock},
+};
 
 use super::{
     Config,
@@ -198,7 +202,11 @@ impl Sender {
     pub(super) fn set_path_segment(&mut self, bytes: u16) {
         let segment = u32::from(bytes.min(self.agreed.max_segment));
         if segment < self.segment && !self.agreed.is_legacy() {
-            self.board.recut(segment);
+            let (outbox, blocks) = (&self.outbox, usize::from(self.agreed.sack_blocks));
+            self.board.recut(
+                segment,
+                |start, len| if looks_like_sack(outbox, start, len, blocks) { 1 } else { len },
+            );
         }
         self.segment = segment;
         self.cubic.set_segment(u64::from(segment));
@@ -317,7 +325,7 @@ impl Sender {
         &mut self,
         now: Instant,
         header: &Header,
-        blocks: &SackList,
+        blocks: &[SackBlock],
         pure: bool,
     ) -> Acknowledged {
         let distance = (header.ack - self.seq(self.board.acked())).cast_signed();
@@ -330,7 +338,7 @@ impl Sender {
         }
         let acked_before = self.board.acked();
         let flight = self.board.flying();
-        let reported = blocks.blocks().iter().map(|block| {
+        let reported = blocks.iter().map(|block| {
             let acked = header.ack;
             let offset = |seq: Seq| ack.saturating_add_signed(i64::from((seq - acked).cast_signed()));
             (offset(block.left), offset(block.right))
@@ -760,16 +768,10 @@ impl Sender {
         }
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let (len, first) = self.outbox.measure(self.next, most)?;
-        let cut = if first == b'S' && self.looks_like_sack(len) { 1 } else { len };
-        u32::try_from(cut).ok()
-    }
-
-    /// Whether a peer would take the next bytes for a selective acknowledgement (spec/dataplane.md 3.5).
-    fn looks_like_sack(&self, len: usize) -> bool {
-        let (parts, count, len) = self.outbox.gather(self.next, len.min(LOOKALIKE_LEN));
-        let head = parts[..count].concat();
-        debug_assert_eq!(head.len(), len);
-        sack::is_lookalike(&head, usize::from(self.agreed.sack_blocks))
+        let len = u32::try_from(len).ok()?;
+        let blocks = usize::from(self.agreed.sack_blocks);
+        let cut = first == b'S' && looks_like_sack(&self.outbox, self.next, len, blocks);
+        Some(if cut { 1 } else { len })
     }
 
     fn window_room(&self) -> u64 {
@@ -816,6 +818,13 @@ impl Sender {
             self.last_sent = now;
         }
     }
+}
+
+/// Whether a peer would take a segment for a selective acknowledgement (spec/dataplane.md 3.5).
+fn looks_like_sack(outbox: &Outbox, start: u64, len: u32, max_blocks: usize) -> bool {
+    let (parts, count, _) = outbox.gather(start, (len as usize).min(LOOKALIKE_LEN));
+    let is_candidate = parts[0].first() == Some(&b'S');
+    is_candidate && sack::is_lookalike(&parts[..count].concat(), max_blocks)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

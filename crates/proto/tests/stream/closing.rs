@@ -10,7 +10,7 @@ use crate::{
 };
 
 fn config() -> Config {
-    Config::default()
+    Config { time_wait: Duration::from_secs(3), ..Config::default() }
 }
 
 #[test]

@@ -30,6 +30,7 @@ fn link() -> impl Strategy<Value = Link> {
 fn app() -> impl Strategy<Value = App> {
     (0u64..60_000, 1usize..9000, any::<bool>(), proptest::option::of(1000usize..20_000)).prop_map(
         |(sends, chunk, finishes, reads_per_ms)| App {
+            pattern: crate::pair::Pattern::Mixed,
             sends,
             chunk,
             finishes,
@@ -87,5 +88,55 @@ fn a_link_that_loses_a_third_still_delivers_everything() {
             Pair::new(seed, [link; 2], [App::sender(200_000), App::reader()], [Config::default(); 2]);
         let done = pair.run_until(Duration::from_secs(300), |pair| pair.sides[1].received == 200_000);
         assert!(done, "seed {seed}: {} bytes after {:?}", pair.sides[1].received, pair.elapsed());
+    }
+}
+
+#[test]
+fn a_transfer_goes_on_within_a_second_of_an_outage() {
+    for options in [true, false] {
+        let link = Link { rate: Some(2_000_000), queue: 100_000, ..Link::perfect(Duration::from_millis(20)) };
+        let config = Config { options, ..Config::default() };
+        let mut pair = Pair::new(5, [link; 2], [App::sender(10_000_000), App::reader()], [config; 2]);
+        let back = Duration::from_secs(21);
+        pair.outage = Some((Duration::from_secs(1), back));
+        pair.run_until(back, |_| false);
+        let before = pair.sides[1].received;
+        // The path tells the stream that the peer is heard again.
+        pair.now = pair.start + back;
+        let now = pair.now;
+        for side in 0..2 {
+            pair.sides[side].stream.as_mut().unwrap().path_recovered(now);
+            pair.pump(side);
+        }
+        pair.run_until(back + Duration::from_secs(1), |_| false);
+        let moved = pair.sides[1].received - before;
+        assert!(moved > 500_000, "options {options}: {moved} bytes in the first second");
+        assert!(pair.run_until(Duration::from_secs(60), Pair::both_gone));
+        assert_eq!(pair.sides[1].received, 10_000_000);
+    }
+}
+
+proptest! {
+    /// Sizes of the path change at will, both ways, while packets get lost.
+    #[test]
+    fn changing_paths_lose_nothing(seed: u64, sizes in proptest::collection::vec(200u16..5000, 1..30), looks_like_sack: bool) {
+        let link = Link { loss: 0.1, jitter: Duration::from_millis(5), ..Link::perfect(Duration::from_millis(10)) };
+        let mut app = App::sender(150_000);
+        if looks_like_sack {
+            app.pattern = crate::pair::Pattern::Lists;
+        }
+        let mut reader = App::reader();
+        reader.pattern = app.pattern;
+        let mut pair = Pair::new(seed, [link; 2], [app, reader], [Config::default(); 2]);
+        for (i, &size) in sizes.iter().enumerate() {
+            pair.run_until(Duration::from_millis(30 * (i as u64 + 1)), |_| false);
+            let now = pair.now;
+            if let Some(stream) = &mut pair.sides[0].stream {
+                stream.set_path_segment(now, size);
+            }
+            pair.pump(0);
+        }
+        prop_assert!(pair.run_until(Duration::from_secs(120), Pair::both_gone), "{}", pair.show());
+        prop_assert_eq!(pair.sides[1].received, 150_000);
     }
 }

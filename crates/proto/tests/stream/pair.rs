@@ -62,9 +62,30 @@ pub(crate) fn bytes_at(offset: u64, len: usize) -> Bytes {
     pattern.slice(start..start + len)
 }
 
+/// What an application writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pattern {
+    /// [`bytes_at`].
+    Mixed,
+    /// Nothing but what looks like selective acknowledgements, at every fourth place.
+    Lists,
+}
+
+impl Pattern {
+    fn bytes(self, offset: u64, len: usize) -> Bytes {
+        let lists = |i: u64| b"SACKSACK\x01ACK\x02SACK"[(i % 16) as usize];
+        match self {
+            Self::Mixed => bytes_at(offset, len),
+            Self::Lists => (offset..offset + len as u64).map(lists).collect::<Vec<_>>().into(),
+        }
+    }
+}
+
 /// How an application behaves.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct App {
+    /// What it writes, and expects of the other.
+    pub(crate) pattern: Pattern,
     /// Bytes that it writes.
     pub(crate) sends: u64,
     /// Bytes per write.
@@ -79,12 +100,26 @@ pub(crate) struct App {
 
 impl App {
     pub(crate) fn sender(sends: u64) -> Self {
-        Self { sends, chunk: 60_000, finishes: true, closes_after: Some(0), reads_per_ms: None }
+        Self {
+            pattern: Pattern::Mixed,
+            sends,
+            chunk: 60_000,
+            finishes: true,
+            closes_after: Some(0),
+            reads_per_ms: None,
+        }
     }
 
     /// Reads everything, and closes when the peer finished.
     pub(crate) fn reader() -> Self {
-        Self { sends: 0, chunk: 1, finishes: false, closes_after: Some(u64::MAX), reads_per_ms: None }
+        Self {
+            pattern: Pattern::Mixed,
+            sends: 0,
+            chunk: 1,
+            finishes: false,
+            closes_after: Some(u64::MAX),
+            reads_per_ms: None,
+        }
     }
 }
 
@@ -115,6 +150,8 @@ pub(crate) struct Pair {
     pub(crate) start: Instant,
     pub(crate) sides: [Side; 2],
     pub(crate) rng: StdRng,
+    /// When nothing gets through.
+    pub(crate) outage: Option<(Duration, Duration)>,
     config: [Config; 2],
     initial: [Seq; 2],
     flight: BinaryHeap<Reverse<Arrival>>,
@@ -156,7 +193,18 @@ impl Pair {
         let mut sides = [side(apps[0], links[0]), side(apps[1], links[1])];
         sides[0].stream =
             Some(Stream::connect(&config[0], now, endpoint(1, 50_000), endpoint(2, 7), initial[0]));
-        Self { now, start: now, sides, rng, config, initial, flight: BinaryHeap::new(), serial: 0, strays: 0 }
+        Self {
+            now,
+            start: now,
+            sides,
+            rng,
+            outage: None,
+            config,
+            initial,
+            flight: BinaryHeap::new(),
+            serial: 0,
+            strays: 0,
+        }
     }
 
     pub(crate) fn elapsed(&self) -> Duration {
@@ -313,7 +361,8 @@ impl Pair {
         while !side.closed && side.read_credit > 0 {
             match stream.read(now, side.read_credit.min(16 << 10)) {
                 Ok(Read::Data(data)) => {
-                    assert_eq!(data, bytes_at(side.received, data.len()), "at {}", side.received);
+                    let same = data == side.app.pattern.bytes(side.received, data.len());
+                    assert!(same, "wrong bytes at {}", side.received);
                     side.received += data.len() as u64;
                     side.read_credit = side.read_credit.saturating_sub(data.len());
                 }
@@ -326,7 +375,7 @@ impl Pair {
         }
         while side.written < side.app.sends && !side.finished && !side.closed {
             let len = side.app.chunk.min((side.app.sends - side.written) as usize);
-            match stream.write(now, bytes_at(side.written, len)) {
+            match stream.write(now, side.app.pattern.bytes(side.written, len)) {
                 Ok(0) | Err(_) => break,
                 Ok(taken) => side.written += taken as u64,
             }
@@ -348,6 +397,9 @@ impl Pair {
 
     fn transmit(&mut self, from: usize, bytes: &[u8]) {
         let link = self.sides[from].link;
+        if self.outage.is_some_and(|(from, to)| (from..to).contains(&self.elapsed())) {
+            return;
+        }
         let copies = 1 + usize::from(self.rng.random_bool(link.duplicate));
         for _ in 0..copies {
             let mut leaves = self.now;

@@ -29,7 +29,7 @@ fn a_reader_that_stops_stops_the_sender_at_the_buffer() {
     assert!(pair.sides[0].written <= 150_000);
     pair.sides[1].app.reads_per_ms = None;
     pair.pump(1);
-    assert!(pair.run_until(Duration::from_secs(30), Pair::both_gone));
+    assert!(pair.run_until(Duration::from_secs(60), Pair::both_gone));
     assert_eq!(pair.sides[1].received, 1_000_000);
 }
 

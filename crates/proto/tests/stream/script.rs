@@ -260,6 +260,7 @@ impl Script {
                     "close" => self.stream().close(at),
                     "abort" => self.stream().abort(at),
                     "recovered" => self.stream().path_recovered(at),
+                    "segment 1500" => self.stream().set_path_segment(at, 1500),
                     other => self.fail(format!("no call {other}")),
                 }
             }

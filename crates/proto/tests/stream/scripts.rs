@@ -545,3 +545,36 @@ fn a_keepalive_is_answered_and_the_answer_is_not() {
     );
     script.done();
 }
+
+#[test]
+fn two_that_disagree_do_not_answer_each_other_for_ever() {
+    let mut script = Script::open(config(), Peer::Extended);
+    let mut answers = 0;
+    for at in 100..1100 {
+        answers += usize::from(script.answer_probe(at, "< . 0 ack 9 win 512"));
+        script.run(&format!("{at} < . 0 ack 9 win 512"));
+    }
+    assert!((8..=12).contains(&answers), "{answers}");
+}
+
+#[test]
+fn a_smaller_path_gets_smaller_segments_of_what_was_sent_already() {
+    let mut script = Script::open(Config { path_segment: 3000, ..config() }, Peer::Extended);
+    script.run(
+        "0 write 6000
+         0 > . 1(3000) ack 1
+         0 > . 3001(3000) ack 1
+         1 call segment 1500
+         1 > . 1(1500) ack 1
+         1 > . 1501(1500) ack 1
+         1 > . 3001(1500) ack 1
+         1 > . 4501(1500) ack 1
+         11 < . 1 ack 3001 win 512
+         11 < . 1 ack 6001 win 512
+         11 event Drained
+         12 write 3000
+         12 > . 6001(1500) ack 1
+         12 > . 7501(1500) ack 1",
+    );
+    script.done();
+}
