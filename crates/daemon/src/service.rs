@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use pilot_client::{Client, Stream};
 use pilot_wire::dataexchange::MessageId;
+use pilot_wire::ipc::{Call, Pong};
 use pilot_wire::{Addr, Endpoint, NodeId, Port, PublicKey, mailbox};
 use serde::Serialize;
 use tokio::sync::{Semaphore, mpsc};
@@ -44,6 +45,18 @@ const NOTICES: usize = 256;
 
 /// Pause before listening again when the daemon's own socket refused.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+
+/// Trusted nodes greeted at start. More would make a start expensive; the others notice by keepalive.
+const GREETED_MAX: usize = 256;
+
+/// Of these, at the same time.
+const GREETED_AT_ONCE: usize = 8;
+
+/// How often a node is greeted that does not answer: the registry may take a moment to be reached.
+const GREETING_TRIES: u32 = 3;
+
+/// How long an answer is awaited, and the pause before the next try.
+const GREETING_LIMIT: Duration = Duration::from_secs(2);
 
 /// What is to run, and where.
 #[derive(Debug, Clone)]
@@ -87,6 +100,7 @@ pub(crate) fn spawn(
     let (notices, notices_out) = Notices::new();
     tasks.spawn(forward_notices(notices_out, handle.clone()));
     tasks.spawn(handshake::deliver_all(client.clone(), deliveries));
+    tasks.spawn(greet(client.clone(), handle.trusted().borrow().clone()));
 
     let receiving = handle.clone();
     tasks.spawn(accept(client.clone(), Port::HANDSHAKE, handle.clone(), move |stream, guest: Guest| {
@@ -134,6 +148,29 @@ pub(crate) fn spawn(
         }));
     }
     Ok(Services { store, _tasks: Arc::new(tasks) })
+}
+
+/// Knocks once at the nodes that were trusted when the daemon started, so that those who still hold streams of its
+/// earlier life learn that it is over, and renew their subscriptions now instead of after a keepalive.
+async fn greet(client: Client, trusted: Vec<NodeId>) {
+    let mut knocking = JoinSet::new();
+    for node in trusted.into_iter().take(GREETED_MAX) {
+        while knocking.len() >= GREETED_AT_ONCE {
+            knocking.join_next().await;
+        }
+        let client = client.clone();
+        knocking.spawn(async move {
+            let timeout_ms = u64::try_from(GREETING_LIMIT.as_millis()).unwrap_or(u64::MAX);
+            for _ in 0..GREETING_TRIES {
+                match client.call::<Pong>(Call::Ping { node, size: 1, timeout_ms }).await {
+                    Ok(_) => return,
+                    Err(error) => tracing::debug!(%node, %error, "a trusted node does not answer yet"),
+                }
+                sleep(GREETING_LIMIT).await;
+            }
+        });
+    }
+    while knocking.join_next().await.is_some() {}
 }
 
 /// Who is at the other end of a stream.

@@ -108,7 +108,7 @@ async fn a_node_sends_messages_to_itself() {
 
 #[tokio::test]
 async fn the_inbox_and_trust_are_the_same_after_kills() {
-    let Pair { a, b, rendezvous: _rendezvous, .. } = Pair::of_friends().await;
+    let Pair { a, b, rendezvous: _rendezvous, homes: _homes } = Pair::of_friends().await;
     let sender = client(&a).await;
     sender.send_message(addr(&b), Outgoing::text("before")).await.unwrap();
     let config = again(&b.config, b.running.listen);
@@ -234,7 +234,7 @@ async fn events_at_a_target_go_through_its_broker() {
 
 #[tokio::test]
 async fn a_subscription_is_renewed_when_either_daemon_comes_back() {
-    let Pair { a, b, rendezvous: _rendezvous, .. } = Pair::of_friends().await;
+    let Pair { a, b, rendezvous: _rendezvous, homes: _homes } = Pair::of_friends().await;
     let mut at_a = client(&a).await.open_event_stream().await.unwrap();
     at_a.subscribe("news").await.unwrap();
 
