@@ -25,9 +25,6 @@ const QUIET: Duration = Duration::from_secs(10);
 /// Windows announced below this make an old peer stop, and it asks with empty packets.
 const SMALL_WINDOW: usize = 2 * 1152;
 
-/// How far back a list may speak of. Lists can be overtaken by much that was acknowledged later.
-const SACK_REACH: u64 = 16 << 20;
-
 /// Packets without data are answered at most this often.
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -204,19 +201,20 @@ impl Stream {
     }
 
     /// The payload as a selective acknowledgement, if it is one. One of ours never sends data of that shape. The reference
-    /// does, so from it a list must also make sense: exact in length, and about bytes that we sent. Not only about
-    /// what is outstanding: a list that was overtaken by the acknowledgement of everything must not become data.
+    /// does, so from it a list must also make sense: exact in length, and about bytes between what its own packet
+    /// acknowledges and what we have sent. What is acknowledged by now does not count: a list that was overtaken, by
+    /// however much, must not become data.
     fn sack(&self, header: &Header, payload: &[u8]) -> Option<SackList> {
         let list = SackList::parse(payload, usize::from(self.agreed.sack_blocks))?;
         let next = self.sender.next_seq();
-        let reach = self.sender.sent().min(SACK_REACH.max(2 * self.limits.send_buffer as u64));
+        let acknowledges_ours = u64::from(next - header.ack) <= self.sender.sent();
         let plausible = |list: &SackList| {
-            payload.len() == list.wire_len()
+            acknowledges_ours
+                && payload.len() == list.wire_len()
                 && list.blocks().iter().all(|block| {
-                    block.right.is_after(block.left)
+                    block.left.is_after(header.ack)
+                        && block.right.is_after(block.left)
                         && next.is_at_or_after(block.right)
-                        && u64::from(next - block.left) <= reach
-                        && next.is_at_or_after(header.ack)
                 })
         };
         (!self.agreed.is_legacy() || plausible(&list)).then_some(list)
