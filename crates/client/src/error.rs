@@ -79,7 +79,7 @@ pub enum Error {
     /// The argument cannot be right.
     #[error("{0}")]
     Invalid(String),
-    /// The stream was finished, closed or reset by this side.
+    /// The stream was closed, by the peer or here, or this side has finished it.
     #[error("the stream is closed for writing")]
     Closed,
     /// The system failed us, not Pilot: a file cannot be read, for instance.
@@ -120,7 +120,7 @@ impl Error {
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match error.code() {
-            Code::Closed => io::ErrorKind::BrokenPipe,
+            Code::Closed if matches!(error, Error::Closed) => io::ErrorKind::BrokenPipe,
             Code::Timeout => io::ErrorKind::TimedOut,
             Code::Refused => io::ErrorKind::ConnectionRefused,
             Code::NotTrusted | Code::PermissionDenied => io::ErrorKind::PermissionDenied,
@@ -132,6 +132,7 @@ impl From<Error> for io::Error {
             | Code::NotRegistered
             | Code::AlreadyExists
             | Code::Busy
+            | Code::Closed
             | Code::Cancelled
             | Code::NotRunning
             | Code::Internal

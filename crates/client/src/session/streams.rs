@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 use pilot_wire::StreamId;
-use pilot_wire::ipc::{ClientFrame, Code, Command, Failure, data_header};
+use pilot_wire::ipc::{ClientFrame, Command, Failure, data_header};
 use tokio::io::ReadBuf;
 
 use super::{Dialect, Outbox, remember, wake};
@@ -172,9 +172,7 @@ impl Streams {
         };
         match &stream.end {
             Some(End::Abnormal(failure)) => return Poll::Ready(Err(failure.clone().into())),
-            Some(End::Orderly) => {
-                return Poll::Ready(Err(Failure::new(Code::Closed, "the peer closed the stream").into()));
-            }
+            Some(End::Orderly) => return Poll::Ready(Err(Error::Closed)),
             None if stream.finished.by_us => return Poll::Ready(Err(Error::Closed)),
             None => {}
         }
