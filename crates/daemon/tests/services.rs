@@ -1,4 +1,5 @@
 //! Messages, files and events between whole daemons, through the client that applications use.
+#![allow(clippy::unwrap_used, reason = "a step that fails is the test's failure, in helpers too")]
 
 #[path = "daemon/common.rs"]
 mod common;
