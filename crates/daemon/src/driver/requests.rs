@@ -322,13 +322,12 @@ impl Driver {
         }
     }
 
-    /// A datagram came: programs of the reference get every one and sort them themselves, others those for their ports.
-    /// Who does not read loses datagrams, as the network may.
+    /// A datagram came: every client gets it and sorts it by port, as with the reference, for no request says which ports
+    /// a client wants datagrams of. Who does not read loses datagrams, as the network may.
     pub(super) fn on_datagram(&mut self, from: Endpoint, port: Port, data: &[u8]) {
         let frame = DaemonFrame::RecvFrom { from, port, data };
         for (id, client) in &mut self.clients {
-            let wanted = client.dialect == Dialect::Reference || client.ports.contains(&port);
-            if wanted && client.outbox.has_room() {
+            if client.outbox.has_room() {
                 client.push(&frame);
                 self.unflushed.insert(*id);
             }
