@@ -67,7 +67,8 @@ pub enum StoreError {
 /// An open store. It holds the lock of the file.
 #[derive(Debug)]
 pub struct Store {
-    database: Database,
+    /// None after a failed write: the database takes no more then, and must be opened again.
+    database: Option<Database>,
     path: PathBuf,
 }
 
@@ -114,53 +115,41 @@ impl Store {
                 Err(error) => return Err(damaged(error.to_string())),
             }
         }
-        let store = Self { database, path: path.to_owned() };
         if !exists {
-            store.begin()?;
+            begin(&database).map_err(|error| StoreError::Write(Box::new(error)))?;
         }
+        let store = Self { database: Some(database), path: path.to_owned() };
         let records = store.load()?;
         Ok((store, records))
+    }
+
+    /// A store whose file is opened with the first commit, for one that was lost in the middle of a write.
+    #[must_use]
+    pub fn reopening(path: PathBuf) -> Self {
+        Self { database: None, path }
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Writes all changes or none. When it returns they are on disk.
     ///
     /// # Errors
-    /// [`StoreError::Write`]; the store is as before, and the call can be repeated.
-    pub fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
-        self.write(changes).map_err(|error| StoreError::Write(Box::new(error)))
-    }
-
-    fn write(&self, changes: &[Change]) -> Result<(), redb::Error> {
-        let transaction = self.database.begin_write()?;
-        {
-            let mut table = transaction.open_table(RECORDS)?;
-            for (key, record) in changes {
-                let key = encode(*key);
-                match record {
-                    Some(record) => {
-                        let value = serde_json::to_vec(record).map_err(io::Error::from)?;
-                        table.insert(key.as_slice(), value.as_slice())?;
-                    }
-                    None => {
-                        table.remove(key.as_slice())?;
-                    }
-                }
-            }
-        }
-        transaction.commit()?;
-        Ok(())
-    }
-
-    /// Marks a new file, so that an empty one is never taken for a registry without nodes.
-    fn begin(&self) -> Result<(), StoreError> {
-        let mark = || -> Result<(), redb::Error> {
-            let transaction = self.database.begin_write()?;
-            transaction.open_table(META)?.insert(FORMAT, FORMAT_VERSION)?;
-            transaction.open_table(RECORDS)?;
-            transaction.commit()?;
-            Ok(())
+    /// [`StoreError::Write`]; call it again with the same changes and all that came since.
+    pub fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        let outcome = match self.database.take() {
+            Some(database) => write(&database, changes).map(|()| database),
+            None => Builder::new()
+                .set_cache_size(CACHE)
+                .open(&self.path)
+                .map_err(redb::Error::from)
+                .and_then(|database| write(&database, changes).map(|()| database)),
         };
-        mark().map_err(|error| StoreError::Write(Box::new(error)))
+        self.database = Some(outcome.map_err(|error| StoreError::Write(Box::new(error)))?);
+        Ok(())
     }
 
     fn load(&self) -> Result<Vec<(Key, Record)>, StoreError> {
@@ -172,7 +161,8 @@ impl Store {
     }
 
     fn read(&self) -> Result<Result<Vec<(Key, Record)>, StoreError>, redb::Error> {
-        let transaction = self.database.begin_read()?;
+        let Some(database) = &self.database else { return Ok(Ok(Vec::new())) };
+        let transaction = database.begin_read()?;
         let format = transaction.open_table(META)?.get(FORMAT)?.map(|value| value.value());
         match format {
             Some(FORMAT_VERSION) => {}
@@ -198,6 +188,36 @@ impl Store {
     fn damaged(&self, reason: String) -> StoreError {
         StoreError::Damaged { path: self.path.clone(), reason }
     }
+}
+
+fn write(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut table = transaction.open_table(RECORDS)?;
+        for (key, record) in changes {
+            let key = encode(*key);
+            match record {
+                Some(record) => {
+                    let value = serde_json::to_vec(record).map_err(io::Error::from)?;
+                    table.insert(key.as_slice(), value.as_slice())?;
+                }
+                None => {
+                    table.remove(key.as_slice())?;
+                }
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Marks a new file, so that an empty one is never taken for a registry without nodes.
+fn begin(database: &Database) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    transaction.open_table(META)?.insert(FORMAT, FORMAT_VERSION)?;
+    transaction.open_table(RECORDS)?;
+    transaction.commit()?;
+    Ok(())
 }
 
 /// Tokens of networks and endpoints of private nodes are in it.

@@ -46,7 +46,7 @@ fn consents(node: u32, peers: &[u32]) -> (Key, Option<Record>) {
 #[test]
 fn what_was_committed_is_read_back() {
     let place = place();
-    let (store, records) = Store::open(&place.path).unwrap();
+    let (mut store, records) = Store::open(&place.path).unwrap();
     assert_eq!(records, []);
     store.commit(&[counters(7), consents(1, &[2, 3]), consents(2, &[1])]).unwrap();
     store
@@ -75,7 +75,7 @@ fn every_kind_of_record_is_read_back_as_it_was() {
     assert_eq!(kinds(|key| matches!(key, Key::Inbox(_))), 2);
     assert_eq!(kinds(|key| matches!(key, Key::Network(_))), 1);
     let place = place();
-    let (store, _) = Store::open(&place.path).unwrap();
+    let (mut store, _) = Store::open(&place.path).unwrap();
     let changes: Vec<Change> = kept.iter().map(|(key, record)| (*key, Some(record.clone()))).collect();
     store.commit(&changes).unwrap();
     drop(store);
@@ -119,7 +119,7 @@ fn a_foreign_file_is_left_as_it_is() {
 #[test]
 fn a_damaged_store_is_refused_or_whole_but_never_quietly_less() {
     let place = place();
-    let (store, _) = Store::open(&place.path).unwrap();
+    let (mut store, _) = Store::open(&place.path).unwrap();
     for node in 1..200 {
         store.commit(&[counters(node + 1), consents(node, &[1, 2, 3, 4])]).unwrap();
     }

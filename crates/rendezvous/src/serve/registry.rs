@@ -14,6 +14,7 @@ use pilot_wire::registry::{Envelope, Request, Response};
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -54,7 +55,8 @@ pub(super) async fn serve(
 ) {
     let mut registry = Registry {
         state,
-        store: Arc::new(store),
+        store_path: store.path().to_owned(),
+        store: Some(store),
         to_beacon,
         replies: BTreeMap::new(),
         proven: BTreeMap::new(),
@@ -86,7 +88,9 @@ pub(super) async fn serve(
 
 struct Registry {
     state: State,
-    store: Arc<Store>,
+    /// Away while it writes.
+    store: Option<Store>,
+    store_path: PathBuf,
     to_beacon: mpsc::Sender<Order>,
     replies: BTreeMap<ConnId, oneshot::Sender<Response>>,
     proven: BTreeMap<ConnId, Arc<AtomicBool>>,
@@ -163,26 +167,31 @@ impl Registry {
             return outcome;
         }
         let changes: Vec<Change> = self.unsaved.clone().into_iter().collect();
-        let store = Arc::clone(&self.store);
-        match tokio::task::spawn_blocking(move || store.commit(&changes)).await {
-            Ok(Ok(())) => {
+        let mut store = self.store.take().unwrap_or_else(|| Store::reopening(self.store_path.clone()));
+        let written = tokio::task::spawn_blocking(move || {
+            let written = store.commit(&changes);
+            (store, written)
+        });
+        let failure = match written.await {
+            Ok((store, Ok(()))) => {
+                self.store = Some(store);
+                self.unsaved.clear();
                 if self.retry_at.take().is_some() {
                     tracing::info!("the store can be written again");
                 }
-                self.unsaved.clear();
-                Ok(())
+                return Ok(());
             }
-            Ok(Err(error)) => {
-                tracing::error!(%error, "changes are refused until the store can be written");
-                self.retry_at = Some(now + RETRY);
-                outcome
+            Ok((store, Err(error))) => {
+                self.store = Some(store);
+                error.to_string()
             }
-            Err(error) => {
-                tracing::error!(%error, "changes are refused until the store can be written");
-                self.retry_at = Some(now + RETRY);
-                outcome
-            }
+            Err(error) => error.to_string(),
+        };
+        if self.retry_at.is_none() {
+            tracing::error!(error = failure, "changes are refused until the store can be written");
         }
+        self.retry_at = Some(now + RETRY);
+        outcome
     }
 
     fn due(&self) -> Option<Instant> {
