@@ -11,6 +11,9 @@ use std::{
 /// A board that was larger than this gives its memory back when it is empty.
 const KEPT_WHEN_EMPTY: usize = 64;
 
+/// The timeline may hold so many times more entries than there are segments before stale ones are thrown out.
+const STALE_FACTOR: usize = 4;
+
 /// What is known of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
@@ -64,6 +67,8 @@ pub(super) struct Delivered {
     pub(super) sacked: bool,
     /// A segment that was never retransmitted arrived after ones sent later.
     pub(super) reordered: bool,
+    /// The oldest transmission among segments that were sent only once.
+    pub(super) original: Option<u64>,
     /// A copy arrived that was not needed (RFC 2883).
     pub(super) duplicate: bool,
     /// The latest transmission among them.
@@ -127,6 +132,11 @@ impl Scoreboard {
     /// The oldest one.
     pub(super) fn front(&self) -> Option<&Segment> {
         self.segments.front()
+    }
+
+    /// How many transmissions there were.
+    pub(super) fn transmissions(&self) -> u64 {
+        self.transmissions
     }
 
     /// The one with the highest offset.
@@ -219,6 +229,18 @@ impl Scoreboard {
         }
     }
 
+    /// Takes back that segments were lost, as far as they were not sent again: what is still under way will tell.
+    pub(super) fn revive(&mut self) {
+        self.lost.clear();
+        for segment in &mut self.segments {
+            if segment.fate == Fate::Lost {
+                segment.fate = Fate::Flying;
+                self.flying += u64::from(segment.len);
+            }
+        }
+        self.rebuild_timeline();
+    }
+
     /// Cuts what is unacknowledged anew, in pieces of at most `max` bytes, all of it to be sent again: the path
     /// does not carry the old sizes any more. `fit` may shorten a piece of some length from some offset on.
     pub(super) fn recut(&mut self, max: u32, fit: impl Fn(u64, u32) -> u32) {
@@ -243,8 +265,19 @@ impl Scoreboard {
         }
     }
 
+    fn rebuild_timeline(&mut self) {
+        let flying = self.segments.iter().enumerate().filter(|(_, segment)| segment.fate == Fate::Flying);
+        let mut timeline: Vec<_> =
+            flying.map(|(index, segment)| (self.first + index as u64, segment.order)).collect();
+        timeline.sort_unstable_by_key(|&(_, order)| order);
+        self.timeline = timeline.into();
+    }
+
     fn transmission(&mut self, id: u64) -> u64 {
         self.transmissions += 1;
+        if self.timeline.len() > STALE_FACTOR * self.segments.len() + KEPT_WHEN_EMPTY {
+            self.rebuild_timeline();
+        }
         self.timeline.push_back((id, self.transmissions));
         self.transmissions
     }
@@ -319,6 +352,10 @@ impl Scoreboard {
         delivered.bytes += u64::from(segment.len);
         delivered.reordered |= segment.copies == 1 && segment.end() < self.highest;
         self.highest = self.highest.max(segment.end());
+        if segment.copies == 1 {
+            let oldest = delivered.original.unwrap_or(u64::MAX);
+            delivered.original = Some(oldest.min(segment.order));
+        }
         if delivered.newest.is_none_or(|newest| newest.order < segment.order) {
             delivered.newest =
                 Some(Newest { order: segment.order, sent: segment.sent, copies: segment.copies });
@@ -328,6 +365,10 @@ impl Scoreboard {
     fn mark_sacked(&mut self, left: u64, right: u64, delivered: &mut Delivered) {
         let Some(highest) = self.segments.back().map(Segment::end) else { return };
         if left >= right || right > highest {
+            return;
+        }
+        // An honest peer reports whole segments, so there cannot be more ranges than those.
+        if self.sacked.len() > self.segments.len() {
             return;
         }
         // Most reports repeat earlier ones: only the parts that are news are looked at.

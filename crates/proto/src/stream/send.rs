@@ -80,6 +80,8 @@ enum Phase {
     /// A time-out happened; everything up to this offset may have to be sent again.
     Lossy {
         until: u64,
+        /// Transmissions up to the time-out.
+        order: u64,
     },
 }
 
@@ -511,6 +513,7 @@ impl Sender {
         if delivered.duplicate && !self.agreed.is_legacy() {
             self.rack.on_duplicate(self.board.acked(), self.next);
         }
+        self.doubt_timeout(delivered);
         let lost = self.detect_losses(now);
         self.leave_phase();
         self.on_losses(lost, flight, delivered);
@@ -537,6 +540,18 @@ impl Sender {
         }
     }
 
+    /// What was sent before a time-out and never again has arrived after it (RFC 5682): packets were late, or only some
+    /// were lost. Starting over from one segment is not called for.
+    fn doubt_timeout(&mut self, delivered: &Delivered) {
+        if let Phase::Lossy { order, .. } = self.phase
+            && delivered.original.is_some_and(|original| original <= order)
+        {
+            self.phase = Phase::Open;
+            self.cubic.set_window(self.cubic.window().max(self.cubic.threshold()));
+            self.board.revive();
+        }
+    }
+
     fn leave_phase(&mut self) {
         let acked = self.board.acked();
         match &self.phase {
@@ -545,7 +560,7 @@ impl Sender {
                 self.rack.on_recovered();
                 self.phase = Phase::Open;
             }
-            Phase::Lossy { until } if acked >= *until => self.phase = Phase::Open,
+            Phase::Lossy { until, .. } if acked >= *until => self.phase = Phase::Open,
             Phase::Open | Phase::Recovering { .. } | Phase::Lossy { .. } => {}
         }
     }
@@ -620,14 +635,14 @@ impl Sender {
             self.forced = Some(Forced::Lost);
             return;
         }
-        let first = !matches!(self.phase, Phase::Lossy { .. });
-        self.cubic.on_timeout(first);
+        self.cubic.on_timeout(matches!(self.phase, Phase::Open));
+        let order = self.board.transmissions();
         let patience = self.rack.patience_after_timeout(&self.rtt);
         self.board.lose_front();
         self.board.expire(now, u64::MAX, patience);
         self.rtt.back_off();
         self.reorder_at = None;
-        self.phase = Phase::Lossy { until: self.next };
+        self.phase = Phase::Lossy { until: self.next, order };
         self.forced = Some(Forced::Lost);
     }
 

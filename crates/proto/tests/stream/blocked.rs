@@ -1,14 +1,15 @@
 //! A stream that is not asked for segments, because its tunnel has no keys, has no deadlines that are already over.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pilot_proto::stream::{Config, Stream};
 use pilot_wire::{Addr, NodeId, Port, Seq};
 
+use crate::pair::start;
+
 #[test]
 fn a_dial_whose_next_copy_cannot_leave_waits_without_a_deadline_in_the_past() {
-    let clock = Instant::now;
-    let mut now = clock();
+    let mut now = start();
     let at = |node, port| Addr::backbone(NodeId(node)).port(Port(port));
     let mut stream = Stream::connect(&Config::default(), now, at(1, 50_000), at(2, 7), Seq(5));
     assert!(stream.poll_segment(now, &mut Vec::new()).is_some(), "the first copy leaves");

@@ -140,3 +140,22 @@ proptest! {
         prop_assert_eq!(pair.sides[1].received, 150_000);
     }
 }
+
+#[test]
+fn a_pause_of_the_path_costs_little_more_than_itself() {
+    let link = Link { rate: Some(5_000_000), queue: 200_000, ..Link::perfect(Duration::from_millis(20)) };
+    let mut pair = Pair::new(6, [link; 2], [App::sender(20_000_000), App::reader()], [Config::default(); 2]);
+    pair.run_until(Duration::from_secs(1), |_| false);
+    let before = pair.sides[0].stream.as_ref().unwrap().stats();
+    // Everything under way is held up, and nothing is lost.
+    pair.hold_up(Duration::from_millis(700));
+    pair.run_until(Duration::from_millis(1760), |_| false);
+    let after = pair.sides[0].stream.as_ref().unwrap().stats();
+    let repeated = after.retransmits - before.retransmits;
+    println!(
+        "pause: {repeated} retransmits, window {} and then {}",
+        before.congestion_window, after.congestion_window
+    );
+    assert!(after.timeouts > before.timeouts && repeated < 40, "{after:?}");
+    assert!(after.congestion_window * 3 > before.congestion_window);
+}

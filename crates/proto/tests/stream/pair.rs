@@ -152,6 +152,8 @@ pub(crate) struct Pair {
     pub(crate) rng: StdRng,
     /// When nothing gets through.
     pub(crate) outage: Option<(Duration, Duration)>,
+    /// Nothing arrives before.
+    held_until: Instant,
     config: [Config; 2],
     initial: [Seq; 2],
     flight: BinaryHeap<Reverse<Arrival>>,
@@ -199,6 +201,7 @@ impl Pair {
             sides,
             rng,
             outage: None,
+            held_until: now,
             config,
             initial,
             flight: BinaryHeap::new(),
@@ -249,6 +252,15 @@ impl Pair {
             self.now = next;
             self.turn();
         }
+    }
+
+    /// Nothing arrives before this much from now; then everything does, in its order.
+    pub(crate) fn hold_up(&mut self, time: Duration) {
+        let until = self.now + time;
+        self.held_until = until;
+        let flight = std::mem::take(&mut self.flight);
+        let held = |Reverse((at, n, to, bytes)): Reverse<Arrival>| Reverse((at.max(until), n, to, bytes));
+        self.flight = flight.into_iter().map(held).collect();
     }
 
     fn next_time(&self) -> Option<Instant> {
@@ -418,7 +430,8 @@ impl Pair {
             }
             let jitter = link.jitter.mul_f64(self.rng.random());
             self.serial += 1;
-            self.flight.push(Reverse((leaves + link.delay + jitter, self.serial, 1 - from, bytes.to_vec())));
+            let arrives = (leaves + link.delay + jitter).max(self.held_until);
+            self.flight.push(Reverse((arrives, self.serial, 1 - from, bytes.to_vec())));
         }
     }
 }
