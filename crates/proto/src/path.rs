@@ -80,7 +80,8 @@ impl Path {
 
     /// An authentic frame came this way.
     pub(crate) fn heard(&mut self, now: Instant, via: Via) -> Heard {
-        let before = self.route();
+        // A provisional way that proves itself is news, too.
+        let before = self.route().filter(|_| self.is_proven());
         match (via, &mut self.direct) {
             (Via::Relay, _) => self.relay_heard = Some(now),
             (Via::Direct(addr), Some(direct)) if direct.addr == addr => direct.heard = now,
@@ -158,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_relayed_peer_moves_to_the_direct_path_with_its_first_direct_frame() {
-        let now = Instant::now();
+        let now = crate::testing::start();
         let mut path = Path::default();
         path.hint(addr(1));
         assert_eq!(path.route(), None, "a hint is not a route");
@@ -169,8 +170,21 @@ mod tests {
     }
 
     #[test]
+    fn a_relay_that_was_only_assumed_is_left_once_it_is_sure() {
+        let now = crate::testing::start();
+        let mut path = Path::default();
+        path.exchanged(Via::Relay);
+        assert_eq!(path.route(), Some(Via::Relay));
+        assert_eq!(
+            path.heard(now, Via::Relay),
+            Heard::Moved(Via::Relay),
+            "the node looks for a better way now"
+        );
+    }
+
+    #[test]
     fn a_direct_path_that_falls_silent_gives_way_to_the_relay() {
-        let now = Instant::now();
+        let now = crate::testing::start();
         let mut path = Path::default();
         path.heard(now, Via::Direct(addr(1)));
         path.heard(now + Duration::from_secs(2), Via::Relay);
@@ -182,7 +196,7 @@ mod tests {
 
     #[test]
     fn another_address_must_answer_a_probe_before_it_is_used() {
-        let now = Instant::now();
+        let now = crate::testing::start();
         let mut path = Path::default();
         path.heard(now, Via::Direct(addr(1)));
         let frames = (0..10).map(|_| path.heard(now, Via::Direct(addr(2))));
