@@ -252,9 +252,8 @@ fn list_or_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D)
 fn what_is_readable<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
-    let entries = match serde_json::Value::deserialize(deserializer)? {
-        serde_json::Value::Array(entries) => entries,
-        _ => Vec::new(),
+    let serde_json::Value::Array(entries) = serde_json::Value::deserialize(deserializer)? else {
+        return Ok(Vec::new());
     };
     Ok(entries.into_iter().filter_map(|entry| serde_json::from_value(entry).ok()).collect())
 }

@@ -351,14 +351,14 @@ impl Driver {
             self.settle_requests(node, Ok(()));
         }
         let answer = match query {
-            Some(query) => self.from_memory(&query, answer),
+            Some(query) => self.remembering(&query, answer),
             None => answer,
         };
         self.node.handle_answer(now, id, answer);
     }
 
     /// What is remembered of a peer stands in for a registry that cannot be asked; what it says is remembered.
-    fn from_memory(&mut self, query: &Query, answer: Answer) -> Answer {
+    fn remembering(&mut self, query: &Query, answer: Answer) -> Answer {
         match (query, answer) {
             (
                 Query::Resolve(_) | Query::PeerKey(_),

@@ -322,12 +322,18 @@ impl Driver {
         }
     }
 
-    /// A datagram came: every client gets it and sorts it by port, as with the reference, for no request says which ports
-    /// a client wants datagrams of. Who does not read loses datagrams, as the network may.
+    /// A datagram came. A port that a program has bound is its own; for the others every program may listen, since no
+    /// request says which datagrams a program wants. Programs of the reference get every one, as they expect. Who does
+    /// not read loses datagrams, as the network may.
     pub(super) fn on_datagram(&mut self, from: Endpoint, port: Port, data: &[u8]) {
         let frame = DaemonFrame::RecvFrom { from, port, data };
+        let owner = self.ports.get(&port).copied();
         for (id, client) in &mut self.clients {
-            if client.outbox.has_room() {
+            let wanted = match owner {
+                Some(PortOwner::Client(owner)) => owner == *id || client.dialect == Dialect::Reference,
+                Some(PortOwner::Echo) | None => true,
+            };
+            if wanted && client.outbox.has_room() {
                 client.push(&frame);
                 self.unflushed.insert(*id);
             }

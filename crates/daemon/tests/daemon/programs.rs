@@ -39,8 +39,7 @@ async fn a_program_that_stops_reading_a_stream_stalls_that_stream_only() {
 
     let live = dialer.dial(b.at(Port(5000))).await.unwrap();
     dialer.send(live, b"still here").await;
-    let (stuck_incoming, mut got) = (StreamId(0), Vec::new());
-    let _ = stuck_incoming;
+    let mut got = Vec::new();
     let mut live_incoming = None;
     while got.len() < 10 {
         let frame = listener.next().await;
@@ -237,6 +236,10 @@ async fn the_frames_that_the_released_daemon_was_tried_with_get_its_answers() {
         let Some(expected) = expectation(case["case"].as_str().unwrap(), reply) else { continue };
         let request: Vec<u8> =
             (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect();
+        // Very long frames were not recorded whole.
+        if request.len() != 4 + u32::from_be_bytes(*request.first_chunk().unwrap()) as usize {
+            continue;
+        }
         let mut program = daemon.reference().await;
         program.raw(&request).await;
         // Something that is always answered follows, so that silence is seen without waiting.
