@@ -48,7 +48,10 @@ use crate::output::Output;
 use crate::settings::Flags;
 
 /// The settings that this command's own flags speak of, and the settings file it names.
-#[expect(clippy::wildcard_enum_match_arm, reason = "a new command has no settings among its flags unless it says so here")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a new command has no settings among its flags unless it says so here"
+)]
 pub(crate) fn flags(command: &Command) -> (Flags, Option<PathBuf>) {
     match command {
         Command::Daemon(daemon::Command::Run(flags)) => (flags.settings(), flags.config.clone()),

@@ -35,9 +35,11 @@ impl Context {
     /// A connection to the running daemon.
     pub(crate) async fn client(&self) -> Result<Client, Failure> {
         let socket = self.settings.socket();
-        Client::connect_to(&socket).await.map_err(|error| match Failure::from(pilot_client::Error::from(error)) {
-            failure if failure.code == Code::NotRunning => Failure::not_running(&socket),
-            failure => failure,
+        Client::connect_to(&socket).await.map_err(|error| {
+            match Failure::from(pilot_client::Error::from(error)) {
+                failure if failure.code == Code::NotRunning => Failure::not_running(&socket),
+                failure => failure,
+            }
         })
     }
 

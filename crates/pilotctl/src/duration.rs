@@ -4,7 +4,8 @@ use std::time::Duration;
 
 /// Reads `1h2m3.5s`, `250ms`, `10us` or a bare number of seconds.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is not a duration; write `500ms`, `30s`, `1m30s` or a number of seconds");
+    let wrong =
+        || format!("`{text}` is not a duration; write `500ms`, `30s`, `1m30s` or a number of seconds");
     if let Ok(seconds) = text.parse::<f64>() {
         return Duration::try_from_secs_f64(seconds).map_err(|_| wrong());
     }
@@ -36,6 +37,7 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
 pub(crate) fn show(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
+        0 if duration.is_zero() => "0 s".to_owned(),
         0 if duration < Duration::from_millis(1) => format!("{} us", duration.as_micros()),
         0 => format!("{:.1} ms", duration.as_secs_f64() * 1e3),
         1..60 => format!("{:.1} s", duration.as_secs_f64()),
@@ -51,9 +53,14 @@ mod tests {
 
     #[test]
     fn go_durations_and_bare_seconds_are_understood() {
-        for (text, millis) in
-            [("500ms", 500), ("30s", 30_000), ("1m30s", 90_000), ("1.5h", 5_400_000), ("10", 10_000), ("0", 0)]
-        {
+        for (text, millis) in [
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("1m30s", 90_000),
+            ("1.5h", 5_400_000),
+            ("10", 10_000),
+            ("0", 0),
+        ] {
             assert_eq!(parse(text), Ok(Duration::from_millis(millis)), "{text}");
         }
     }

@@ -17,6 +17,12 @@ pub(crate) fn bytes(count: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// `1 peer`, `2 peers`.
+pub(crate) fn count(number: impl TryInto<u64>, noun: &str) -> String {
+    let number = number.try_into().unwrap_or(u64::MAX);
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Megabytes (10^6) per second.
 pub(crate) fn megabytes_per_second(count: u64, took: Duration) -> f64 {
     if took.is_zero() { 0.0 } else { count as f64 / 1e6 / took.as_secs_f64() }
@@ -98,9 +104,11 @@ mod tests {
 
     #[test]
     fn times_are_written_and_read_back() {
-        for (seconds, text) in
-            [(0, "1970-01-01 00:00:00"), (951_782_400, "2000-02-29 00:00:00"), (1_795_254_000, "2026-11-21 09:40:00")]
-        {
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00:00"),
+            (951_782_400, "2000-02-29 00:00:00"),
+            (1_795_254_000, "2026-11-21 09:40:00"),
+        ] {
             assert_eq!(utc(seconds), text);
             assert_eq!(from_rfc3339(&(text.replace(' ', "T") + ".123456Z")), Some(seconds));
         }

@@ -17,7 +17,8 @@ pub(crate) fn file(path: &Path) -> Result<Vec<u8>, Failure> {
 /// All of stdin, without the line break that `echo` adds.
 pub(crate) fn stdin() -> Result<Vec<u8>, Failure> {
     if std::io::stdin().is_terminal() {
-        return Err(Failure::usage("there is nothing on stdin").hint("pipe something in, or give the data on the line"));
+        return Err(Failure::usage("there is nothing on stdin")
+            .hint("pipe something in, or give the data on the line"));
     }
     let mut bytes = Vec::new();
     std::io::stdin().lock().read_to_end(&mut bytes).map_err(|e| Failure::io("reading stdin", &e))?;

@@ -43,7 +43,10 @@ fn beside(registry: &str) -> Result<String, Failure> {
     let parsed = registry.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
     match parsed.and_then(|(host, port)| Some((host, port.checked_add(1)?))) {
         Some((host, port)) => Ok(format!("{host}:{port}")),
-        None => Err(Failure::usage(format!("`{registry}` has no port above it for the beacon")).hint("set --beacon")),
+        None => {
+            Err(Failure::usage(format!("`{registry}` has no port above it for the beacon"))
+                .hint("set --beacon"))
+        }
     }
 }
 
@@ -92,7 +95,7 @@ async fn lock(settings: &Settings) -> Result<std::fs::File, Failure> {
     let path = settings.home().join("rendezvous.lock");
     let shown = path.display().to_string();
     let locked = tokio::task::spawn_blocking(move || {
-        std::fs::create_dir_all(path.parent().unwrap_or(&path))?;
+        crate::settings::private_directory(path.parent().unwrap_or(&path))?;
         let file = std::fs::File::create(&path)?;
         file.lock()?;
         Ok(file)

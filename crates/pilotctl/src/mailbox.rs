@@ -18,11 +18,13 @@ const PREVIEW: usize = 200;
 pub(crate) async fn ask(ctx: &Context, request: Request) -> Result<Reply, Failure> {
     let reply = match ctx.client_if_running().await? {
         None => locally(ctx, &request)?,
-        Some(client) => match client.call::<Reply>(Call::Mailbox(request.clone())).await.map_err(Failure::from) {
-            Ok(reply) => reply,
-            Err(failure) if failure.code == Code::Unsupported => locally(ctx, &request)?,
-            Err(failure) => return Err(failure),
-        },
+        Some(client) => {
+            match client.call::<Reply>(Call::Mailbox(request.clone())).await.map_err(Failure::from) {
+                Ok(reply) => reply,
+                Err(failure) if failure.code == Code::Unsupported => locally(ctx, &request)?,
+                Err(failure) => return Err(failure),
+            }
+        }
     };
     if let Reply::Failed { code, message } = reply {
         return Err(Failure::new(Code::from_name(&code), message));
@@ -55,20 +57,35 @@ fn locally(ctx: &Context, request: &Request) -> Result<Reply, Failure> {
     match request {
         Request::List { from, since_ns, limit } => {
             let mut messages = messages(&inbox)?;
-            messages.retain(|entry| from.is_none_or(|node| entry.from.node == node) && younger(&entry.received_at, *since_ns));
+            messages.retain(|entry| {
+                from.is_none_or(|node| entry.from.node == node) && younger(&entry.received_at, *since_ns)
+            });
             let total = messages.len() as u64;
-            Ok(Reply::Messages { messages: newest(messages, *limit), total, dir: inbox.display().to_string() })
+            Ok(Reply::Messages {
+                messages: newest(messages, *limit),
+                total,
+                dir: inbox.display().to_string(),
+            })
         }
         Request::Read { id } => {
             let id = match id {
                 Some(id) => id.clone(),
-                None => messages(&inbox)?.pop().ok_or_else(|| Failure::new(Code::NotFound, "the inbox is empty"))?.id,
+                None => {
+                    messages(&inbox)?
+                        .pop()
+                        .ok_or_else(|| Failure::new(Code::NotFound, "the inbox is empty"))?
+                        .id
+                }
             };
             let path = inbox.join(format!("{id}.json"));
             if id.contains('/') || !path.exists() {
                 return Err(Failure::new(Code::NotFound, format!("no message has the id `{id}`")));
             }
-            Ok(Reply::Message { id, message: Some(Box::new(stored(&path)?)), path: path.display().to_string() })
+            Ok(Reply::Message {
+                id,
+                message: Some(Box::new(stored(&path)?)),
+                path: path.display().to_string(),
+            })
         }
         Request::Clear { before_ns } => clear(&inbox, *before_ns),
         Request::ListFiles { limit } => {
@@ -92,7 +109,8 @@ fn younger(received_at: &str, since_ns: Option<u64>) -> bool {
 
 fn stored(path: &Path) -> Result<StoredMessage, Failure> {
     let bytes = std::fs::read(path).map_err(|e| Failure::io(format!("reading {}", path.display()), &e))?;
-    serde_json::from_slice(&bytes).map_err(|e| Failure::internal(format!("{} is damaged: {e}", path.display())))
+    serde_json::from_slice(&bytes)
+        .map_err(|e| Failure::internal(format!("{} is damaged: {e}", path.display())))
 }
 
 /// Plain files of a directory; a directory that does not exist is empty.

@@ -1,6 +1,8 @@
 //! `pilotctl`: the command line, the daemon and the rendezvous in one executable.
 
 mod args;
+#[cfg(test)]
+mod article_forms;
 mod cmd;
 mod context;
 mod demo;
@@ -56,9 +58,11 @@ fn not_a_command(format: Format, error: &clap::Error) -> u8 {
         }
         (_, Format::Json) => {
             let rendered = error.render().to_string();
-            let message = rendered.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            let message =
+                rendered.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
             let tip = rendered.lines().find_map(|line| line.trim().strip_prefix("tip: "));
-            let hint = tip.map_or_else(|| "run `pilotctl context` for all commands".to_owned(), str::to_owned);
+            let hint =
+                tip.map_or_else(|| "run `pilotctl context` for all commands".to_owned(), str::to_owned);
             let message = if message.is_empty() { "a command is missing".to_owned() } else { message };
             output::finish(format, Err(Failure::usage(message).hint(hint)))
         }

@@ -35,7 +35,8 @@ pub(crate) async fn start(
     timeout: Duration,
 ) -> Result<Value, Failure> {
     let executable = std::env::current_exe().map_err(|e| Failure::io("finding this executable", &e))?;
-    let log_file = open_log(log).map_err(|e| Failure::io(format!("opening the log {}", log.display()), &e))?;
+    let log_file =
+        open_log(log).map_err(|e| Failure::io(format!("opening the log {}", log.display()), &e))?;
     let log_start = log_file.metadata().map_or(0, |m| m.len());
     let mut child = Command::new(executable)
         .args(arguments)
@@ -80,17 +81,19 @@ fn ready(what: &str, line: &str, child: &mut Child, log: &Path, log_start: u64) 
     let ended = child.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
     let Some(message) = document["message"].as_str() else {
         let message = format!("the {what} ended at once ({ended})");
-        return Err(Failure::internal(message + &log_excerpt(log, log_start))
-            .hint(format!("see {}", log.display())));
+        return Err(
+            Failure::internal(message + &log_excerpt(log, log_start)).hint(format!("see {}", log.display()))
+        );
     };
     let code = document["code"].as_str().map_or(Code::Internal, Code::from_name);
     let hint = document["hint"].as_str().map_or_else(|| format!("see {}", log.display()), str::to_owned);
-    Err(Failure::new(code, format!("the {what} could not start: {message}") + &log_excerpt(log, log_start)).hint(hint))
+    Err(Failure::new(code, format!("the {what} could not start: {message}") + &log_excerpt(log, log_start))
+        .hint(hint))
 }
 
 fn open_log(path: &Path) -> io::Result<File> {
     if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory)?;
+        crate::settings::private_directory(directory)?;
     }
     if std::fs::metadata(path).is_ok_and(|m| m.len() > LOG_MAX) {
         std::fs::rename(path, path.with_extension("log.1"))?;
@@ -100,7 +103,11 @@ fn open_log(path: &Path) -> io::Result<File> {
 
 fn log_excerpt(path: &Path, from: u64) -> String {
     let lines = tail(path, from, LOG_LINES_ON_FAILURE).unwrap_or_default();
-    if lines.is_empty() { String::new() } else { format!("\nlast lines of its log:\n  {}", lines.join("\n  ")) }
+    if lines.is_empty() {
+        String::new()
+    } else {
+        format!("\nlast lines of its log:\n  {}", lines.join("\n  "))
+    }
 }
 
 /// The last `count` lines of a log, not reading what was written before `from`.
@@ -156,7 +163,9 @@ async fn gone_within(pid: u32, timeout: Duration) -> bool {
 }
 
 fn signal(pid: u32, signal: Signal) -> Result<(), Failure> {
-    let Some(target) = as_pid(pid) else { return Err(Failure::internal(format!("{pid} is not a process number"))) };
+    let Some(target) = as_pid(pid) else {
+        return Err(Failure::internal(format!("{pid} is not a process number")));
+    };
     match kill_process(target, signal) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
         Err(e) => Err(Failure::io(format!("ending process {pid}"), &e.into())),
@@ -166,9 +175,8 @@ fn signal(pid: u32, signal: Signal) -> Result<(), Failure> {
 /// Whether the process exists and has not ended. One that has ended and that nobody has asked after (a zombie)
 /// counts as ended: in a container without an init it stays for ever.
 pub(crate) fn is_running(pid: u32) -> bool {
-    let exists = as_pid(pid).is_some_and(|target| {
-        matches!(test_kill_process(target), Ok(()) | Err(rustix::io::Errno::PERM))
-    });
+    let exists = as_pid(pid)
+        .is_some_and(|target| matches!(test_kill_process(target), Ok(()) | Err(rustix::io::Errno::PERM)));
     exists && !is_zombie(pid)
 }
 
@@ -187,7 +195,8 @@ fn as_pid(pid: u32) -> Option<Pid> {
 /// Ends when this process is asked to end: Ctrl-C or SIGTERM.
 pub(crate) async fn asked_to_end() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         // Without handlers the default action ends the process; there is nothing to wait for here.
         return std::future::pending().await;
@@ -221,7 +230,7 @@ mod tests {
     #[tokio::test]
     async fn a_process_that_ignores_sigterm_is_killed() {
         let mut child = Command::new("sh")
-            .args(["-c", "trap '' TERM; echo ready; while :; do sleep 1; done"])
+            .args(["-c", "trap '' TERM; echo ready; exec sleep 60"])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

@@ -50,27 +50,93 @@ const fn key(
 
 /// Every setting there is; `config`, the file, the environment and the daemon's flags all go through this table.
 pub(crate) const KEYS: &[Key] = &[
-    key("registry", "PILOT_REGISTRY", Kind::HostPorts, None, "registry to register with; unset: the rendezvous of this machine"),
-    key("beacon", "PILOT_BEACON", Kind::HostPort, None, "beacon for discovery and relay; unset: the registry's host, next port"),
-    key("socket", "PILOT_SOCKET", Kind::Path, Some("/tmp/pilot.sock"), "socket between programs and the daemon"),
+    key(
+        "registry",
+        "PILOT_REGISTRY",
+        Kind::HostPorts,
+        None,
+        "registry to register with; unset: the rendezvous of this machine",
+    ),
+    key(
+        "beacon",
+        "PILOT_BEACON",
+        Kind::HostPort,
+        None,
+        "beacon for discovery and relay; unset: the registry's host, next port",
+    ),
+    key(
+        "socket",
+        "PILOT_SOCKET",
+        Kind::Path,
+        Some("/tmp/pilot.sock"),
+        "socket between programs and the daemon",
+    ),
     key("listen", "PILOT_LISTEN", Kind::HostPort, None, "UDP address of the daemon"),
-    key("endpoint", "PILOT_ENDPOINT", Kind::HostPort, None, "public address to announce instead of the discovered one"),
+    key(
+        "endpoint",
+        "PILOT_ENDPOINT",
+        Kind::HostPort,
+        None,
+        "public address to announce instead of the discovered one",
+    ),
     key("identity", "PILOT_IDENTITY", Kind::Path, None, "file with the node's Ed25519 key"),
     key("hostname", "PILOT_HOSTNAME", Kind::Hostname, None, "name under which peers find this node"),
     key("email", "PILOT_EMAIL", Kind::Text, None, "owner given to the registry"),
     key("public", "PILOT_PUBLIC", Kind::Bool, None, "let everybody resolve and reach this node"),
     key("encrypt", "PILOT_ENCRYPT", Kind::Bool, Some("true"), "encrypt all tunnels"),
-    key("trust_auto_approve", "PILOT_TRUST_AUTO_APPROVE", Kind::Bool, Some("false"), "approve every handshake"),
+    key(
+        "trust_auto_approve",
+        "PILOT_TRUST_AUTO_APPROVE",
+        Kind::Bool,
+        Some("false"),
+        "approve every handshake",
+    ),
     key("keepalive", "PILOT_KEEPALIVE", Kind::Duration, None, "silence after which a peer is probed"),
-    key("idle_timeout", "PILOT_IDLE_TIMEOUT", Kind::Duration, None, "silence after which a connection is given up"),
+    key(
+        "idle_timeout",
+        "PILOT_IDLE_TIMEOUT",
+        Kind::Duration,
+        None,
+        "silence after which a connection is given up",
+    ),
     key("webhook", "PILOT_WEBHOOK", Kind::Text, None, "URL that is told of events"),
     key("no_echo", "PILOT_NO_ECHO", Kind::Bool, Some("false"), "do not serve echo, port 7"),
-    key("no_dataexchange", "PILOT_NO_DATAEXCHANGE", Kind::Bool, Some("false"), "do not serve messages and files, port 1001"),
-    key("no_eventstream", "PILOT_NO_EVENTSTREAM", Kind::Bool, Some("false"), "do not serve events, port 1002"),
-    key("log_level", "PILOT_LOG_LEVEL", Kind::Text, Some("info"), "error, warn, info, debug, trace, or a filter"),
+    key(
+        "no_dataexchange",
+        "PILOT_NO_DATAEXCHANGE",
+        Kind::Bool,
+        Some("false"),
+        "do not serve messages and files, port 1001",
+    ),
+    key(
+        "no_eventstream",
+        "PILOT_NO_EVENTSTREAM",
+        Kind::Bool,
+        Some("false"),
+        "do not serve events, port 1002",
+    ),
+    key(
+        "log_level",
+        "PILOT_LOG_LEVEL",
+        Kind::Text,
+        Some("info"),
+        "error, warn, info, debug, trace, or a filter",
+    ),
     key("log_format", "PILOT_LOG_FORMAT", Kind::OneOf(&["text", "json"]), Some("text"), "text or json"),
-    key("registry_addr", "PILOT_REGISTRY_ADDR", Kind::HostPort, Some("127.0.0.1:9000"), "TCP address of this machine's rendezvous"),
-    key("beacon_addr", "PILOT_BEACON_ADDR", Kind::HostPort, Some("127.0.0.1:9001"), "UDP address of this machine's rendezvous"),
+    key(
+        "registry_addr",
+        "PILOT_REGISTRY_ADDR",
+        Kind::HostPort,
+        Some("127.0.0.1:9000"),
+        "TCP address of this machine's rendezvous",
+    ),
+    key(
+        "beacon_addr",
+        "PILOT_BEACON_ADDR",
+        Kind::HostPort,
+        Some("127.0.0.1:9001"),
+        "UDP address of this machine's rendezvous",
+    ),
     key("store", "PILOT_STORE", Kind::Path, None, "database of this machine's rendezvous"),
 ];
 
@@ -174,7 +240,8 @@ impl Settings {
 
     /// The configured registries, empty if this machine's own is meant.
     pub(crate) fn registries(&self) -> Vec<String> {
-        self.get("registry").map_or_else(Vec::new, |list| list.split(',').map(|s| s.trim().to_owned()).collect())
+        self.get("registry")
+            .map_or_else(Vec::new, |list| list.split(',').map(|s| s.trim().to_owned()).collect())
     }
 }
 
@@ -201,7 +268,8 @@ fn resolve(
         return found(value.clone(), Origin::Flag, format!("--{}", key.name.replace('_', "-")));
     }
     if let Some(value) = env(key.env).filter(|value| !value.is_empty()) {
-        let value = value.into_string().map_err(|_| Failure::usage(format!("{} is not valid UTF-8", key.env)))?;
+        let value =
+            value.into_string().map_err(|_| Failure::usage(format!("{} is not valid UTF-8", key.env)))?;
         return found(value, Origin::Environment, key.env.to_owned());
     }
     if let Some(value) = stored.get(key.name).and_then(scalar) {
@@ -248,7 +316,10 @@ fn is_host_port(text: &str) -> bool {
 /// Whether the registry would take `text` as a hostname.
 pub(crate) fn is_hostname(text: &str) -> bool {
     let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    (1..=63).contains(&text.len()) && text.bytes().all(legal) && !text.starts_with('-') && !text.ends_with('-')
+    (1..=63).contains(&text.len())
+        && text.bytes().all(legal)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
 }
 
 /// `host:port`; `:port` is every interface, as Go programs write it.
@@ -300,10 +371,14 @@ pub(crate) fn store(path: &Path, changes: &[(&str, Option<&str>)]) -> Result<(),
             continue;
         };
         let value = check(key, value).map_err(|why| Failure::usage(format!("{name}: {why}")))?;
-        map.insert((*name).to_owned(), if key.kind == Kind::Bool { Value::Bool(value == "true") } else { value.into() });
+        map.insert(
+            (*name).to_owned(),
+            if key.kind == Kind::Bool { Value::Bool(value == "true") } else { value.into() },
+        );
     }
     let text = serde_json::to_string_pretty(&map).map_err(|e| Failure::internal(e.to_string()))?;
-    write_private(path, (text + "\n").as_bytes()).map_err(|e| Failure::io(format!("writing {}", path.display()), &e))
+    write_private(path, (text + "\n").as_bytes())
+        .map_err(|e| Failure::io(format!("writing {}", path.display()), &e))
 }
 
 fn unknown_key(name: &str) -> Failure {
@@ -311,11 +386,17 @@ fn unknown_key(name: &str) -> Failure {
     Failure::usage(format!("no setting is called `{name}`")).hint(format!("known: {}", known.join(", ")))
 }
 
+/// Makes a directory that only its owner can enter, if there is none.
+pub(crate) fn private_directory(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
 /// Writes a file only its owner can read, by way of a temporary neighbour.
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> std::io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+    use std::os::unix::fs::OpenOptionsExt;
     if let Some(directory) = path.parent() {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        private_directory(directory)?;
     }
     let temporary = path.with_extension(format!("tmp{}", std::process::id()));
     let mut file =
@@ -359,7 +440,10 @@ mod tests {
     #[test]
     fn a_wrong_value_is_reported_with_the_place_it_came_from() {
         let failure = load(&[], &[("PILOT_REGISTRY", "nonsense")], "{}").unwrap_err();
-        assert_eq!(failure.message, "PILOT_REGISTRY: `nonsense` is not host:port, or several separated by commas");
+        assert_eq!(
+            failure.message,
+            "PILOT_REGISTRY: `nonsense` is not host:port, or several separated by commas"
+        );
         assert!(load(&[], &[], "[]").unwrap_err().message.contains("does not hold a JSON object"));
     }
 

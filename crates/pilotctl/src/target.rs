@@ -36,7 +36,8 @@ impl Target {
         if is_hostname(text) {
             return Ok(Target::Name(text.to_owned()));
         }
-        let mut failure = Failure::usage(format!("`{text}` is neither an address, a node number nor a hostname"));
+        let mut failure =
+            Failure::usage(format!("`{text}` is neither an address, a node number nor a hostname"));
         let lower = text.to_lowercase();
         failure = if lower != text && is_hostname(&lower) {
             failure.hint(format!("hostnames are in lower case: `{lower}`"))
@@ -60,7 +61,9 @@ impl Target {
     pub(crate) async fn resolve(&self, client: &Client) -> Result<Peer, Failure> {
         match self {
             Target::Address(addr) => Ok(Peer { node: addr.node, addr: *addr, hostname: String::new() }),
-            Target::Number(node) => Ok(Peer { node: *node, addr: Addr::backbone(*node), hostname: String::new() }),
+            Target::Number(node) => {
+                Ok(Peer { node: *node, addr: Addr::backbone(*node), hostname: String::new() })
+            }
             Target::Name(name) => {
                 let found = self.look_up(client).await?;
                 Ok(Peer { node: found.node_id, addr: found.address, hostname: name.clone() })
@@ -107,7 +110,10 @@ mod tests {
 
     #[test]
     fn a_name_in_upper_case_is_corrected() {
-        assert_eq!(Target::parse("Agent-B").unwrap_err().hint.unwrap(), "hostnames are in lower case: `agent-b`");
+        assert_eq!(
+            Target::parse("Agent-B").unwrap_err().hint.unwrap(),
+            "hostnames are in lower case: `agent-b`"
+        );
         assert_eq!(Target::parse("0:00").unwrap_err().code, Code::InvalidArgument);
     }
 }

@@ -45,34 +45,95 @@ const RENAMED: &[(&str, &str)] = &[("advertise-endpoint", "endpoint")];
 
 /// Commands that exist elsewhere but not here, why, and what to do instead.
 const UNSUPPORTED: &[(&str, &str, &str)] = &[
-    ("task", "tasks are not part of this version", "use `pilotctl send-message NODE --type json --data '{...}' --wait`"),
+    (
+        "task",
+        "tasks are not part of this version",
+        "use `pilotctl send-message NODE --type json --data '{...}' --wait`",
+    ),
     ("enable-tasks", "tasks are not part of this version", "say what the node does with `pilotctl set-tags`"),
-    ("disable-tasks", "tasks are not part of this version", "change the node's tags with `pilotctl set-tags`"),
-    ("set-polo-gate", "scores belonged to the tasks of the reference", "decide whom to trust with `pilotctl approve`"),
-    ("gateway", "the gateway is not part of this version", "reach a port of a peer with `pilotctl connect NODE PORT`"),
-    ("http", "HTTP over the network comes with the gateway", "pipe a request: `pilotctl connect NODE 80 < request`"),
-    ("port-policy", "policies per port are not part of this version", "`--no-echo`, `--no-dataexchange` and `--no-eventstream` of the daemon close a port for everybody"),
-    ("trust-policy", "rules for trust are not part of this version", "`pilotctl daemon start --trust-auto-approve` approves every request"),
-    ("create-network", "networks are created by the operator of the registry", "join one with `pilotctl network join ID`"),
+    (
+        "disable-tasks",
+        "tasks are not part of this version",
+        "change the node's tags with `pilotctl set-tags`",
+    ),
+    (
+        "set-polo-gate",
+        "scores belonged to the tasks of the reference",
+        "decide whom to trust with `pilotctl approve`",
+    ),
+    (
+        "gateway",
+        "the gateway is not part of this version",
+        "reach a port of a peer with `pilotctl connect NODE PORT`",
+    ),
+    (
+        "http",
+        "HTTP over the network comes with the gateway",
+        "pipe a request: `pilotctl connect NODE 80 < request`",
+    ),
+    (
+        "port-policy",
+        "policies per port are not part of this version",
+        "`--no-echo`, `--no-dataexchange` and `--no-eventstream` of the daemon close a port for everybody",
+    ),
+    (
+        "trust-policy",
+        "rules for trust are not part of this version",
+        "`pilotctl daemon start --trust-auto-approve` approves every request",
+    ),
+    (
+        "create-network",
+        "networks are created by the operator of the registry",
+        "join one with `pilotctl network join ID`",
+    ),
     ("register", "the daemon registers by itself", "start it: `pilotctl daemon start`"),
     ("managed", "managed networks are not part of this version", "see `pilotctl network --help`"),
     ("policy", "managed networks are not part of this version", "see `pilotctl network --help`"),
     ("member-tags", "managed networks are not part of this version", "see `pilotctl network --help`"),
-    ("prefer-direct", "paths are chosen by measurement, there is nothing to set", "see the path with `pilotctl peers`"),
+    (
+        "prefer-direct",
+        "paths are chosen by measurement, there is nothing to set",
+        "see the path with `pilotctl peers`",
+    ),
     ("verify", "badges are not part of this version", "compare key fingerprints: `pilotctl lookup NODE`"),
     ("recovery", "badges are not part of this version", "keep a copy of `~/.pilot/identity.json`"),
-    ("sign-request", "request signing is not part of this version", "messages carry the sender's verified address"),
-    ("verify-request", "request signing is not part of this version", "messages carry the sender's verified address"),
+    (
+        "sign-request",
+        "request signing is not part of this version",
+        "messages carry the sender's verified address",
+    ),
+    (
+        "verify-request",
+        "request signing is not part of this version",
+        "messages carry the sender's verified address",
+    ),
     ("review", "reviews are not part of this version", "see `pilotctl --help`"),
-    ("skills", "this program does not write into other programs' files", "give `pilotctl context` to your agent"),
+    (
+        "skills",
+        "this program does not write into other programs' files",
+        "give `pilotctl context` to your agent",
+    ),
     ("appstore", "there is no app store", "see `pilotctl --help`"),
     ("update", "this program does not update itself", "use your package manager, or build from source"),
     ("updates", "this program does not look for updates", "use your package manager, or build from source"),
-    ("quickstart", "there is nothing to ask", "run `pilotctl demo`, then `pilotctl daemon start --hostname NAME`"),
+    (
+        "quickstart",
+        "there is nothing to ask",
+        "run `pilotctl demo`, then `pilotctl daemon start --hostname NAME`",
+    ),
 ];
 
 const UNSUPPORTED_OF_NETWORK: &[&str] = &[
-    "create", "delete", "rename", "promote", "demote", "kick", "role", "policy", "set-policy", "transfer-ownership",
+    "create",
+    "delete",
+    "rename",
+    "promote",
+    "demote",
+    "kick",
+    "role",
+    "policy",
+    "set-policy",
+    "transfer-ownership",
 ];
 
 /// Whether `--json` was asked for, even if the line is wrong otherwise.
@@ -104,11 +165,14 @@ fn refuse_unsupported(words: &[OsString], at: usize) -> Result<(), Failure> {
     let Some(command) = words[at].to_str() else { return Ok(()) };
     let asks_for_help = words.iter().any(|word| word == "--help" || word == "-h");
     if let Some((name, why, instead)) = UNSUPPORTED.iter().find(|row| row.0 == command) {
-        return Err(Failure::new(Code::Unsupported, format!("`{name}` is not available: {why}")).hint(*instead));
+        return Err(
+            Failure::new(Code::Unsupported, format!("`{name}` is not available: {why}")).hint(*instead)
+        );
     }
     let sub = words.get(at + 1).and_then(|word| word.to_str()).unwrap_or_default();
     if command == "network" && UNSUPPORTED_OF_NETWORK.contains(&sub) && !asks_for_help {
-        let message = format!("`network {sub}` is not available: networks are run by the operator of the registry");
+        let message =
+            format!("`network {sub}` is not available: networks are run by the operator of the registry");
         return Err(Failure::new(Code::Unsupported, message).hint("see `pilotctl network --help`"));
     }
     Ok(())
@@ -195,7 +259,8 @@ mod tests {
     #[test]
     fn flags_that_mean_nothing_here_are_left_out_with_their_values() {
         assert_eq!(
-            run("pilot-daemon -telemetry-url  -no-skillinject -transport udp -proxy off -hostname a").unwrap(),
+            run("pilot-daemon -telemetry-url  -no-skillinject -transport udp -proxy off -hostname a")
+                .unwrap(),
             "pilotctl daemon run --hostname a"
         );
     }
@@ -203,7 +268,10 @@ mod tests {
     #[test]
     fn a_flag_that_would_weaken_security_if_ignored_is_refused() {
         let failure = run("pilot-daemon -registry-tls").unwrap_err();
-        assert_eq!((failure.code, failure.message.as_str()), (Code::Unsupported, "`-registry-tls=true` is not available"));
+        assert_eq!(
+            (failure.code, failure.message.as_str()),
+            (Code::Unsupported, "`-registry-tls=true` is not available")
+        );
     }
 
     #[test]
@@ -215,7 +283,9 @@ mod tests {
     #[test]
     fn extras_is_passed_through_and_unsupported_commands_say_why() {
         assert_eq!(run("pilotctl --json extras set-tags a").unwrap(), "pilotctl --json set-tags a");
-        for line in ["pilotctl task list", "pilotctl --socket x --json gateway start", "pilotctl network kick 1"] {
+        for line in
+            ["pilotctl task list", "pilotctl --socket x --json gateway start", "pilotctl network kick 1"]
+        {
             let failure = run(line).unwrap_err();
             assert_eq!(failure.code, Code::Unsupported, "{line}");
             assert!(failure.hint.is_some());

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
-#[command(before_help = "Examples:\n  pilotctl bench agent-b\n  pilotctl bench agent-b 100         100 MB\n  pilotctl bench agent-b --duration 10s")]
+#[command(
+    before_help = "Examples:\n  pilotctl bench agent-b\n  pilotctl bench agent-b 100         100 MB\n  pilotctl bench agent-b --duration 10s"
+)]
 pub(crate) struct Args {
     /// Hostname, address or node number
     #[arg(value_name = "TARGET")]
@@ -62,8 +64,20 @@ impl fmt::Display for Report {
             None => "",
         };
         writeln!(f, "echo through {}{path} · first byte back after {:.2} ms", self.target, self.rtt_ms)?;
-        writeln!(f, "  sent    {} in {} · {:.1} MB/s", humane::bytes(self.sent_bytes), span(self.send_duration_ms), self.send_mbps)?;
-        write!(f, "  echoed  {} in {} · {:.1} MB/s, every byte compared", humane::bytes(self.recv_bytes), span(self.total_duration_ms), self.total_mbps)
+        writeln!(
+            f,
+            "  sent    {} in {} · {:.1} MB/s",
+            humane::bytes(self.sent_bytes),
+            span(self.send_duration_ms),
+            self.send_mbps
+        )?;
+        write!(
+            f,
+            "  echoed  {} in {} · {:.1} MB/s, every byte compared",
+            humane::bytes(self.recv_bytes),
+            span(self.total_duration_ms),
+            self.total_mbps
+        )
     }
 }
 

@@ -6,8 +6,10 @@ use crate::failure::Failure;
 use crate::output::{self, Output};
 
 #[derive(Debug, clap::Args)]
-#[command(before_help = "Examples:\n  pilotctl completions bash > ~/.local/share/bash-completion/completions/pilotctl\n  \
-    pilotctl completions zsh > ~/.zfunc/_pilotctl\n  pilotctl completions fish > ~/.config/fish/completions/pilotctl.fish")]
+#[command(
+    before_help = "Examples:\n  pilotctl completions bash > ~/.local/share/bash-completion/completions/pilotctl\n  \
+    pilotctl completions zsh > ~/.zfunc/_pilotctl\n  pilotctl completions fish > ~/.config/fish/completions/pilotctl.fish"
+)]
 pub(crate) struct Args {
     /// bash, zsh, fish, elvish or powershell
     #[arg(value_name = "SHELL")]

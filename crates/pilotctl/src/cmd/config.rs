@@ -12,8 +12,10 @@ use crate::settings::{self, Setting};
 use crate::style;
 
 #[derive(Debug, clap::Args)]
-#[command(before_help = "Examples:\n  pilotctl init --hostname my-agent\n  pilotctl init --registry rendezvous.example.com:9000\n\n\
-    Settings that are not named stay as they are.")]
+#[command(
+    before_help = "Examples:\n  pilotctl init --hostname my-agent\n  pilotctl init --registry rendezvous.example.com:9000\n\n\
+    Settings that are not named stay as they are."
+)]
 pub(crate) struct InitArgs {
     /// Registry to register with
     #[arg(long, value_name = "HOST:PORT")]
@@ -30,8 +32,10 @@ pub(crate) struct InitArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(before_help = "Examples:\n  pilotctl config\n  pilotctl config --set registry=rendezvous.example.com:9000\n  \
-    pilotctl config --set registry=             (back to the default)")]
+#[command(
+    before_help = "Examples:\n  pilotctl config\n  pilotctl config --set registry=rendezvous.example.com:9000\n  \
+    pilotctl config --set registry=             (back to the default)"
+)]
 pub(crate) struct Args {
     /// Change a setting of the settings file; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
@@ -113,7 +117,13 @@ impl fmt::Display for Shown {
         writeln!(f, "{}", style::faint(format!("state {}, settings {}", self.home, self.file)))?;
         for (key, setting) in &self.rows {
             let value = setting.value.as_deref().unwrap_or("-");
-            writeln!(f, "{:<19} {:<24} {}", key.name, value, style::faint(format!("{:<12} {}", setting.origin, key.about)))?;
+            writeln!(
+                f,
+                "{:<19} {:<24} {}",
+                key.name,
+                value,
+                style::faint(format!("{:<12} {}", setting.origin, key.about))
+            )?;
         }
         Ok(())
     }

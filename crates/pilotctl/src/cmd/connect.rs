@@ -120,7 +120,8 @@ pub(crate) async fn dial(
     match tokio::time::timeout(timeout, client.dial(peer.port(port))).await {
         Ok(dialled) => dialled.map_err(|error| explain(peer, port, error.into())),
         Err(_) => {
-            let message = format!("{} did not answer on port {port} within {}", peer.name(), duration::show(timeout));
+            let message =
+                format!("{} did not answer on port {port} within {}", peer.name(), duration::show(timeout));
             Err(Failure::new(Code::Timeout, message).hint(format!("is it up? pilotctl ping {}", peer.name())))
         }
     }
@@ -204,7 +205,11 @@ pub(crate) async fn can_half_close(client: &Client, stream: &Stream) -> Result<b
         return Ok(false);
     }
     let streams: Vec<ConnInfo> = client.call(Call::Connections).await?;
-    Ok(streams.iter().find(|known| known.id == stream.id()).and_then(|known| known.half_close).unwrap_or(true))
+    Ok(streams
+        .iter()
+        .find(|known| known.id == stream.id())
+        .and_then(|known| known.half_close)
+        .unwrap_or(true))
 }
 
 async fn for_long(silence: Option<Duration>) {

@@ -5,7 +5,9 @@
 pub(crate) struct Args {}
 
 #[derive(Debug, clap::Args)]
-#[command(before_help = "Examples:\n  pilotctl disconnect 34\n\nThe number is the ID of `pilotctl connections`.")]
+#[command(
+    before_help = "Examples:\n  pilotctl disconnect 34\n\nThe number is the ID of `pilotctl connections`."
+)]
 pub(crate) struct DisconnectArgs {
     /// Number of the stream
     #[arg(value_name = "ID")]
@@ -34,14 +36,21 @@ impl fmt::Display for Report {
         if self.connections.is_empty() {
             return write!(f, "no streams");
         }
-        let heading = format!("{:<6} {:<28} {:<12} {:>8} {:>10} {:>10} {:>10} {:>6}", "ID", "STREAM", "STATE", "RTT", "IN FLIGHT", "SENT", "RECEIVED", "RESENT");
+        let heading = format!(
+            "{:<6} {:<28} {:<12} {:>8} {:>10} {:>10} {:>10} {:>6}",
+            "ID", "STREAM", "STATE", "RTT", "IN FLIGHT", "SENT", "RECEIVED", "RESENT"
+        );
         writeln!(f, "{}", style::faint(heading))?;
         for c in &self.connections {
             let ends = format!("{} → {}:{}", c.local_port, c.remote_addr, c.remote_port);
             let rtt = format!("{} ms", c.srtt_ms);
             let [flight, sent, received] = [c.in_flight, c.bytes_sent, c.bytes_recv].map(humane::bytes);
             let resent = c.retransmits + c.fast_retx;
-            writeln!(f, "{:<6} {ends:<28} {:<12} {rtt:>8} {flight:>10} {sent:>10} {received:>10} {resent:>6}", c.id, c.state)?;
+            writeln!(
+                f,
+                "{:<6} {ends:<28} {:<12} {rtt:>8} {flight:>10} {sent:>10} {received:>10} {resent:>6}",
+                c.id, c.state
+            )?;
         }
         Ok(())
     }
@@ -73,8 +82,9 @@ impl fmt::Display for Disconnected {
 /// `pilotctl disconnect`
 pub(crate) async fn disconnect(ctx: &Context, args: &DisconnectArgs) -> Result<Output, Failure> {
     let client = ctx.client().await?;
-    let _: Done = client.call(Call::Disconnect { stream: StreamId(args.id) }).await.map_err(|error| {
-        Failure::from(error).advise(Code::NotFound, "see `pilotctl connections`")
-    })?;
+    let _: Done = client
+        .call(Call::Disconnect { stream: StreamId(args.id) })
+        .await
+        .map_err(|error| Failure::from(error).advise(Code::NotFound, "see `pilotctl connections`"))?;
     Ok(Output::of(Disconnected { conn_id: args.id }))
 }

@@ -12,7 +12,9 @@ use crate::output::Output;
 use crate::settings::KEYS;
 
 #[derive(Debug, clap::Args)]
-#[command(before_help = "Examples:\n  pilotctl context > context.json\n  pilotctl context --json | jq '.data.commands | keys'")]
+#[command(
+    before_help = "Examples:\n  pilotctl context > context.json\n  pilotctl context --json | jq '.data.commands | keys'"
+)]
 pub(crate) struct Args {}
 
 #[derive(Serialize)]
@@ -31,12 +33,17 @@ pub(crate) fn run() -> Output {
     root.build();
     let mut commands = Map::new();
     collect(&root, "", &mut commands);
-    let codes: Map<String, Value> =
-        Code::TABLE.iter().map(|(_, name, status)| ((*name).to_owned(), json!({ "exit_status": status }))).collect();
+    let codes: Map<String, Value> = Code::TABLE
+        .iter()
+        .map(|(_, name, status)| ((*name).to_owned(), json!({ "exit_status": status })))
+        .collect();
     let settings: Map<String, Value> = KEYS
         .iter()
         .map(|key| {
-            (key.name.to_owned(), json!({ "environment": key.env, "default": key.default, "about": key.about }))
+            (
+                key.name.to_owned(),
+                json!({ "environment": key.env, "default": key.default, "about": key.about }),
+            )
         })
         .collect();
     Output::of(Document(json!({
@@ -51,7 +58,11 @@ pub(crate) fn run() -> Output {
 
 fn collect(command: &clap::Command, prefix: &str, into: &mut Map<String, Value>) {
     for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help" && !sub.is_hide_set()) {
-        let name = if prefix.is_empty() { sub.get_name().to_owned() } else { format!("{prefix} {}", sub.get_name()) };
+        let name = if prefix.is_empty() {
+            sub.get_name().to_owned()
+        } else {
+            format!("{prefix} {}", sub.get_name())
+        };
         if sub.has_subcommands() {
             collect(sub, &name, into);
         }
@@ -65,7 +76,9 @@ fn describe(command: &clap::Command) -> Value {
     let text = |help: Option<&clap::builder::StyledStr>| help.map(ToString::to_string);
     let arguments: Vec<Value> = command
         .get_arguments()
-        .filter(|arg| !arg.is_hide_set() && !["help", "version", "json", "socket"].contains(&arg.get_id().as_str()))
+        .filter(|arg| {
+            !arg.is_hide_set() && !["help", "version", "json", "socket"].contains(&arg.get_id().as_str())
+        })
         .map(|arg| {
             json!({
                 "name": arg.get_long().map_or_else(|| arg.get_id().to_string(), |long| format!("--{long}")),

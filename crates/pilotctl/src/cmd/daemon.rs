@@ -103,9 +103,11 @@ pub(crate) struct DaemonFlags {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(before_help = "Examples:\n  pilotctl daemon start\n  pilotctl daemon start --hostname my-agent\n  \
+#[command(
+    before_help = "Examples:\n  pilotctl daemon start\n  pilotctl daemon start --hostname my-agent\n  \
     pilotctl daemon start --registry rendezvous.example.com:9000 --hostname my-agent\n\n\
-    Without a registry it uses the rendezvous of this machine, and starts one if there is none.")]
+    Without a registry it uses the rendezvous of this machine, and starts one if there is none."
+)]
 pub(crate) struct StartArgs {
     #[command(flatten)]
     pub(crate) daemon: DaemonFlags,
@@ -203,7 +205,14 @@ impl fmt::Display for Ready {
         if !self.hostname.is_empty() {
             row("hostname", &self.hostname)?;
         }
-        row("registry", &if self.registered { self.registry.clone() } else { format!("{} (no answer yet, trying on)", self.registry) })?;
+        row(
+            "registry",
+            &if self.registered {
+                self.registry.clone()
+            } else {
+                format!("{} (no answer yet, trying on)", self.registry)
+            },
+        )?;
         row("socket", &self.socket)?;
         if let Some(log) = &self.log_file {
             row("log", log)?;

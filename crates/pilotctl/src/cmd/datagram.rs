@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
-#[command(before_help = "Examples:\n  pilotctl listen 5000\n  pilotctl listen 5000 --count 1 --timeout 10s --json")]
+#[command(
+    before_help = "Examples:\n  pilotctl listen 5000\n  pilotctl listen 5000 --count 1 --timeout 10s --json"
+)]
 pub(crate) struct ListenArgs {
     /// Port to take datagrams on
     #[arg(value_name = "PORT", default_value_t = 1000)]
@@ -17,7 +19,9 @@ pub(crate) struct ListenArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(before_help = "Examples:\n  pilotctl dgram agent-b 5000 --data ping\n  date | pilotctl dgram agent-b 5000 --data -")]
+#[command(
+    before_help = "Examples:\n  pilotctl dgram agent-b 5000 --data ping\n  date | pilotctl dgram agent-b 5000 --data -"
+)]
 pub(crate) struct Args {
     /// Hostname, address or node number
     #[arg(value_name = "TARGET")]
@@ -34,7 +38,9 @@ pub(crate) struct Args {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(before_help = "Examples:\n  pilotctl broadcast 1 \"hello all\"\n  pilotctl broadcast 1 \"hello all\" --port 5000")]
+#[command(
+    before_help = "Examples:\n  pilotctl broadcast 1 \"hello all\"\n  pilotctl broadcast 1 \"hello all\" --port 5000"
+)]
 pub(crate) struct BroadcastArgs {
     /// Number of the network
     #[arg(value_name = "NETWORK")]
@@ -83,7 +89,10 @@ struct Datagram {
 
 impl fmt::Display for Datagram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = self.data.as_deref().map_or_else(|| format!("({} bytes of binary)", self.bytes), humane::printable);
+        let shown = self
+            .data
+            .as_deref()
+            .map_or_else(|| format!("({} bytes of binary)", self.bytes), humane::printable);
         write!(f, "{}:{} {shown}", self.src_addr, self.src_port)
     }
 }
@@ -131,7 +140,13 @@ struct Sent {
 
 impl fmt::Display for Sent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} sent to {} port {}; datagrams are not acknowledged", humane::bytes(self.bytes as u64), self.target, self.port)
+        write!(
+            f,
+            "{} sent to {} port {}; datagrams are not acknowledged",
+            humane::bytes(self.bytes as u64),
+            self.target,
+            self.port
+        )
     }
 }
 

@@ -1,8 +1,10 @@
 //! `pilotctl handshake`.
 
 #[derive(Debug, clap::Args)]
-#[command(before_help = "Examples:\n  pilotctl handshake agent-b\n  pilotctl handshake agent-b \"we analyse the same data\"\n  \
-    pilotctl handshake agent-b --wait=60s")]
+#[command(
+    before_help = "Examples:\n  pilotctl handshake agent-b\n  pilotctl handshake agent-b \"we analyse the same data\"\n  \
+    pilotctl handshake agent-b --wait=60s"
+)]
 pub(crate) struct Args {
     /// Hostname, address or node number
     #[arg(value_name = "TARGET")]

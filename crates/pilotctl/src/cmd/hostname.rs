@@ -30,7 +30,11 @@ struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.hostname.is_empty() { write!(f, "hostname cleared") } else { write!(f, "hostname set: {}", self.hostname) }
+        if self.hostname.is_empty() {
+            write!(f, "hostname cleared")
+        } else {
+            write!(f, "hostname set: {}", self.hostname)
+        }
     }
 }
 
@@ -41,9 +45,10 @@ pub(crate) async fn set(ctx: &Context, name: &str) -> Result<Output, Failure> {
             .hint("1 to 63 of a-z, 0-9 and `-`, no `-` at either end"));
     }
     let client = ctx.client().await?;
-    let set = client.set_hostname(name).await.map_err(|error| {
-        Failure::from(error).advise(Code::AlreadyExists, "choose another name")
-    })?;
+    let set = client
+        .set_hostname(name)
+        .await
+        .map_err(|error| Failure::from(error).advise(Code::AlreadyExists, "choose another name"))?;
     let node_id = (!name.is_empty()).then_some(set.node_id);
     Ok(Output::of(Report { hostname: name.to_owned(), node_id }))
 }

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
-#[command(before_help = "Examples:\n  pilotctl inbox\n  pilotctl inbox --from agent-b --latest\n  pilotctl inbox read TEXT-20261121-074618.799-000010\n  \
-    pilotctl inbox --wait=60s\n  pilotctl inbox --follow --json\n  pilotctl inbox --clear")]
+#[command(
+    before_help = "Examples:\n  pilotctl inbox\n  pilotctl inbox --from agent-b --latest\n  pilotctl inbox read TEXT-20261121-074618.799-000010\n  \
+    pilotctl inbox --wait=60s\n  pilotctl inbox --follow --json\n  pilotctl inbox --clear"
+)]
 pub(crate) struct Args {
     /// `read` and the id of a message, or the id alone
     #[arg(value_name = "read ID", num_args = 0..=2)]
@@ -130,7 +132,14 @@ impl fmt::Display for Message {
             Some(name) => format!("{name} ({})", stored.from),
             None => stored.from.to_string(),
         };
-        writeln!(f, "{} · {} · {} · {}", style::strong(who), stored.kind, humane::bytes(stored.bytes), stored.received_at)?;
+        writeln!(
+            f,
+            "{} · {} · {} · {}",
+            style::strong(who),
+            stored.kind,
+            humane::bytes(stored.bytes),
+            stored.received_at
+        )?;
         if let Some(id) = &stored.message_id {
             writeln!(f, "{}", style::faint(format!("message id {id} (answer with --reply-to {id})")))?;
         }
@@ -198,14 +207,23 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
 fn to_read(words: &[String]) -> Result<Option<String>, Failure> {
     match words {
         [] => Ok(None),
-        [word] if word == "read" => Err(Failure::usage("the id of a message is missing").hint("see `pilotctl inbox`")),
+        [word] if word == "read" => {
+            Err(Failure::usage("the id of a message is missing").hint("see `pilotctl inbox`"))
+        }
         [id] => Ok(Some(id.clone())),
         [read, id] if read == "read" => Ok(Some(id.clone())),
-        [word, ..] => Err(Failure::usage(format!("`{word}` is not understood")).hint("pilotctl inbox read ID")),
+        [word, ..] => {
+            Err(Failure::usage(format!("`{word}` is not understood")).hint("pilotctl inbox read ID"))
+        }
     }
 }
 
-async fn list(ctx: &Context, args: &Args, from: Option<NodeId>, since_ns: Option<u64>) -> Result<Output, Failure> {
+async fn list(
+    ctx: &Context,
+    args: &Args,
+    from: Option<NodeId>,
+    since_ns: Option<u64>,
+) -> Result<Output, Failure> {
     let limit = if args.latest { 1 } else { args.limit };
     let limit = (limit > 0).then(|| u32::try_from(limit).unwrap_or(u32::MAX));
     let reply = ask(ctx, Request::List { from, since_ns, limit }).await?;
@@ -233,7 +251,9 @@ async fn wait(
     let reply = ask(ctx, Request::Wait { from, reply_to: None, since_ns, after: None, timeout_ms }).await?;
     if reply == Reply::TimedOut {
         let message = format!("no message came within {}", duration::show(patience));
-        return Err(Failure::new(Code::Timeout, message).with_data(json!({ "timeout": true, "messages": [] })));
+        return Err(
+            Failure::new(Code::Timeout, message).with_data(json!({ "timeout": true, "messages": [] }))
+        );
     }
     Ok(Output::of(Message::from_reply(reply)?))
 }

@@ -56,10 +56,16 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let info = &self.info;
         let up = duration::show(Duration::from_secs(info.uptime_secs));
-        writeln!(f, "{} {} · up {up}", style::good("●"), style::strong(format!("pilot daemon {}", info.version)))?;
+        writeln!(
+            f,
+            "{} {} · up {up}",
+            style::good("●"),
+            style::strong(format!("pilot daemon {}", info.version))
+        )?;
         let mut row = |name: &str, value: String| writeln!(f, "  {name:<10} {value}");
         row("address", format!("{} · node {}", style::strong(info.address), info.node_id))?;
-        let name = if info.hostname.is_empty() { "(none: pilotctl set-hostname NAME)" } else { &info.hostname };
+        let name =
+            if info.hostname.is_empty() { "(none: pilotctl set-hostname NAME)" } else { &info.hostname };
         row("hostname", name.to_owned())?;
         if let Some(fingerprint) = &self.key_fingerprint {
             row("key", format!("ed25519 {fingerprint}"))?;
@@ -67,17 +73,25 @@ impl fmt::Display for Report {
         if let Some(more) = &self.more {
             let state = if more.registry_connected { "connected" } else { "no answer, trying on" };
             row("registry", format!("{} · {state}", more.registry))?;
-            row("visibility", if more.public { "public".into() } else { "private: trusted nodes only".to_owned() })?;
+            row(
+                "visibility",
+                if more.public { "public".into() } else { "private: trusted nodes only".to_owned() },
+            )?;
         }
         if !info.beacon_addr.is_empty() {
             row("beacon", info.beacon_addr.clone())?;
         }
         let direct = info.peers.saturating_sub(info.relay_peer_count);
-        let counts = format!("{} encrypted, {direct} direct, {} relayed", info.encrypted_peers, info.relay_peer_count);
-        row("peers", format!("{} ({counts}) · {} streams", info.peers, info.connections))?;
-        row("traffic", format!("sent {} · received {}", humane::bytes(info.bytes_sent), humane::bytes(info.bytes_recv)))?;
+        let counts =
+            format!("{} encrypted, {direct} direct, {} relayed", info.encrypted_peers, info.relay_peer_count);
+        row("peers", format!("{} ({counts}) · {}", info.peers, humane::count(info.connections, "stream")))?;
+        row(
+            "traffic",
+            format!("sent {} · received {}", humane::bytes(info.bytes_sent), humane::bytes(info.bytes_recv)),
+        )?;
         if let Some(more) = &self.more {
-            let services: Vec<String> = more.services.iter().map(|s| format!("{} {}", s.name, s.port)).collect();
+            let services: Vec<String> =
+                more.services.iter().map(|s| format!("{} {}", s.name, s.port)).collect();
             row("built in", services.join(" · "))?;
             row("socket", more.socket.clone())?;
             row("state", more.home.clone())?;

@@ -1,7 +1,9 @@
 //! `pilotctl lookup`.
 
 #[derive(Debug, clap::Args)]
-#[command(before_help = "Examples:\n  pilotctl lookup 2\n  pilotctl lookup agent-b --json\n  pilotctl lookup 0:0000.0000.0002")]
+#[command(
+    before_help = "Examples:\n  pilotctl lookup 2\n  pilotctl lookup agent-b --json\n  pilotctl lookup 0:0000.0000.0002"
+)]
 pub(crate) struct Args {
     /// Hostname, address or node number
     #[arg(value_name = "TARGET")]
@@ -33,7 +35,7 @@ impl fmt::Display for Report {
                 Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
                 Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
             };
-            writeln!(f, "{name:<12} {shown}")?;
+            writeln!(f, "{name:<16} {shown}")?;
         }
         Ok(())
     }

@@ -97,7 +97,9 @@ pub(crate) async fn run(ctx: &Context, command: Command) -> Result<Output, Failu
     let (answer, text): (_, fn(&Value) -> String) = match command {
         Command::Join(_) | Command::List => (client.network_list().await, networks),
         Command::Leave(args) => (client.network_leave(number(&client, &args.network).await?).await, left),
-        Command::Members(args) => (client.network_members(number(&client, &args.network).await?).await, members),
+        Command::Members(args) => {
+            (client.network_members(number(&client, &args.network).await?).await, members)
+        }
         Command::Invite(args) => {
             let network = number(&client, &args.network).await?;
             let node = args.target.or(args.node).unwrap_or_default();
@@ -105,8 +107,12 @@ pub(crate) async fn run(ctx: &Context, command: Command) -> Result<Output, Failu
             (client.network_invite(network, peer.node).await, invited)
         }
         Command::Invites => (client.network_invites().await, invites),
-        Command::Accept(args) => (client.network_respond(number(&client, &args.network).await?, true).await, responded),
-        Command::Reject(args) => (client.network_respond(number(&client, &args.network).await?, false).await, responded),
+        Command::Accept(args) => {
+            (client.network_respond(number(&client, &args.network).await?, true).await, responded)
+        }
+        Command::Reject(args) => {
+            (client.network_respond(number(&client, &args.network).await?, false).await, responded)
+        }
     };
     Ok(Output::of(Report { answer: answer?, text }))
 }
@@ -126,16 +132,22 @@ async fn number(client: &Client, text: &str) -> Result<NetworkId, Failure> {
         return Ok(NetworkId(number));
     }
     let list = client.network_list().await?;
-    let found = list["networks"].as_array().and_then(|all| all.iter().find(|network| network["name"] == text));
+    let found =
+        list["networks"].as_array().and_then(|all| all.iter().find(|network| network["name"] == text));
     found
         .and_then(|network| network["id"].as_u64())
         .and_then(|id| u16::try_from(id).ok())
         .map(NetworkId)
-        .ok_or_else(|| Failure::new(Code::NotFound, format!("no network is called `{text}`")).hint("see `pilotctl network list`"))
+        .ok_or_else(|| {
+            Failure::new(Code::NotFound, format!("no network is called `{text}`"))
+                .hint("see `pilotctl network list`")
+        })
 }
 
 fn text_of(value: &Value) -> String {
-    value.as_str().map_or_else(|| if value.is_null() { "-".to_owned() } else { value.to_string() }, str::to_owned)
+    value
+        .as_str()
+        .map_or_else(|| if value.is_null() { "-".to_owned() } else { value.to_string() }, str::to_owned)
 }
 
 fn table(answer: &Value, list: &str, columns: &[(&str, &str, usize)], empty: &str) -> String {
@@ -146,19 +158,26 @@ fn table(answer: &Value, list: &str, columns: &[(&str, &str, usize)], empty: &st
     let heading: Vec<String> = columns.iter().map(|(title, _, width)| format!("{title:<width$}")).collect();
     let mut lines = vec![style::faint(heading.join(" ").trim_end())];
     for row in rows {
-        let cells: Vec<String> = columns.iter().map(|(_, field, width)| format!("{:<width$}", text_of(&row[*field]))).collect();
+        let cells: Vec<String> =
+            columns.iter().map(|(_, field, width)| format!("{:<width$}", text_of(&row[*field]))).collect();
         lines.push(cells.join(" ").trim_end().to_owned());
     }
     lines.join("\n")
 }
 
 fn networks(answer: &Value) -> String {
-    let columns = [("ID", "id", 8), ("NAME", "name", 30), ("JOIN RULE", "join_rule", 10), ("MEMBERS", "members", 8)];
+    let columns =
+        [("ID", "id", 8), ("NAME", "name", 30), ("JOIN RULE", "join_rule", 10), ("MEMBERS", "members", 8)];
     table(answer, "networks", &columns, "no networks")
 }
 
 fn members(answer: &Value) -> String {
-    let columns = [("NODE", "node_id", 8), ("ADDRESS", "address", 22), ("HOSTNAME", "hostname", 24), ("ROLE", "role", 8)];
+    let columns = [
+        ("NODE", "node_id", 8),
+        ("ADDRESS", "address", 22),
+        ("HOSTNAME", "hostname", 24),
+        ("ROLE", "role", 8),
+    ];
     table(answer, "nodes", &columns, "no members")
 }
 

@@ -1,7 +1,9 @@
 //! `pilotctl peers`.
 
 #[derive(Debug, clap::Args)]
-#[command(before_help = "Examples:\n  pilotctl peers\n  pilotctl peers --search agent-b\n  pilotctl peers --search tag:gpu")]
+#[command(
+    before_help = "Examples:\n  pilotctl peers\n  pilotctl peers --search agent-b\n  pilotctl peers --search tag:gpu"
+)]
 pub(crate) struct Args {
     /// Only peers whose address, number, hostname or tag contains this; `tag:x` looks at tags alone
     #[arg(long, value_name = "QUERY")]
@@ -14,8 +16,8 @@ pub(crate) struct Args {
 use std::fmt;
 
 use pilot_client::Client;
-use pilot_wire::NodeId;
 use pilot_wire::ipc::{Call, PeerInfo};
+use pilot_wire::{Addr, NodeId};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -35,20 +37,33 @@ impl fmt::Display for Report {
         if self.peers.is_empty() {
             return write!(f, "no peers connected\na tunnel opens with the first word: pilotctl ping NODE");
         }
-        writeln!(f, "{} peers, {} encrypted", self.total, self.encrypted)?;
-        let heading = format!("{:<20} {:<18} {:<10} {:<7} {:<22} {:>9}  {}", "ADDRESS", "HOSTNAME", "TUNNEL", "PATH", "ENDPOINT", "RTT", "TRAFFIC");
+        writeln!(f, "{}, {} encrypted", humane::count(self.total, "peer"), self.encrypted)?;
+        let heading = format!(
+            "{:<20} {:<18} {:<10} {:<7} {:<22} {:>9}  {}",
+            "ADDRESS", "HOSTNAME", "TUNNEL", "PATH", "ENDPOINT", "RTT", "TRAFFIC"
+        );
         writeln!(f, "{}", style::faint(heading))?;
         for peer in &self.peers {
-            let address = peer.address.map_or_else(|| format!("node {}", peer.node_id), |addr| addr.to_string());
+            let address = peer.address.unwrap_or_else(|| Addr::backbone(peer.node_id)).to_string();
             let hostname = if peer.hostname.is_empty() { "-" } else { &peer.hostname };
-            let tunnel = if peer.encrypted { style::good(format!("{:<10}", "encrypted")) } else { style::bad(format!("{:<10}", "in clear")) };
+            let tunnel = if peer.encrypted {
+                style::good(format!("{:<10}", "encrypted"))
+            } else {
+                style::bad(format!("{:<10}", "in clear"))
+            };
             let path = if peer.relay { "relay" } else { "direct" };
             let rtt = peer.rtt_us.map_or_else(|| "-".to_owned(), |us| format!("{:.2} ms", us as f64 / 1e3));
             let traffic = match (peer.bytes_sent, peer.bytes_recv) {
-                (Some(sent), Some(received)) => format!("↑ {} ↓ {}", humane::bytes(sent), humane::bytes(received)),
+                (Some(sent), Some(received)) => {
+                    format!("↑ {} ↓ {}", humane::bytes(sent), humane::bytes(received))
+                }
                 _ => "-".to_owned(),
             };
-            writeln!(f, "{address:<20} {hostname:<18} {tunnel} {path:<7} {:<22} {rtt:>9}  {traffic}", peer.endpoint)?;
+            writeln!(
+                f,
+                "{address:<20} {hostname:<18} {tunnel} {path:<7} {:<22} {rtt:>9}  {traffic}",
+                peer.endpoint
+            )?;
         }
         Ok(())
     }
@@ -82,7 +97,7 @@ async fn matching(client: &Client, mut peers: Vec<PeerInfo>, query: &str) -> Res
         if peers.iter().all(|peer| peer.node_id != trusted.node_id) {
             peers.push(PeerInfo {
                 node_id: trusted.node_id,
-                address: Some(pilot_wire::Addr::backbone(trusted.node_id)),
+                address: Some(Addr::backbone(trusted.node_id)),
                 hostname: trusted.hostname,
                 ..PeerInfo::default()
             });
@@ -119,7 +134,11 @@ pub(crate) async fn tags(client: &Client, node: NodeId) -> Result<Vec<String>, F
     }
     match client.call::<Tagged>(Call::Lookup { node }).await.map_err(Failure::from) {
         Ok(found) => Ok(found.tags.unwrap_or_default()),
-        Err(failure) if matches!(failure.code, Code::NotFound | Code::TrustRequired | Code::PermissionDenied) => Ok(Vec::new()),
+        Err(failure)
+            if matches!(failure.code, Code::NotFound | Code::TrustRequired | Code::PermissionDenied) =>
+        {
+            Ok(Vec::new())
+        }
         Err(failure) => Err(failure),
     }
 }

@@ -49,7 +49,8 @@ impl fmt::Display for Report {
         let (sent, back) = (self.results.len(), times.len());
         write!(f, "{back} of {sent} came back")?;
         if back > 1 {
-            let (low, high) = times.iter().fold((f64::MAX, 0.0_f64), |(low, high), t| (low.min(*t), high.max(*t)));
+            let (low, high) =
+                times.iter().fold((f64::MAX, 0.0_f64), |(low, high), t| (low.min(*t), high.max(*t)));
             let mean = times.iter().sum::<f64>() / back as f64;
             write!(f, " · min {low:.2} ms, mean {mean:.2} ms, max {high:.2} ms")?;
         }
@@ -117,7 +118,8 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
             break;
         }
     }
-    let report = Report { target: peer.addr, timeout: results.iter().all(|probe| probe.rtt_ms.is_none()), results };
+    let report =
+        Report { target: peer.addr, timeout: results.iter().all(|probe| probe.rtt_ms.is_none()), results };
     match last_failure.filter(|_| report.timeout) {
         Some(failure) => Err(failure.with_data(json!(report))),
         None => Ok(Output::of(report)),
@@ -125,10 +127,21 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
 }
 
 fn hopeless(code: Code) -> bool {
-    matches!(code, Code::NotFound | Code::TrustRequired | Code::PermissionDenied | Code::NotRegistered | Code::NotRunning)
+    matches!(
+        code,
+        Code::NotFound
+            | Code::TrustRequired
+            | Code::PermissionDenied
+            | Code::NotRegistered
+            | Code::NotRunning
+    )
 }
 
-async fn probe(client: &Client, peer: &Peer, timeout: Duration) -> Result<(u16, Duration, Option<bool>), Failure> {
+async fn probe(
+    client: &Client,
+    peer: &Peer,
+    timeout: Duration,
+) -> Result<(u16, Duration, Option<bool>), Failure> {
     /// As long as the reference's, so that figures compare.
     const SIZE: u16 = 8;
     let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
@@ -144,10 +157,17 @@ async fn probe(client: &Client, peer: &Peer, timeout: Duration) -> Result<(u16, 
 }
 
 /// One round trip through the echo service, with the opening of the stream.
-pub(crate) async fn echo(client: &Client, peer: &Peer, size: usize, timeout: Duration) -> Result<Duration, Failure> {
+pub(crate) async fn echo(
+    client: &Client,
+    peer: &Peer,
+    size: usize,
+    timeout: Duration,
+) -> Result<Duration, Failure> {
     let begin = Instant::now();
     let mut stream = dial(client, peer, Port::ECHO, timeout).await?;
-    let broken = |e: std::io::Error| Failure::new(Code::ConnectionFailed, format!("the echo of {} broke: {e}", peer.name()));
+    let broken = |e: std::io::Error| {
+        Failure::new(Code::ConnectionFailed, format!("the echo of {} broke: {e}", peer.name()))
+    };
     stream.write_all(&vec![b'p'; size]).await.map_err(broken)?;
     let mut back = vec![0; size];
     match tokio::time::timeout(timeout, stream.read_exact(&mut back)).await {

@@ -39,7 +39,7 @@ impl fmt::Display for Report {
             Some(target) => format!("at {target}"),
             None => "to all trusted peers that subscribe".to_owned(),
         };
-        write!(f, "{} bytes published on {} {place}", self.bytes, self.topic)
+        write!(f, "{} published on {} {place}", crate::humane::count(self.bytes, "byte"), self.topic)
     }
 }
 
@@ -61,7 +61,9 @@ fn read<'a>(words: &'a [String], has_data: bool) -> Result<Publication<'a>, Fail
         ([target, topic, payload], false) => {
             Ok(Publication { target: Some(target), topic, payload: Some(payload) })
         }
-        (_, true) => Err(Failure::usage("the payload is given twice").hint("leave --data or the last word out")),
+        (_, true) => {
+            Err(Failure::usage("the payload is given twice").hint("leave --data or the last word out"))
+        }
         (_, false) => Err(Failure::usage("the payload is missing")
             .hint("pilotctl publish TOPIC PAYLOAD, or `--data -` for stdin")),
     }

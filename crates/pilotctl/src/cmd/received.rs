@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 #[derive(Debug, Default, clap::Args)]
-#[command(before_help = "Examples:\n  pilotctl received\n  pilotctl received --since 1h\n  pilotctl received --clear --before 24h")]
+#[command(
+    before_help = "Examples:\n  pilotctl received\n  pilotctl received --since 1h\n  pilotctl received --clear --before 24h"
+)]
 pub(crate) struct Args {
     /// At most so many, newest first; 0 is all
     #[arg(long, default_value_t = 0, value_name = "COUNT")]
@@ -48,7 +50,12 @@ impl fmt::Display for Report {
         for file in &self.files {
             let when = humane::from_rfc3339(&file.modified).map_or_else(String::new, humane::ago);
             let from = file.from.map_or_else(String::new, |from| format!(" · from {from}"));
-            writeln!(f, "{} · {} · {when}{from}", style::strong(humane::printable(&file.name)), humane::bytes(file.bytes))?;
+            writeln!(
+                f,
+                "{} · {} · {when}{from}",
+                style::strong(humane::printable(&file.name)),
+                humane::bytes(file.bytes)
+            )?;
         }
         write!(f, "{}", style::faint(format!("in {}", self.dir)))
     }

@@ -145,7 +145,9 @@ async fn receive(
         } else {
             reading.await
         };
-        let count = read.map_err(|e| Failure::new(Code::ConnectionFailed, format!("the stream from {from} broke: {e}")))?;
+        let count = read.map_err(|e| {
+            Failure::new(Code::ConnectionFailed, format!("the stream from {from} broke: {e}"))
+        })?;
         if count == 0 {
             break;
         }
@@ -157,7 +159,8 @@ async fn receive(
         sink.take(&buffer[..count])?;
     }
     if let Some(reply) = &args.reply {
-        let lost = |e| Failure::new(Code::ConnectionFailed, format!("the answer to {from} was not taken: {e}"));
+        let lost =
+            |e| Failure::new(Code::ConnectionFailed, format!("the answer to {from} was not taken: {e}"));
         stream.write_all(reply.as_bytes()).await.map_err(lost)?;
     }
     // The peer may have gone at once after its last byte; its message is complete all the same.
@@ -209,9 +212,7 @@ impl Sink {
                 }
                 Ok((None, None))
             }
-            Sink::Keep(kept) => {
-                Ok(input::shown(&kept))
-            }
+            Sink::Keep(kept) => Ok(input::shown(&kept)),
             Sink::File(file) => {
                 file.sync_all().map_err(|e| Failure::io("writing the output file", &e))?;
                 Ok((None, None))

@@ -102,7 +102,11 @@ impl fmt::Display for Ready {
         if let Some(log) = &self.log_file {
             writeln!(f, "  log       {log}")?;
         }
-        write!(f, "join it with: pilotctl daemon start --registry {} --beacon {}", self.registry_addr, self.beacon_addr)
+        write!(
+            f,
+            "join it with: pilotctl daemon start --registry {} --beacon {}",
+            self.registry_addr, self.beacon_addr
+        )
     }
 }
 
@@ -119,6 +123,10 @@ pub(crate) async fn dispatch(ctx: &Context, command: Command) -> Result<Output, 
 async fn run(ctx: &Context) -> Result<Output, Failure> {
     logging::start(&ctx.settings)?;
     let store = ctx.settings.path("store").unwrap_or_else(|| ctx.settings.home().join("rendezvous.redb"));
+    if let Some(directory) = store.parent() {
+        settings::private_directory(directory)
+            .map_err(|e| Failure::io(format!("making {}", directory.display()), &e))?;
+    }
     let mut config = pilot_rendezvous::Config::new(store.clone());
     if let Some(address) = ctx.settings.get("registry_addr") {
         config.registry_addr = settings::socket_address(address)?;
@@ -174,7 +182,8 @@ fn recorded(ctx: &Context) -> Option<Ready> {
 
 async fn start(ctx: &Context, args: &RunArgs) -> Result<Output, Failure> {
     if let Some(ready) = recorded(ctx) {
-        let message = format!("a rendezvous is running already: registry {} (pid {})", ready.registry_addr, ready.pid);
+        let message =
+            format!("a rendezvous is running already: registry {} (pid {})", ready.registry_addr, ready.pid);
         return Err(Failure::new(Code::AlreadyExists, message)
             .hint("`pilotctl rendezvous stop` ends it; another one needs its own PILOT_HOME"));
     }
@@ -225,7 +234,12 @@ struct Status {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.running {
-            writeln!(f, "{}: nobody answers at {}", style::strong("rendezvous not running"), self.registry_addr)?;
+            writeln!(
+                f,
+                "{}: nobody answers at {}",
+                style::strong("rendezvous not running"),
+                self.registry_addr
+            )?;
             return write!(f, "start it with `pilotctl rendezvous start`");
         }
         writeln!(f, "{}", style::good("rendezvous running"))?;

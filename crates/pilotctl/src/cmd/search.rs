@@ -95,7 +95,12 @@ async fn known(client: &pilot_client::Client) -> Result<Vec<Found>, Failure> {
     let mut found = Vec::new();
     for (node, hostname) in nodes {
         let tags = super::peers::tags(client, node).await?;
-        found.push(Found { node_id: node.0.into(), address: pilot_wire::Addr::backbone(node).to_string(), hostname, tags });
+        found.push(Found {
+            node_id: node.0.into(),
+            address: pilot_wire::Addr::backbone(node).to_string(),
+            hostname,
+            tags,
+        });
     }
     Ok(found)
 }

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
-#[command(before_help = "Examples:\n  pilotctl send agent-b 7 --data ping         one message on a stream, one answer\n  \
-    pilotctl send agent-b \"report is ready\"     a message for the inbox\n  pilotctl send agent-b --file report.pdf     a file")]
+#[command(
+    before_help = "Examples:\n  pilotctl send agent-b 7 --data ping         one message on a stream, one answer\n  \
+    pilotctl send agent-b \"report is ready\"     a message for the inbox\n  pilotctl send agent-b --file report.pdf     a file"
+)]
 pub(crate) struct Args {
     /// Hostname, address or node number
     #[arg(value_name = "TARGET")]
@@ -43,9 +45,15 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<Output, Failure> {
             let port = port.parse().map_err(|_| Failure::usage(format!("`{port}` is not a port")))?;
             stream(ctx, &target, Port(port), input::data(&data)?, timeout).await
         }
-        (Some(text), None) => super::send_message::run(ctx, &super::send_message::Args::text(target, text)).await,
-        (None, Some(data)) => super::send_message::run(ctx, &super::send_message::Args::text(target, data)).await,
-        (None, None) => Err(Failure::usage("there is nothing to send").hint("pilotctl send NODE PORT --data TEXT")),
+        (Some(text), None) => {
+            super::send_message::run(ctx, &super::send_message::Args::text(target, text)).await
+        }
+        (None, Some(data)) => {
+            super::send_message::run(ctx, &super::send_message::Args::text(target, data)).await
+        }
+        (None, None) => {
+            Err(Failure::usage("there is nothing to send").hint("pilotctl send NODE PORT --data TEXT"))
+        }
     }
 }
 

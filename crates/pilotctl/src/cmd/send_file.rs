@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 #[derive(Debug, Clone, clap::Args)]
-#[command(before_help = "Examples:\n  pilotctl send-file agent-b ./report.pdf\n  pilotctl send-file agent-b ./model.bin --json")]
+#[command(
+    before_help = "Examples:\n  pilotctl send-file agent-b ./report.pdf\n  pilotctl send-file agent-b ./model.bin --json"
+)]
 pub(crate) struct Args {
     /// Hostname, address or node number
     #[arg(value_name = "TARGET")]
@@ -47,11 +49,18 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let took = duration::show(Duration::from_secs_f64(self.elapsed_ms / 1e3));
         let rate = format!("{:.1} MB/s", self.throughput_mbps);
-        writeln!(f, "{}: {} ({}) in {took}, {rate}", style::good("delivered"), self.filename, humane::bytes(self.bytes))?;
+        writeln!(
+            f,
+            "{}: {} ({}) in {took}, {rate}",
+            style::good("delivered"),
+            self.filename,
+            humane::bytes(self.bytes)
+        )?;
         if self.bytes_resumed > 0 {
             writeln!(f, "  resumed after {}", humane::bytes(self.bytes_resumed))?;
         }
-        let checked = if self.verified { "the receiver computed the same" } else { "not checked by the receiver" };
+        let checked =
+            if self.verified { "the receiver computed the same" } else { "not checked by the receiver" };
         write!(f, "  sha256 {} ({checked})", self.sha256)
     }
 }
@@ -61,7 +70,8 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
     let metadata = std::fs::metadata(&args.path)
         .map_err(|e| Failure::io(format!("reading {}", args.path.display()), &e))?;
     if !metadata.is_file() {
-        return Err(Failure::usage(format!("{} is not a file", args.path.display())).hint("pack a directory first: tar"));
+        return Err(Failure::usage(format!("{} is not a file", args.path.display()))
+            .hint("pack a directory first: tar"));
     }
     let client = ctx.client().await?;
     let peer = target::find(&client, &args.target).await?;
@@ -70,8 +80,11 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
     let sent = sending.await;
     bar.finish_and_clear();
     let receipt = sent.map_err(|error| {
-        let advice = format!("ask for trust: pilotctl handshake {}", peer.name());
-        Failure::from(error).advise(Code::TrustRequired, advice)
+        let name = peer.name();
+        Failure::from(error)
+            .advise(Code::TrustRequired, format!("ask for trust: pilotctl handshake {name}"))
+            .advise(Code::Unreachable, format!("is it up? pilotctl ping {name}"))
+            .advise(Code::Timeout, format!("is it up? pilotctl ping {name}"))
     })?;
     let transport = match receipt.transport {
         Transport::FileStream => "filestream",

@@ -40,8 +40,8 @@ use std::fmt;
 use std::time::SystemTime;
 
 use pilot_client::{MessageKind, Outgoing};
-use pilot_wire::dataexchange::MessageId;
 use pilot_wire::Addr;
+use pilot_wire::dataexchange::MessageId;
 use serde::Serialize;
 use serde_json::json;
 use tokio::time::Instant;
@@ -144,7 +144,9 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
         Err(_) => {
             let waited = duration::show(args.timeout);
             let message = format!("{} did not store the message within {waited}", peer.name());
-            return Err(Failure::new(Code::Timeout, message).hint(format!("is it up? pilotctl ping {}", peer.name())));
+            return Err(
+                Failure::new(Code::Timeout, message).hint(format!("is it up? pilotctl ping {}", peer.name()))
+            );
         }
     };
     let mut report = Report {
@@ -176,10 +178,13 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
 
 fn kind(name: &str, body: &[u8]) -> Result<MessageKind, Failure> {
     match name {
-        "json" => match serde_json::from_slice::<serde::de::IgnoredAny>(body) {
-            Ok(_) => Ok(MessageKind::Json),
-            Err(e) => Err(Failure::usage(format!("the message is not JSON: {e}")).hint("`--type text` sends anything")),
-        },
+        "json" => {
+            match serde_json::from_slice::<serde::de::IgnoredAny>(body) {
+                Ok(_) => Ok(MessageKind::Json),
+                Err(e) => Err(Failure::usage(format!("the message is not JSON: {e}"))
+                    .hint("`--type text` sends anything")),
+            }
+        }
         "binary" => Ok(MessageKind::Binary),
         _ if std::str::from_utf8(body).is_ok() => Ok(MessageKind::Text),
         _ => Err(Failure::usage("the message is not UTF-8 text").hint("send it with --type binary")),
@@ -188,7 +193,8 @@ fn kind(name: &str, body: &[u8]) -> Result<MessageKind, Failure> {
 
 fn id(text: &str) -> Result<MessageId, Failure> {
     text.parse().map_err(|_| {
-        Failure::usage(format!("`{text}` is not a message id")).hint("1 to 128 of letters, digits and `._:-`; see `pilotctl inbox`")
+        Failure::usage(format!("`{text}` is not a message id"))
+            .hint("1 to 128 of letters, digits and `._:-`; see `pilotctl inbox`")
     })
 }
 
@@ -196,6 +202,8 @@ fn explain(peer: &Peer, failure: Failure) -> Failure {
     let name = peer.name();
     failure
         .advise(Code::TrustRequired, format!("ask for trust: pilotctl handshake {name}"))
+        .advise(Code::Unreachable, format!("is it up? pilotctl ping {name}"))
+        .advise(Code::Timeout, format!("is it up? pilotctl ping {name}"))
         .advise(Code::Refused, format!("{name} takes no messages (`--no-dataexchange`)"))
 }
 

@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::failure::{Code, Failure};
 use crate::output::Output;
-use crate::{duration, style};
+use crate::{duration, humane, style};
 
 #[derive(Serialize, Default)]
 struct Report {
@@ -53,7 +53,8 @@ impl fmt::Display for Report {
         writeln!(f, "{} {}{pid} · up {up}", style::good("●"), style::strong("daemon running"))?;
         let registered = if node.registered { "" } else { " · not registered yet" };
         let name = if node.hostname.is_empty() { String::new() } else { format!(" · {}", node.hostname) };
-        write!(f, "  {}{name}{registered} · {} peers · {} streams", node.address, node.peers, node.connections)
+        let (peers, streams) = (humane::count(node.peers, "peer"), humane::count(node.connections, "stream"));
+        write!(f, "  {}{name}{registered} · {peers} · {streams}", node.address)
     }
 }
 
@@ -61,7 +62,8 @@ impl fmt::Display for Report {
 pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
     let socket = ctx.settings.socket().display().to_string();
     let Some(client) = ctx.client_if_running().await? else {
-        let output = if args.check { Output::streamed() } else { Output::of(Report { socket, ..Report::default() }) };
+        let output =
+            if args.check { Output::streamed() } else { Output::of(Report { socket, ..Report::default() }) };
         return Ok(output.exiting_as(Code::NotRunning));
     };
     if args.check {
@@ -69,9 +71,7 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
     }
     let (pid, node) = match client.call::<Status>(Call::Status).await.map_err(Failure::from) {
         Ok(status) => (Some(status.pid), of_status(status)),
-        Err(failure) if failure.code == Code::Unsupported => {
-            (None, of_info(client.info().await?))
-        }
+        Err(failure) if failure.code == Code::Unsupported => (None, of_info(client.info().await?)),
         Err(failure) => return Err(failure),
     };
     Ok(Output::of(Report { running: true, responsive: true, socket, pid, node: Some(node) }))

@@ -72,7 +72,10 @@ fn is_zero(count: &u64) -> bool {
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = self.data.as_deref().map_or_else(|| format!("({} bytes of binary)", self.bytes), humane::printable);
+        let shown = self
+            .data
+            .as_deref()
+            .map_or_else(|| format!("({} bytes of binary)", self.bytes), humane::printable);
         write!(f, "{} {shown}", style::strong(format!("[{}]", humane::printable(&self.topic))))
     }
 }

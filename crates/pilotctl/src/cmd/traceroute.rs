@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
-#[command(before_help = "Examples:\n  pilotctl traceroute agent-b\n  pilotctl traceroute 0:0000.0000.0002 --json")]
+#[command(
+    before_help = "Examples:\n  pilotctl traceroute agent-b\n  pilotctl traceroute 0:0000.0000.0002 --json"
+)]
 pub(crate) struct Args {
     /// Hostname, address or node number
     #[arg(value_name = "TARGET")]
@@ -53,7 +55,11 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "to {}", self.target)?;
         if let Some(endpoint) = &self.endpoint {
-            writeln!(f, "  path    {} {endpoint}", if self.relay == Some(true) { "relayed by" } else { "direct to" })?;
+            writeln!(
+                f,
+                "  path    {} {endpoint}",
+                if self.relay == Some(true) { "relayed by" } else { "direct to" }
+            )?;
         }
         writeln!(f, "  set-up  {:.3} ms", self.setup_ms)?;
         for sample in &self.rtt_samples {
@@ -70,7 +76,9 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
     let begin = Instant::now();
     let mut stream = dial(&client, &peer, Port::ECHO, args.timeout).await?;
     let setup_ms = millis(begin);
-    let broken = |e: std::io::Error| Failure::new(Code::ConnectionFailed, format!("the echo of {} broke: {e}", peer.name()));
+    let broken = |e: std::io::Error| {
+        Failure::new(Code::ConnectionFailed, format!("the echo of {} broke: {e}", peer.name()))
+    };
     let mut rtt_samples = Vec::new();
     for _ in 0..SAMPLES {
         let begin = Instant::now();

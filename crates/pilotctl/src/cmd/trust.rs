@@ -10,7 +10,9 @@ pub(crate) struct PendingArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(before_help = "Examples:\n  pilotctl approve agent-a\n  pilotctl approve 0:0000.0000.0001\n  pilotctl approve --all")]
+#[command(
+    before_help = "Examples:\n  pilotctl approve agent-a\n  pilotctl approve 0:0000.0000.0001\n  pilotctl approve --all"
+)]
 pub(crate) struct ApproveArgs {
     /// Hostname, address or node number; without one, the waiting requests are listed
     #[arg(value_name = "TARGET")]
@@ -199,7 +201,9 @@ async fn pick(client: &Client, text: &str, rows: &[impl Row], missing: &str) -> 
         return Ok(peer);
     }
     let named = match &target {
-        Target::Name(_) => target.resolve(client).await.ok().and_then(|peer| in_list(&Target::Number(peer.node), rows)),
+        Target::Name(_) => {
+            target.resolve(client).await.ok().and_then(|peer| in_list(&Target::Number(peer.node), rows))
+        }
         Target::Address(_) | Target::Number(_) => None,
     };
     named.ok_or_else(|| Failure::new(Code::NotFound, format!("`{text}` {missing}")))
@@ -226,9 +230,16 @@ impl fmt::Display for PendingReport {
         }
         for row in &self.pending {
             let request = &row.request;
-            let known_as = if request.hostname.is_empty() { row.address.to_string() } else { request.hostname.clone() };
+            let known_as =
+                if request.hostname.is_empty() { row.address.to_string() } else { request.hostname.clone() };
             let asked = humane::ago(request.received_at);
-            writeln!(f, "{} · {} · node {} · {asked}", style::strong(&known_as), row.address, request.node_id)?;
+            writeln!(
+                f,
+                "{} · {} · node {} · {asked}",
+                style::strong(&known_as),
+                row.address,
+                request.node_id
+            )?;
             if !request.justification.is_empty() {
                 writeln!(f, "  says     {}", humane::preview(&request.justification, 200))?;
             }
@@ -318,7 +329,10 @@ pub(crate) async fn approve(ctx: &Context, args: &ApproveArgs) -> Result<Output,
     }
     let Some(text) = &args.target else { return pending(ctx, None).await };
     let peer = pick(&client, text, &waiting, "has no pending request").await.map_err(|failure| {
-        failure.advise(Code::NotFound, "see who waits: `pilotctl pending`; ask yourself: `pilotctl handshake NODE`")
+        failure.advise(
+            Code::NotFound,
+            "see who waits: `pilotctl pending`; ask yourself: `pilotctl handshake NODE`",
+        )
     })?;
     client.approve(peer.node).await?;
     let text = format!("{} and this node trust each other", peer.name());
@@ -386,8 +400,7 @@ pub(crate) async fn list(ctx: &Context, filter: &Filter) -> Result<Output, Failu
         .client()
         .await?
         .trusted()
-        .await
-        ?
+        .await?
         .into_iter()
         .map(|node| TrustedRow {
             address: Addr::backbone(node.node_id),

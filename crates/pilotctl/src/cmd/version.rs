@@ -24,7 +24,9 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "pilotctl {}", self.version)?;
         match &self.daemon_version {
-            Some(version) if version != self.version => write!(f, "\ndaemon   {version}: restart it to use this version"),
+            Some(version) if version != self.version => {
+                write!(f, "\ndaemon   {version}: restart it to use this version")
+            }
             Some(version) => write!(f, "\ndaemon   {version}"),
             None => Ok(()),
         }

@@ -28,7 +28,11 @@ struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.webhook.is_empty() { write!(f, "webhook cleared") } else { write!(f, "webhook set: {}", self.webhook) }
+        if self.webhook.is_empty() {
+            write!(f, "webhook cleared")
+        } else {
+            write!(f, "webhook set: {}", self.webhook)
+        }
     }
 }
 

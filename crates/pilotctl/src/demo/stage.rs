@@ -103,7 +103,13 @@ impl Stage {
     }
 
     /// Runs a line with `input` on its stdin; its output is returned and not shown.
-    pub(crate) async fn pipe(&mut self, agent: &Agent, words: &[&str], input: Vec<u8>, how: &str) -> Result<Vec<u8>, Failure> {
+    pub(crate) async fn pipe(
+        &mut self,
+        agent: &Agent,
+        words: &[&str],
+        input: Vec<u8>,
+        how: &str,
+    ) -> Result<Vec<u8>, Failure> {
         let begin = Instant::now();
         let mut child = self.spawn(agent, words, Stdio::piped())?;
         let command = format!("{how} {}", shown(words));
@@ -182,7 +188,8 @@ impl Stage {
     fn spawn(&self, agent: &Agent, words: &[&str], stdin: Stdio) -> Result<Child, Failure> {
         let mut command = Command::new(&self.executable);
         // Nothing of the user's own Pilot may reach into the demo, nor the demo into it.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PILOT_")) {
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PILOT_"))
+        {
             command.env_remove(name);
         }
         command
@@ -201,10 +208,20 @@ impl Stage {
             .map_err(|e| Failure::io("starting pilotctl", &e))
     }
 
-    fn line(&mut self, agent: &'static str, command: String, output: Vec<u8>, took: Duration) -> Result<String, Failure> {
+    fn line(
+        &mut self,
+        agent: &'static str,
+        command: String,
+        output: Vec<u8>,
+        took: Duration,
+    ) -> Result<String, Failure> {
         let output = String::from_utf8(output)
             .map_err(|_| Failure::internal(format!("`{command}` printed something that is not text")))?;
-        self.show(&format!("  {} {}", style::strong(format!("{agent}$ {command}")), style::faint(format!("({})", duration::show(took)))));
+        self.show(&format!(
+            "  {} {}",
+            style::strong(format!("{agent}$ {command}")),
+            style::faint(format!("({})", duration::show(took)))
+        ));
         for text in output.lines() {
             self.show(&format!("    {text}"));
         }
@@ -262,12 +279,14 @@ impl Background {
 }
 
 async fn finished(agent: &str, command: &str, child: Child) -> Result<Vec<u8>, Failure> {
-    let output = tokio::time::timeout(LINE_MAX, child.wait_with_output()).await.map_err(|_| stuck(agent, command))?;
+    let output =
+        tokio::time::timeout(LINE_MAX, child.wait_with_output()).await.map_err(|_| stuck(agent, command))?;
     let output = output.map_err(|e| Failure::io(format!("running `{command}`"), &e))?;
     if output.status.success() {
         return Ok(output.stdout);
     }
-    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    let said =
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     Err(failed(agent, command, said.trim(), output.status))
 }
 
@@ -278,7 +297,10 @@ fn failed(agent: &str, command: &str, said: &str, status: std::process::ExitStat
 }
 
 fn stuck(agent: &str, command: &str) -> Failure {
-    Failure::new(Code::Timeout, format!("{agent}$ {command}\n  did not end within {}", duration::show(LINE_MAX)))
+    Failure::new(
+        Code::Timeout,
+        format!("{agent}$ {command}\n  did not end within {}", duration::show(LINE_MAX)),
+    )
 }
 
 /// A line as one would type it.

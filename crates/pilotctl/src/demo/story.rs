@@ -42,7 +42,8 @@ async fn start(stage: &mut Stage, a: &Agent, b: &Agent) -> Result<(), Failure> {
     let place = stage.ask(&machine, &["rendezvous", "status"]).await?;
     let (registry, beacon) = (text(&place, "registry_addr")?, text(&place, "beacon_addr")?);
     for agent in [a, b] {
-        let words = ["daemon", "start", "--hostname", agent.name, "--registry", &registry, "--beacon", &beacon];
+        let words =
+            ["daemon", "start", "--hostname", agent.name, "--registry", &registry, "--beacon", &beacon];
         stage.run(agent, &[&words[..], &["--listen", "127.0.0.1:0"]].concat()).await?;
     }
     let (address_a, address_b) = (address(stage, a).await?, address(stage, b).await?);
@@ -61,10 +62,10 @@ async fn trust(stage: &mut Stage, a: &Agent, b: &Agent) -> Result<(), Failure> {
     ensure(waiting.contains("shall we work together?"), "the request or its reason did not arrive")?;
     stage.run(b, &["approve", "agent-a"]).await?;
     stage.finish(asking).await?;
-    for (one, other) in [(a, "agent-b"), (b, "agent-a")] {
+    for (one, other) in [(a, b), (b, a)] {
         let trusted = stage.ask(one, &["trust"]).await?;
-        let names: Vec<&str> = rows(&trusted, "trusted").filter_map(|row| row["hostname"].as_str()).collect();
-        ensure(names == [other], &format!("{} trusts {names:?}", one.name))?;
+        let who: Vec<&str> = rows(&trusted, "trusted").filter_map(|row| row["address"].as_str()).collect();
+        ensure(who == [address(stage, other).await?], &format!("{} trusts {who:?}", one.name))?;
     }
     stage.checked("each trusts the other, and nobody else");
     Ok(())

@@ -11,8 +11,9 @@ pub(super) async fn start(ctx: &Context, args: &StartArgs) -> Result<Output, Fai
         let info = client.info().await?;
         let socket = ctx.settings.socket();
         let message = format!("a daemon is running already: {} on {}", info.address, socket.display());
-        return Err(Failure::new(Code::AlreadyExists, message)
-            .hint("`pilotctl daemon restart` replaces it; another one needs its own --socket and PILOT_HOME"));
+        return Err(Failure::new(Code::AlreadyExists, message).hint(
+            "`pilotctl daemon restart` replaces it; another one needs its own --socket and PILOT_HOME",
+        ));
     }
     // Started from here and not from the daemon, so that it outlives the daemon.
     let registry = local_rendezvous::registry(&ctx.settings).await?;

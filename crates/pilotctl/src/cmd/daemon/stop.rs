@@ -39,7 +39,8 @@ pub(super) async fn stop(ctx: &Context, timeout: Duration) -> Result<Output, Fai
 async fn asked(ctx: &Context) -> Result<u32, Failure> {
     let client = ctx.client().await?;
     let status: Status = client.call(Call::Status).await.map_err(|error| {
-        Failure::from(error).advise(Code::Unsupported, "it is a daemon of the reference: end it where it was started")
+        Failure::from(error)
+            .advise(Code::Unsupported, "it is a daemon of the reference: end it where it was started")
     })?;
     let _: Done = client.call(Call::Shutdown).await?;
     Ok(status.pid)

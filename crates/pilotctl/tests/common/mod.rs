@@ -1,0 +1,293 @@
+//! Real processes in a temporary place: a rendezvous, agents with daemons, and lines run on them.
+#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+use serde_json::Value;
+
+pub(crate) const PILOTCTL: &str = env!("CARGO_BIN_EXE_pilotctl");
+
+/// A rendezvous and the temporary directory of everything around it.
+pub(crate) struct World {
+    pub(crate) directory: tempfile::TempDir,
+    rendezvous: Option<Running>,
+    pub(crate) registry: String,
+    pub(crate) beacon: String,
+}
+
+/// One machine: its own state, its own socket, perhaps a daemon.
+pub(crate) struct Agent {
+    pub(crate) name: String,
+    pub(crate) home: PathBuf,
+    pub(crate) socket: PathBuf,
+    registry: String,
+    beacon: String,
+    daemon: Option<Running>,
+}
+
+/// A process that is killed when the test is over.
+pub(crate) struct Running {
+    child: Child,
+    stdout: Option<BufReader<std::process::ChildStdout>>,
+    stdin: Option<ChildStdin>,
+}
+
+/// What a line said and how it ended.
+pub(crate) struct Done {
+    pub(crate) status: i32,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        // Short: the path of a socket may have about a hundred characters.
+        let directory = tempfile::Builder::new().prefix("pilot").tempdir_in("/tmp").unwrap();
+        let mut world = World { directory, rendezvous: None, registry: String::new(), beacon: String::new() };
+        world.start_rendezvous("127.0.0.1:0", "127.0.0.1:0");
+        world
+    }
+
+    fn start_rendezvous(&mut self, registry: &str, beacon: &str) {
+        let home = self.directory.path().join("rendezvous");
+        let words = ["rendezvous", "run", "--json", "--registry-addr", registry, "--beacon-addr", beacon];
+        let mut running = Running::start(command(&home, &home.join("sock"), &words));
+        let ready = running.json_line();
+        assert_eq!(ready["status"], "ok", "{ready}");
+        self.registry = ready["data"]["registry_addr"].as_str().unwrap().to_owned();
+        self.beacon = ready["data"]["beacon_addr"].as_str().unwrap().to_owned();
+        self.rendezvous = Some(running);
+    }
+
+    /// `kill -9`, as a power failure would do.
+    pub(crate) fn kill_rendezvous(&mut self) {
+        self.rendezvous = None;
+    }
+
+    /// At the same addresses, with the same store.
+    pub(crate) fn restart_rendezvous(&mut self) {
+        let (registry, beacon) = (self.registry.clone(), self.beacon.clone());
+        self.start_rendezvous(&registry, &beacon);
+    }
+
+    /// A machine without a daemon yet.
+    pub(crate) fn machine(&self, name: &str) -> Agent {
+        Agent {
+            name: name.to_owned(),
+            home: self.directory.path().join(name),
+            socket: self.directory.path().join(format!("{name}.sock")),
+            registry: self.registry.clone(),
+            beacon: self.beacon.clone(),
+            daemon: None,
+        }
+    }
+
+    /// A machine with a daemon that has registered under its name.
+    pub(crate) fn agent(&self, name: &str) -> Agent {
+        let mut agent = self.machine(name);
+        agent.start(&[]);
+        agent
+    }
+
+    /// Two agents that trust each other.
+    pub(crate) fn friends(&self) -> (Agent, Agent) {
+        let (a, b) = (self.agent("agent-a"), self.agent("agent-b"));
+        befriend(&a, &b);
+        (a, b)
+    }
+}
+
+/// `from` asks, `to` approves; returns when both know it.
+pub(crate) fn befriend(from: &Agent, to: &Agent) {
+    let asking = from.spawn(&["handshake", &to.address(), "for the test", "--wait=20s"]);
+    to.ok(&["pending", "--wait=20s"]);
+    to.ok(&["approve", &from.address()]);
+    let asked = asking.finish();
+    assert_eq!(asked.status, 0, "{asked:?}");
+}
+
+impl Agent {
+    /// Starts its daemon and returns when it is ready.
+    pub(crate) fn start(&mut self, more: &[&str]) {
+        let (registry, beacon, name) = (self.registry.clone(), self.beacon.clone(), self.name.clone());
+        let words =
+            ["daemon", "run", "--json", "--registry", &registry, "--beacon", &beacon, "--hostname", &name];
+        let words = [&words[..], &["--listen", "127.0.0.1:0"], more].concat();
+        let mut running = Running::start(self.command(&words));
+        let ready = running.json_line();
+        assert_eq!(ready["status"], "ok", "{ready}");
+        assert_eq!(ready["data"]["registered"], true, "{ready}");
+        self.daemon = Some(running);
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        self.daemon = None;
+    }
+
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
+        command(&self.home, &self.socket, words)
+    }
+
+    /// Runs a line to its end.
+    pub(crate) fn run(&self, words: &[&str]) -> Done {
+        self.spawn(words).finish()
+    }
+
+    /// Runs a line with something on stdin.
+    pub(crate) fn pipe(&self, words: &[&str], input: &[u8]) -> Done {
+        let mut running = self.spawn_piped(words);
+        let mut stdin = running.stdin.take().unwrap();
+        let input = input.to_vec();
+        let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
+        let done = running.finish();
+        writer.join().unwrap();
+        done
+    }
+
+    /// Runs a line that must succeed; its stdout.
+    pub(crate) fn ok(&self, words: &[&str]) -> String {
+        let done = self.run(words);
+        assert_eq!(done.status, 0, "{} {words:?}: {done:?}", self.name);
+        done.text()
+    }
+
+    /// The `data` of a line that must succeed.
+    pub(crate) fn json(&self, words: &[&str]) -> Value {
+        let done = self.run(&[words, &["--json"]].concat());
+        let document = done.json();
+        assert_eq!((done.status, document["status"].as_str()), (0, Some("ok")), "{words:?}: {done:?}");
+        document["data"].clone()
+    }
+
+    /// Starts a line that goes on.
+    pub(crate) fn spawn(&self, words: &[&str]) -> Running {
+        let mut command = self.command(words);
+        command.stdin(Stdio::null());
+        Running::start(command)
+    }
+
+    pub(crate) fn spawn_piped(&self, words: &[&str]) -> Running {
+        Running::start(self.command(words))
+    }
+
+    /// Starts a line and returns when it says `ready` on stderr.
+    pub(crate) fn spawn_until(&self, words: &[&str], ready: &str) -> Running {
+        let mut running = self.spawn(words);
+        let mut stderr = BufReader::new(running.child.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains(ready) {
+            line.clear();
+            assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "{words:?} ended before it said `{ready}`");
+        }
+        // Drained from now on, so that the process never waits for us.
+        std::thread::spawn(move || drop(stderr.read_to_end(&mut Vec::new())));
+        running
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.json(&["info"])["address"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Running {
+    pub(crate) fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let stdout = child.stdout.take().map(BufReader::new);
+        let stdin = child.stdin.take();
+        Running { child, stdout, stdin }
+    }
+
+    /// The next line of stdout, as JSON.
+    pub(crate) fn json_line(&mut self) -> Value {
+        let mut line = String::new();
+        self.stdout.as_mut().unwrap().read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|e| panic!("`{line}` is not JSON: {e}"))
+    }
+
+    /// Waits for its end.
+    pub(crate) fn finish(mut self) -> Done {
+        drop(self.stdin.take());
+        let stderr = self.child.stderr.take().map(|mut stderr| {
+            std::thread::spawn(move || {
+                let mut text = String::new();
+                drop(stderr.read_to_string(&mut text));
+                text
+            })
+        });
+        let mut stdout = Vec::new();
+        self.stdout.take().unwrap().read_to_end(&mut stdout).unwrap();
+        let status = self.child.wait().unwrap();
+        let stderr = stderr.map(|thread| thread.join().unwrap()).unwrap_or_default();
+        Done { status: status.code().unwrap_or(-1), stdout, stderr }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl std::fmt::Debug for Done {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let stdout = String::from_utf8_lossy(&self.stdout);
+        let shown: String = stdout.chars().take(2000).collect();
+        write!(f, "exit {}\n--- stdout\n{shown}\n--- stderr\n{}", self.status, self.stderr)
+    }
+}
+
+impl Done {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.stdout.clone()).unwrap()
+    }
+
+    /// The one JSON document on stdout.
+    pub(crate) fn json(&self) -> Value {
+        let text = self.text();
+        assert_eq!(text.lines().count(), 1, "not one line: {self:?}");
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+}
+
+/// A line with nothing of the tester's own settings around it.
+pub(crate) fn command(home: &Path, socket: &Path, words: &[&str]) -> Command {
+    std::fs::create_dir_all(home).unwrap();
+    let mut command = Command::new(PILOTCTL);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PILOT_")) {
+        command.env_remove(name);
+    }
+    command
+        .args(words)
+        .current_dir(home)
+        .env("HOME", home)
+        .env("PILOT_HOME", home)
+        .env("PILOT_SOCKET", socket)
+        .env_remove("NO_COLOR")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Bytes without a short period.
+pub(crate) fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}

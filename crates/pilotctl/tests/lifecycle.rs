@@ -1,0 +1,119 @@
+//! Starting, stopping and looking at daemon and rendezvous in the background.
+
+mod common;
+
+use common::World;
+
+#[test]
+fn a_daemon_starts_once_answers_and_stops() {
+    let world = World::new();
+    let a = world.machine("agent-a");
+    assert_eq!(a.run(&["status"]).status, 7);
+    assert_eq!(a.run(&["daemon", "status", "--check"]).status, 7);
+    let words = [
+        "daemon",
+        "start",
+        "--registry",
+        &world.registry,
+        "--beacon",
+        &world.beacon,
+        "--hostname",
+        "agent-a",
+    ];
+    let ready = a.json(&words);
+    assert_eq!((ready["hostname"].as_str(), ready["registered"].as_bool()), (Some("agent-a"), Some(true)));
+    let again = a.run(&[&words[..], &["--json"]].concat());
+    assert_eq!((again.status, again.json()["code"].as_str()), (1, Some("already_exists")));
+    assert_eq!(a.json(&["status"])["pid"], ready["pid"]);
+    assert_eq!(a.run(&["daemon", "status", "--check"]).stdout, b"");
+    assert!(a.ok(&["daemon", "logs"]).contains("registered"));
+    let restarted = a.json(&[&["daemon", "restart"], &words[2..]].concat());
+    assert_ne!(restarted["pid"], ready["pid"]);
+    assert_eq!(restarted["address"], ready["address"]);
+    assert_eq!(a.json(&["daemon", "stop"])["pid"], restarted["pid"]);
+    assert_eq!(a.run(&["daemon", "stop"]).status, 7);
+}
+
+#[test]
+fn a_daemon_that_cannot_start_says_why_at_once() {
+    let world = World::new();
+    let a = world.machine("agent-a");
+    std::fs::create_dir_all(&a.home).unwrap();
+    std::fs::write(a.home.join("identity.json"), "no key").unwrap();
+    let failed = a.run(&["daemon", "start", "--registry", &world.registry, "--json"]);
+    assert_eq!(failed.status, 1, "{failed:?}");
+    assert!(failed.json()["message"].as_str().unwrap().contains("identity.json"), "{failed:?}");
+}
+
+#[test]
+fn without_a_registry_several_daemons_share_one_rendezvous_of_this_machine() {
+    let world = World::new();
+    // Free ports: those of a rendezvous that has just gone.
+    let other = World::new();
+    let (registry, beacon) = (other.registry.clone(), other.beacon.clone());
+    drop(other);
+    let machines = ["agent-a", "agent-b", "agent-c"].map(|name| world.machine(name));
+    let starting = machines.each_ref().map(|machine| {
+        let mut command = machine.command(&["daemon", "start", "--json"]);
+        command.env("PILOT_REGISTRY_ADDR", &registry).env("PILOT_BEACON_ADDR", &beacon);
+        common::Running::start(command)
+    });
+    let ready = starting.map(|running| running.finish().json());
+    let mut nodes: Vec<_> = ready.iter().map(|ready| ready["data"]["node_id"].as_u64().unwrap()).collect();
+    nodes.sort_unstable();
+    assert_eq!(nodes, [1, 2, 3], "{ready:?}");
+    let stopped = machines.each_ref().map(|machine| {
+        machine.ok(&["daemon", "stop"]);
+        machine.run(&["rendezvous", "stop"]).status
+    });
+    assert_eq!(
+        stopped.iter().filter(|status| **status == 0).count(),
+        1,
+        "one of them had started it: {stopped:?}"
+    );
+}
+
+#[test]
+fn the_name_pilot_daemon_takes_the_flags_of_the_reference() {
+    let world = World::new();
+    let a = world.machine("agent-a");
+    let link = world.directory.path().join("pilot-daemon");
+    std::os::unix::fs::symlink(common::PILOTCTL, &link).unwrap();
+    let mut command = std::process::Command::new(&link);
+    command
+        .args(["-registry", &world.registry, "-beacon", &world.beacon, "-listen", "127.0.0.1:0", "-no-echo"])
+        .args(["-hostname", "ref1", "-telemetry-url", "", "-no-skillinject", "-transport", "udp", "-socket"])
+        .arg(&a.socket)
+        .arg("--json")
+        .env("HOME", &a.home)
+        .env_remove("PILOT_HOME")
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    let mut daemon = common::Running::start(command);
+    assert_eq!(daemon.json_line()["data"]["hostname"], "ref1");
+    let info = a.json(&["info"]);
+    let ports: Vec<_> =
+        info["services"].as_array().unwrap().iter().map(|s| s["port"].as_u64().unwrap()).collect();
+    assert!(!ports.contains(&7) && ports.contains(&1001), "{ports:?}");
+    assert!(a.home.join(".pilot/identity.json").exists());
+}
+
+#[test]
+fn the_demo_plays_to_its_end_and_leaves_nothing_behind() {
+    let world = World::new();
+    let a = world.machine("nobody");
+    let mut command = a.command(&["demo", "--json"]);
+    command.env("TMPDIR", world.directory.path());
+    let done = common::Running::start(command).finish();
+    assert_eq!(done.status, 0, "{done:?}");
+    let report = done.json();
+    let entries = report["data"]["story"].as_array().unwrap();
+    assert!(entries.iter().filter(|entry| entry["checked"].is_string()).count() >= 8, "{report}");
+    let left: Vec<_> = std::fs::read_dir(world.directory.path())
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().into_string().ok())
+        .filter(|name| name.starts_with("pilot-demo"))
+        .collect();
+    assert_eq!(left, Vec::<String>::new());
+}
