@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_burst_passes_and_then_one_for_each_interval() {
-        let now = Instant::now();
+        let now = crate::testing::start();
         let mut bucket = Bucket::full(now);
         assert_eq!((0..5).filter(|_| bucket.take(now, RATE)).count(), 3);
         assert!(!bucket.take(now + Duration::from_millis(999), RATE));
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_keys_limits_only_the_flood() {
-        let now = Instant::now();
+        let now = crate::testing::start();
         let mut buckets = Buckets::new(RATE, 100);
         assert!(buckets.take(now, 0));
         assert_eq!((1..1000).filter(|&key| buckets.take(now, key)).count(), 99 + 3);

@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn keys_expire_in_order_of_their_latest_deadline() {
-        let start = Instant::now();
+        let start = crate::testing::start();
         let at = |ms| start + Duration::from_millis(ms);
         let mut timers = Timers::new();
         timers.set('a', Some(at(30)));

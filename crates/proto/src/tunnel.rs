@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_replayed_exchange_of_an_earlier_process_does_not_displace_the_working_session() {
-        let now = Instant::now();
+        let now = crate::testing::start();
         let (mut us, mut peer, earlier) = (tunnel(1), tunnel(2), tunnel(3));
         show(now, &peer, &mut us, 1);
         show(now, &us, &mut peer, 2);
@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_replay_while_the_first_key_is_unproven_does_not_cost_the_genuine_one() {
-        let now = Instant::now();
+        let now = crate::testing::start();
         let (mut us, mut peer, earlier) = (tunnel(1), tunnel(2), tunnel(3));
         show(now, &peer, &mut us, 1);
         show(now, &us, &mut peer, 2);
@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_restarted_peer_takes_over_with_its_first_frame() {
-        let now = Instant::now();
+        let now = crate::testing::start();
         let (mut us, mut peer) = (tunnel(1), tunnel(2));
         show(now, &peer, &mut us, 1);
         show(now, &us, &mut peer, 2);
@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn an_earlier_life_of_a_peer_that_is_replayed_does_not_come_back() {
-        let now = Instant::now();
+        let now = crate::testing::start();
         let (mut us, mut peer) = (tunnel(1), tunnel(2));
         show(now, &peer, &mut us, 1);
         show(now, &us, &mut peer, 2);
@@ -345,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_repeated_frame_and_a_changed_one_are_refused() {
-        let now = Instant::now();
+        let now = crate::testing::start();
         let (mut us, mut peer) = (tunnel(1), tunnel(2));
         show(now, &peer, &mut us, 1);
         show(now, &us, &mut peer, 2);
@@ -363,7 +363,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_candidates_is_bounded() {
-        let now = Instant::now();
+        let now = crate::testing::start();
         let (mut us, mut peer) = (tunnel(1), tunnel(2));
         show(now, &peer, &mut us, 1);
         show(now, &us, &mut peer, 2);
@@ -377,7 +377,7 @@ mod tests {
 
     #[test]
     fn nothing_is_sealed_without_a_key_or_without_a_packet() {
-        let now = Instant::now();
+        let now = crate::testing::start();
         let (mut us, peer) = (tunnel(1), tunnel(2));
         let mut out = vec![7];
         assert!(!us.seal(US, &mut out, |out| out.push(1)));

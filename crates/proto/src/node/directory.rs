@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_question_is_asked_once_until_it_is_answered() {
-        let now = Instant::now();
+        let now = crate::testing::start();
         let mut directory = Directory::default();
         assert_eq!(directory.key(now, NODE), Lookup::Asking);
         assert_eq!(directory.key(now, NODE), Lookup::Asking);
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_believed_for_a_while() {
-        let now = Instant::now();
+        let now = crate::testing::start();
         let mut directory = Directory::default();
         directory.learned_key(now, NODE, None);
         assert_eq!(directory.key(now, NODE), Lookup::Refused);
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn strangers_cannot_grow_the_memory_without_bound() {
-        let now = Instant::now();
+        let now = crate::testing::start();
         let mut directory = Directory::default();
         for node in 0..20_000 {
             directory.key(now, NodeId(node));

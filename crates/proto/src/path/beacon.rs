@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_silent_beacon_is_asked_with_back_off_and_an_answering_one_at_leisure() {
-        let start = Instant::now();
+        let start = crate::testing::start();
         let addr = SocketAddr::from(([127, 0, 0, 1], 9001));
         let mut beacon = Beacon::new(start, addr);
         let mut asked = Vec::new();
