@@ -18,11 +18,14 @@ const TIME_LIMIT: Duration = Duration::from_secs(1800);
 /// How long nodes wait before they give up on a peer.
 const PATIENCE: Duration = Duration::from_secs(600);
 
+/// With a third of all datagrams lost, the last acknowledgement of a stream can take many tries.
+const TIME_WAIT: Duration = Duration::from_secs(60);
+
 /// After the end, this long is watched for datagrams that nobody needs.
-const QUIET: Duration = Duration::from_secs(60);
+const QUIET: Duration = Duration::from_secs(120);
 
 /// Keepalives, probes and late retransmissions that each pair of nodes may send in that time.
-const QUIET_DATAGRAMS_PER_PAIR: u64 = 60;
+const QUIET_DATAGRAMS_PER_PAIR: u64 = 100;
 
 /// What a world consists of.
 #[derive(Clone, Debug)]
@@ -79,6 +82,7 @@ impl Plan {
                 config.streams.connect_timeout = PATIENCE;
                 config.streams.give_up = PATIENCE;
                 config.streams.finish_timeout = PATIENCE;
+                config.streams.time_wait = TIME_WAIT;
                 config.tunnel.unreachable_after = PATIENCE;
                 config.tunnel.unanswered_after = PATIENCE;
                 config.streams.send_buffer = node.buffers;

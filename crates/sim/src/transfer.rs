@@ -117,8 +117,9 @@ pub enum Violation {
         /// How many the peer wrote.
         of: u64,
     },
-    /// The same dial arrived as a second stream.
-    SecondStream,
+    /// A dial that was repeated by an attacker, or by the network very late, brought bytes a second time. That it arrives
+    /// as a stream which then ends with an error is all it may do.
+    Repeated,
     /// An event for a stream that is over, or before it began.
     StrayEvent(String),
     /// A call failed that must not.
@@ -205,9 +206,7 @@ impl Side {
                 self.open = true;
                 self.pump(now, node)
             }
-            StreamEvent::Readable
-            | StreamEvent::Writable
-            | StreamEvent::Drained => self.pump(now, node),
+            StreamEvent::Readable | StreamEvent::Writable | StreamEvent::Drained => self.pump(now, node),
             StreamEvent::Closed(reason) => {
                 self.ended = Some(reason.clone());
                 self.pump(now, node)
@@ -278,7 +277,11 @@ impl Side {
 
     fn end_of_stream(&mut self) -> Result<(), Violation> {
         self.saw_end = true;
-        if self.read == self.expects { Ok(()) } else { Err(Violation::WrongEnd { at: self.read, of: self.expects }) }
+        if self.read == self.expects {
+            Ok(())
+        } else {
+            Err(Violation::WrongEnd { at: self.read, of: self.expects })
+        }
     }
 
     fn take(&mut self, data: &[u8]) -> Result<(), Violation> {
@@ -315,7 +318,7 @@ impl fmt::Display for Violation {
             Self::WrongByte { at } => write!(f, "byte {at} is not the one that was sent"),
             Self::WrongEnd { at, of } => write!(f, "the end came after {at} of {of} bytes"),
             Self::TooMuch { got, of } => write!(f, "{got} bytes came of {of}"),
-            Self::SecondStream => f.write_str("one dial arrived as two streams"),
+            Self::Repeated => f.write_str("a repeated dial brought bytes a second time"),
             Self::StrayEvent(event) => write!(f, "{event} on a stream that is over"),
             Self::CallFailed(what) => f.write_str(what),
         }

@@ -10,8 +10,10 @@ use std::{
 };
 
 use pilot_crypto::Identity;
-use pilot_proto::{Answer, Closed, Config, Event, Node, QueryId, StreamEvent, Visibility, trust::UnixTime};
-use pilot_wire::{Addr, NodeId, Port, StreamId};
+use pilot_proto::{
+    Answer, Closed, Config, Event, Node, QueryId, Read, StreamEvent, Visibility, trust::UnixTime,
+};
+use pilot_wire::{Addr, Endpoint, NodeId, Port, StreamId};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{
@@ -67,6 +69,7 @@ pub struct World {
     queued: u64,
     timers: BTreeSet<(Instant, Host)>,
     attacks: f64,
+    recording: Option<(Host, Host, Vec<Vec<u8>>)>,
     history: History,
     watch: Watch,
     buffer: Vec<u8>,
@@ -87,6 +90,8 @@ struct Machine {
     node: Node,
     timer: Option<Instant>,
     streams: BTreeMap<StreamId, (TransferId, Role)>,
+    /// Streams of transfers that have theirs already.
+    repeated: BTreeMap<StreamId, TransferId>,
     /// Events that belong to no transfer.
     events: Vec<Event>,
 }
@@ -108,10 +113,7 @@ enum Happening {
 impl World {
     /// An empty world.
     pub fn new(seed: u64, detail: Detail) -> Self {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "where virtual time starts is of no importance, but there is no other way to get an `Instant`"
-        )]
+        // Where virtual time starts is of no importance, but there is no other way to get an `Instant`.
         let start = Instant::now();
         Self {
             start,
@@ -127,6 +129,7 @@ impl World {
             queued: 0,
             timers: BTreeSet::new(),
             attacks: 0.0,
+            recording: None,
             history: History::new(detail),
             watch: Watch::new(detail != Detail::Nothing),
             buffer: Vec::new(),
@@ -190,6 +193,7 @@ impl World {
             node,
             timer: None,
             streams: BTreeMap::new(),
+            repeated: BTreeMap::new(),
             events: Vec::new(),
         });
         self.drain(host);
@@ -371,6 +375,11 @@ impl World {
             tell!(self, "{} sends {} to nobody at {to}", self.hosts[from.0].name, Shape(datagram));
             return;
         };
+        if let Some((sender, receiver, datagrams)) = &mut self.recording
+            && (*sender, *receiver) == (from, to_host)
+        {
+            datagrams.push(datagram.to_vec());
+        }
         let now = self.now;
         let (conditions, len) = (self.conditions, datagram.len());
         let link = self.links.entry((from, to_host)).or_insert_with(|| Link::new(conditions));
@@ -430,6 +439,10 @@ impl World {
         if let StreamEvent::Incoming { port, .. } = stream_event {
             self.adopt(host, *stream, *port);
         }
+        if let Some(&id) = self.hosts[host.0].repeated.get(stream) {
+            self.watch_repeated(host, *stream, id);
+            return;
+        }
         let Some(&(id, role)) = self.hosts[host.0].streams.get(stream) else {
             self.hosts[host.0].events.push(event);
             return;
@@ -451,11 +464,18 @@ impl World {
         let id = TransferId(index);
         let Some(side) = running.sides.get_mut(&Role::Listener) else { return };
         if side.stream.is_some() {
-            self.watch.note(Fault::Observed(id, Role::Listener, Violation::SecondStream));
+            self.hosts[host.0].repeated.insert(stream, id);
             return;
         }
         side.stream = Some(stream);
         self.hosts[host.0].streams.insert(stream, (id, Role::Listener));
+    }
+
+    fn watch_repeated(&mut self, host: Host, stream: StreamId, id: TransferId) {
+        let now = self.now;
+        if let Ok(Read::Data(_) | Read::Finished) = self.hosts[host.0].node.read(now, stream, 1) {
+            self.watch.note(Fault::Observed(id, Role::Listener, Violation::Repeated));
+        }
     }
 
     fn pump(&mut self, id: TransferId, role: Role) {
@@ -473,8 +493,7 @@ impl World {
         }
         let now = self.now;
         let Some(side) = self.transfers[id.0].sides.get_mut(&role) else { return };
-        let again =
-            side.reads_at.filter(|&at| at > now && side.planned_read != Some(at));
+        let again = side.reads_at.filter(|&at| at > now && side.planned_read != Some(at));
         if let Some(at) = again {
             side.planned_read = Some(at);
             self.plan(at, Happening::Reads(id, role));
@@ -563,6 +582,16 @@ impl World {
         self.plan(now, Happening::Arrives { at: to, from, datagram: datagram.to_vec() });
     }
 
+    /// Keeps a copy of everything that goes from one host to another, from now on.
+    pub fn record_datagrams(&mut self, from: Host, to: Host) {
+        self.recording = Some((from, to, Vec::new()));
+    }
+
+    /// What was recorded. The recording ends.
+    pub fn take_recorded(&mut self) -> Vec<Vec<u8>> {
+        self.recording.take().map(|(_, _, datagrams)| datagrams).unwrap_or_default()
+    }
+
     /// Lets a test call a node directly and then carries out what follows.
     pub fn with_node<T>(&mut self, host: Host, act: impl FnOnce(&mut Node, Instant) -> T) -> T {
         let result = act(&mut self.hosts[host.0].node, self.now);
@@ -573,6 +602,20 @@ impl World {
     /// Events of a host that belong to no transfer, since the last call.
     pub fn take_events(&mut self, host: Host) -> Vec<Event> {
         std::mem::take(&mut self.hosts[host.0].events)
+    }
+
+    /// The stream that a host was told of last, if it belongs to no transfer, and where it comes from.
+    pub fn take_incoming(&mut self, host: Host) -> Option<(StreamId, Endpoint)> {
+        self.take_events(host).into_iter().rev().find_map(|event| match event {
+            Event::Stream(stream, StreamEvent::Incoming { from, .. }) => Some((stream, from)),
+            Event::Stream(..)
+            | Event::Datagram { .. }
+            | Event::Pong { .. }
+            | Event::Observed(_)
+            | Event::HandshakeWaiting
+            | Event::Trust(_)
+            | Event::Peer(..) => None,
+        })
     }
 
     /// The overlay address of a host.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pilot_proto::{Event, Read, StreamEvent};
+use pilot_proto::Read;
 use pilot_sim::{Detail, World};
 use pilot_wire::Port;
 
@@ -25,12 +25,8 @@ fn a_message_reaches_a_friend() {
     world.run_for(Duration::from_secs(1));
 
     // Bob was told of the stream, and reads.
-    let incoming = world.take_events(bob).into_iter().find_map(|event| match event {
-        Event::Stream(stream, StreamEvent::Incoming { from, .. }) => Some((stream, from.addr)),
-        _ => None,
-    });
-    let (theirs, from) = incoming.unwrap();
-    assert_eq!(from, world.addr(alice));
+    let (theirs, from) = world.take_incoming(bob).expect("Bob sees the stream");
+    assert_eq!(from.addr, world.addr(alice));
     let read = world.with_node(bob, |node, now| node.read(now, theirs, 100)).unwrap();
     assert_eq!(read, Read::Data("hello".into()), "{:#?}", world.history().lines());
 }

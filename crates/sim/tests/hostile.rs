@@ -216,7 +216,8 @@ impl Attacker {
                 theirs = Some(exchange.agreement);
             }
         });
-        let secret = self.agreement.agree(&theirs.expect("an answer to the key exchange")).unwrap();
+        let secret =
+            self.agreement.agree(&theirs.expect("an answer to the key exchange")).expect("an ordinary key");
         self.key = Some(SessionKey::derive(&secret));
     }
 
@@ -228,7 +229,7 @@ impl Attacker {
         header.emit(&mut frame);
         let start = frame.len();
         frame.extend_from_slice(packet);
-        let key = self.key.as_ref().unwrap();
+        let key = self.key.as_ref().expect("keys were exchanged");
         let tag = key.seal_in_place(nonce.to_bytes(), &header.associated_data(), &mut frame[start..]);
         frame.extend_from_slice(&tag);
         frame
