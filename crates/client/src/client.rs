@@ -68,6 +68,15 @@ impl Client {
         }
     }
 
+    /// A client that may work where this one failed: the daemon can be a new one on the same socket.
+    pub(crate) async fn mended(&self, error: &Error) -> Self {
+        let is_gone = matches!(error, Error::Disconnected | Error::Connect(_));
+        match is_gone {
+            true => self.reconnect().await.unwrap_or_else(|_| self.clone()),
+            false => self.clone(),
+        }
+    }
+
     /// Speaks to a daemon over any pair of byte streams: a pipe in memory, a forwarded socket.
     ///
     /// # Errors

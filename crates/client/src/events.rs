@@ -214,19 +214,11 @@ impl Subscription {
                         let _ = first.send(Err(error));
                         return;
                     }
-                    self.mend(&error).await;
+                    self.client = self.client.mended(&error).await;
                 }
             }
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
-        }
-    }
-
-    /// The local daemon may be a new one on the same socket.
-    async fn mend(&mut self, error: &Error) {
-        let is_gone = matches!(error, Error::Disconnected | Error::Connect(_));
-        if is_gone && let Ok(client) = self.client.reconnect().await {
-            self.client = client;
         }
     }
 

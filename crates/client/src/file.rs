@@ -96,11 +96,12 @@ impl Client {
     ) -> Result<FileReceipt, Error> {
         let started = Instant::now();
         let outgoing = OutgoingFile::open(path).await?;
+        let mut client = self.clone();
         let mut fruitless = 0;
         let mut sent = Sent::default();
         loop {
             let before = sent.done;
-            let stream = match self.dial(to.port(Port::DATA_EXCHANGE)).await {
+            let stream = match client.dial(to.port(Port::DATA_EXCHANGE)).await {
                 Ok(stream) => Ok(stream),
                 // The first try says at once what is wrong; later ones are about a connection that worked.
                 Err(error) if sent.tries == 0 => return Err(error),
@@ -114,7 +115,7 @@ impl Client {
             match ended {
                 Ok(()) => return Ok(outgoing.receipt(&sent, Transport::FileStream, started)),
                 Err(Broken::Unsupported) => {
-                    let stream = self.dial(to.port(Port::DATA_EXCHANGE)).await?;
+                    let stream = client.dial(to.port(Port::DATA_EXCHANGE)).await?;
                     outgoing.send_whole(stream).await?;
                     sent = Sent { done: outgoing.size, bytes_sent: outgoing.size, ..Sent::default() };
                     progress(Progress { done: outgoing.size, total: outgoing.size, resumed: 0 });
@@ -127,6 +128,7 @@ impl Client {
                         return Err(error);
                     }
                     sleep(PAUSE * 2u32.pow(fruitless)).await;
+                    client = client.mended(&error).await;
                 }
             }
         }

@@ -193,6 +193,51 @@ async fn a_file_goes_on_by_itself_when_the_receiver_is_killed_in_the_middle() {
 }
 
 #[tokio::test]
+async fn a_file_goes_on_by_itself_when_the_senders_own_daemon_is_killed_in_the_middle() {
+    let Pair { a, b, rendezvous: _rendezvous, homes } = Pair::of_friends().await;
+    let (path, data) = write_file(&homes[0], 6_000_000);
+    let (half, is_half) = tokio::sync::oneshot::channel();
+    let mut half = Some(half);
+    let sender = client(&a).await;
+    let to = addr(&b);
+    let sending = tokio::spawn(async move {
+        let progress = |progress: pilot_client::Progress| {
+            if progress.done > 3_000_000
+                && let Some(half) = half.take()
+            {
+                half.send(()).unwrap();
+            }
+        };
+        sender.send_file(to, &path, progress).await
+    });
+    within("half of the file", is_half).await.unwrap();
+    let config = again(&a.config, a.running.listen);
+    a.kill().await;
+    let _a = Daemon::start(config).await;
+    let receipt = tokio::time::timeout(Duration::from_secs(60), sending).await.unwrap().unwrap().unwrap();
+    assert!(receipt.bytes_sent < 6_000_000 + 2_000_000, "{receipt:?}");
+    assert!(received(&homes[1]) == [data]);
+}
+
+#[tokio::test]
+async fn a_peer_with_too_many_connections_is_refused_the_next_and_keeps_the_others() {
+    let Pair { a, b, .. } = &Pair::of_friends().await;
+    let sender = client(a).await;
+    let mut couriers = Vec::new();
+    for _ in 0..16 {
+        let mut courier = sender.courier(addr(b)).await.unwrap();
+        within("a message", courier.send(&Outgoing::text("x"))).await.unwrap();
+        couriers.push(courier);
+    }
+    let refused = within("the refusal", sender.send_message(addr(b), Outgoing::text("x"))).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Closed);
+    within("a message", couriers[0].send(&Outgoing::text("x"))).await.unwrap();
+    couriers.clear();
+    within("a place", async { while sender.send_message(addr(b), Outgoing::text("x")).await.is_err() {} })
+        .await;
+}
+
+#[tokio::test]
 async fn a_missing_file_and_an_unknown_peer_are_told_apart() {
     let Pair { a, b, homes, .. } = &Pair::of_friends().await;
     let sender = client(a).await;
