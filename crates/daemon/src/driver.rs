@@ -499,12 +499,18 @@ impl Driver {
         });
     }
 
-    /// Orderly end: streams are reset towards their peers, programs see the end of their connections.
+    /// Orderly end: peers are told of the end of their streams, programs see the end of their connections.
     async fn close(mut self) {
         let now = Instant::now();
+        // First, so that they do not take the end of their connection for a fault.
+        self.services = None;
         self.notify("daemon.shutting_down", Some(self.shutting_down()));
         for (id, _) in std::mem::take(&mut self.streams) {
-            self.node.close(now, id);
+            // Nobody will be here to repeat what is not acknowledged; the peer had better know at once.
+            match self.node.is_drained(id) {
+                Some(true) => self.node.close(now, id),
+                Some(false) | None => self.node.reset(now, id),
+            }
         }
         self.memory_stale = true;
         self.drain(now);

@@ -49,6 +49,7 @@ impl UdpSocket {
         let io = tokio::net::UdpSocket::from_std(socket.into())?;
         let state = UdpSocketState::new(UdpSockRef::from(&io))?;
         let local = io.local_addr()?;
+        allow_fragments(&io, local);
         let buffers = (0..RECEIVE_BUFFERS).map(|_| vec![0; BUFFER_LEN].into_boxed_slice()).collect();
         Ok(Self { io, state, local, buffers })
     }
@@ -152,6 +153,25 @@ impl UdpSocket {
     }
 }
 
+/// Overlay datagrams may have 64 KiB (spec/dataplane.md 4), more than most links carry in one packet. `quinn-udp` forbids
+/// fragments, which suits QUIC; streams never need them, and large datagrams would not arrive without.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn allow_fragments(io: &tokio::net::UdpSocket, local: SocketAddr) {
+    use rustix::net::sockopt::{Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
+    use rustix::net::sockopt::{set_ip_mtu_discover, set_ipv6_mtu_discover};
+    let mut outcome = set_ip_mtu_discover(io, Ipv4PathMtuDiscovery::DONT);
+    if local.is_ipv6() {
+        outcome = outcome.and(set_ipv6_mtu_discover(io, Ipv6PathMtuDiscovery::DONT));
+    }
+    if let Err(error) = outcome {
+        tracing::info!(%error, "datagrams larger than a packet of the network will not arrive");
+    }
+}
+
+/// Other systems fragment unless told not to, and are left as they are.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn allow_fragments(_io: &tokio::net::UdpSocket, _local: SocketAddr) {}
+
 /// Addresses as everybody else writes them: `127.0.0.1`, not `::ffff:127.0.0.1`.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
@@ -208,6 +228,16 @@ mod tests {
         let got = receive_all(&mut v4, 1).await;
         assert_eq!(got[0].1, b"hello");
         assert_eq!(got[0].0, SocketAddr::new([127, 0, 0, 1].into(), any.local().port()));
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[tokio::test]
+    async fn datagrams_larger_than_a_packet_are_fragmented() {
+        use rustix::net::sockopt::{Ipv4PathMtuDiscovery, ip_mtu_discover};
+        for listen in ["127.0.0.1:0", "0.0.0.0:0"] {
+            let socket = UdpSocket::bind(listen.parse().unwrap()).unwrap();
+            assert_eq!(ip_mtu_discover(&socket.io).unwrap(), Ipv4PathMtuDiscovery::DONT);
+        }
     }
 
     #[tokio::test]

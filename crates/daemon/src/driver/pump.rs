@@ -51,6 +51,12 @@ impl Driver {
             self.unflushed.insert(client_id);
         }
         self.streams.insert(id, Attachment::new(owner, dialect, Phase::Open));
+        self.notify(
+            "conn.established",
+            Some(serde_json::json!({
+                "src_addr": from.addr, "src_port": from.port, "dst_port": port, "conn_id": id
+            })),
+        );
         self.pump_out(now, id);
     }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
+use tokio::time::{Instant, sleep_until};
 
 /// Pause after a failed accept. It fails when the process is out of descriptors; time is what cures that.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -43,6 +44,8 @@ pub(crate) struct Listener {
     path: PathBuf,
     inode: u64,
     owner: u32,
+    /// After a failure: when to accept again.
+    pause_until: Option<Instant>,
 }
 
 impl Listener {
@@ -52,15 +55,19 @@ impl Listener {
         bind_and_move(path).map_err(|source| SocketError::Io { path: path.to_owned(), source })
     }
 
-    /// The next client that runs under the daemon's user, or as root.
-    pub(crate) async fn accept(&self) -> UnixStream {
+    /// The next client that runs under the daemon's user, or as root. May be dropped and called again at any time.
+    pub(crate) async fn accept(&mut self) -> UnixStream {
         loop {
+            if let Some(until) = self.pause_until {
+                sleep_until(until).await;
+                self.pause_until = None;
+            }
             match self.inner.accept().await {
                 Ok((stream, _)) if self.may_talk(&stream) => return stream,
                 Ok(_) => tracing::warn!("a program of another user tried the IPC socket"),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a local client");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    self.pause_until = Some(Instant::now() + ACCEPT_PAUSE);
                 }
             }
         }
@@ -113,7 +120,7 @@ fn bind_in(private: &Path, path: &Path) -> io::Result<Listener> {
     fs::set_permissions(&unmoved, fs::Permissions::from_mode(0o600))?;
     let inode = fs::metadata(&unmoved)?.ino();
     fs::rename(&unmoved, path)?;
-    Ok(Listener { inner, path: path.to_owned(), inode, owner })
+    Ok(Listener { inner, path: path.to_owned(), inode, owner, pause_until: None })
 }
 
 #[cfg(test)]
@@ -124,7 +131,7 @@ mod tests {
     async fn the_socket_is_private_and_goes_away_with_its_daemon() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pilot.sock");
-        let listener = Listener::bind(&path).unwrap();
+        let mut listener = Listener::bind(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "the private folder is gone");
         let (accepted, connected) = tokio::join!(listener.accept(), UnixStream::connect(&path));
