@@ -156,7 +156,7 @@ impl Client {
     /// What the daemon says; [`Error::Unsupported`] when it is a reference daemon.
     pub async fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T, Error> {
         if self.is_reference() {
-            return Err(Error::Unsupported("do this"));
+            return Err(Error::Unsupported(call.name()));
         }
         self.json(&Request::Call(call)).await
     }

@@ -74,7 +74,7 @@ pub enum Error {
     #[error("the daemon broke the protocol: {0}")]
     Protocol(String),
     /// The daemon on the socket speaks the reference dialect only, which has no word for this.
-    #[error("this daemon cannot {0}")]
+    #[error("a reference daemon runs here, and it does not know `{0}`")]
     Unsupported(&'static str),
     /// The argument cannot be right.
     #[error("{0}")]
@@ -107,9 +107,7 @@ impl Error {
             Self::Connect(error) => error.hint(),
             Self::Failed(failure) => failure.hint.as_deref(),
             Self::Disconnected => Some("see `pilotctl daemon status`"),
-            Self::Unsupported(_) => {
-                Some("the daemon is a reference daemon; start ours with `pilotctl daemon start`")
-            }
+            Self::Unsupported(_) => Some("stop it and start `pilotctl daemon start` in its place"),
             Self::Protocol(_) | Self::Invalid(_) | Self::Closed | Self::Io(_) => None,
         }
     }

@@ -141,7 +141,7 @@ impl Shared {
     async fn drain(&self) -> Result<(), Error> {
         let client = crate::Client::from_link(self.link.clone());
         if client.is_reference() {
-            return Err(Error::Unsupported("tell when the peer has everything"));
+            return Err(Error::Unsupported("drain"));
         }
         client.request(&Request::Drain { stream: self.id }).await.map(drop)
     }

@@ -163,6 +163,18 @@ fn every_answer_names_the_command_the_request_expects() {
 }
 
 #[test]
+fn the_name_of_a_call_is_the_one_in_its_json() {
+    for call in [
+        Call::Status,
+        Call::TrustList,
+        Call::Resolve { target: "x".into() },
+        Call::AutoApprove { enabled: None },
+    ] {
+        assert_eq!(serde_json::to_value(&call).unwrap()["call"], call.name());
+    }
+}
+
+#[test]
 fn tags_cannot_be_nested() {
     assert!(Request::parse(&[0x82, 0, 0, 0, 1, 0x0D]).is_err());
     assert!(Reply::parse(&[0x83, 0, 0, 0, 1, 0x3A]).is_err());

@@ -17,7 +17,7 @@ pub(crate) struct DisconnectArgs {
 use std::fmt;
 
 use pilot_wire::StreamId;
-use pilot_wire::ipc::{Call, ConnInfo, Done};
+use pilot_wire::ipc::{Call, ConnInfo};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -82,8 +82,8 @@ impl fmt::Display for Disconnected {
 /// `pilotctl disconnect`
 pub(crate) async fn disconnect(ctx: &Context, args: &DisconnectArgs) -> Result<Output, Failure> {
     let client = ctx.client().await?;
-    let _: Done = client
-        .call(Call::Disconnect { stream: StreamId(args.id) })
+    client
+        .disconnect(StreamId(args.id))
         .await
         .map_err(|error| Failure::from(error).advise(Code::NotFound, "see `pilotctl connections`"))?;
     Ok(Output::of(Disconnected { conn_id: args.id }))

@@ -21,7 +21,7 @@ pub(crate) struct Args {
 use std::fmt;
 
 use pilot_wire::NodeId;
-use pilot_wire::ipc::{Call, TrustState, TrustWait};
+use pilot_wire::ipc::{TrustState, TrustWait};
 use serde::Serialize;
 use serde_json::json;
 
@@ -67,9 +67,7 @@ pub(crate) async fn request(
     let status = match wait {
         None => "sent",
         Some(patience) => {
-            let timeout_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
-            let call = Call::WaitTrust { node: peer.node, timeout_ms };
-            let answer: TrustWait = client.call(call).await?;
+            let answer = client.wait_trust(peer.node, patience).await?;
             decided(&peer, &answer, patience)?
         }
     };

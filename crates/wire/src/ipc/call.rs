@@ -62,6 +62,27 @@ pub enum Call {
     Mailbox(mailbox::Request),
 }
 
+impl Call {
+    /// The name that tells it apart in JSON.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Shutdown => "shutdown",
+            Self::Ping { .. } => "ping",
+            Self::Resolve { .. } => "resolve",
+            Self::Lookup { .. } => "lookup",
+            Self::Connections => "connections",
+            Self::Disconnect { .. } => "disconnect",
+            Self::Peers => "peers",
+            Self::TrustList => "trust_list",
+            Self::WaitTrust { .. } => "wait_trust",
+            Self::AutoApprove { .. } => "auto_approve",
+            Self::Config => "config",
+            Self::Mailbox(_) => "mailbox",
+        }
+    }
+}
+
 /// It is done; there is nothing to say about it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {}
