@@ -12,8 +12,11 @@ use std::time::{Duration, Instant};
 /// Hints kept for a peer: the registry's address, a few of its own network, one from a punch.
 const HINTS_MAX: usize = 6;
 
-/// The relay is preferred once frames arrive through it for this long and none directly.
+/// When frames come through the relay and none came directly for this long, the direct way is checked.
 const DIRECT_GRACE: Duration = Duration::from_secs(3);
+
+/// How long the answer to such a check may take.
+const CHECK_TIME: Duration = Duration::from_secs(1);
 
 /// Probes sent to an address that frames newly come from.
 const VALIDATIONS_MAX: u8 = 3;
@@ -56,6 +59,16 @@ pub(crate) struct Path {
 struct Direct {
     addr: SocketAddr,
     heard: Instant,
+    /// When it was asked whether it still works.
+    checked: Option<Instant>,
+    /// Since when it seems not to. A relayed frame after that moves the route.
+    doubted: Option<Instant>,
+}
+
+impl Direct {
+    fn new(addr: SocketAddr, heard: Instant) -> Self {
+        Self { addr, heard, checked: None, doubted: None }
+    }
 }
 
 impl Path {
@@ -83,14 +96,45 @@ impl Path {
         // A provisional way that proves itself is news, too.
         let before = self.route().filter(|_| self.is_proven());
         match (via, &mut self.direct) {
-            (Via::Relay, _) => self.relay_heard = Some(now),
-            (Via::Direct(addr), Some(direct)) if direct.addr == addr => direct.heard = now,
+            (Via::Relay, direct) => {
+                self.relay_heard = Some(now);
+                // A peer may use the relay though the direct way works: that is no reason to leave it.
+                if let Some(direct) = direct
+                    && now > direct.heard + DIRECT_GRACE
+                {
+                    match direct.checked {
+                        None => {
+                            direct.checked = Some(now);
+                            return Heard::Validate(direct.addr);
+                        }
+                        Some(at) if now > at + CHECK_TIME => direct.doubted = direct.doubted.or(Some(at)),
+                        Some(_) => {}
+                    }
+                }
+            }
+            (Via::Direct(addr), Some(direct)) if direct.addr == addr => *direct = Direct::new(addr, now),
             (Via::Direct(addr), Some(_)) => return self.validate(addr),
-            (Via::Direct(addr), direct @ None) => *direct = Some(Direct { addr, heard: now }),
+            (Via::Direct(addr), direct @ None) => *direct = Some(Direct::new(addr, now)),
         }
         match self.route() {
             Some(after) if before != Some(after) => Heard::Moved(after),
             Some(_) | None => Heard::Known,
+        }
+    }
+
+    /// Nothing is heard from the peer though something should be: the next relayed frame moves the route.
+    pub(crate) fn doubt_direct(&mut self, now: Instant) {
+        if let Some(direct) = &mut self.direct {
+            direct.doubted = direct.doubted.or(Some(now));
+        }
+    }
+
+    /// The peer answered, whichever way, what was sent to this address only: if it is the proven one, it works.
+    pub(crate) fn confirmed(&mut self, now: Instant, addr: SocketAddr) {
+        if let Some(direct) = &mut self.direct
+            && direct.addr == addr
+        {
+            *direct = Direct::new(addr, now);
         }
     }
 
@@ -111,15 +155,15 @@ impl Path {
         if self.direct.is_some_and(|direct| direct.addr == addr) {
             return Heard::Known;
         }
-        self.direct = Some(Direct { addr, heard: now });
+        self.direct = Some(Direct::new(addr, now));
         self.validating = None;
         Heard::Moved(Via::Direct(addr))
     }
 
-    /// Where frames go: the direct address, unless only the relay has been heard lately.
+    /// Where frames go: the direct address, unless it seems dead and the relay works.
     pub(crate) fn route(&self) -> Option<Via> {
         match (self.direct, self.relay_heard) {
-            (Some(direct), Some(relay)) if relay > direct.heard + DIRECT_GRACE => Some(Via::Relay),
+            (Some(Direct { doubted: Some(since), .. }), Some(relay)) if relay > since => Some(Via::Relay),
             (Some(direct), _) => Some(Via::Direct(direct.addr)),
             (None, Some(_)) => Some(Via::Relay),
             (None, None) => self.provisional,
@@ -183,15 +227,40 @@ mod tests {
     }
 
     #[test]
-    fn a_direct_path_that_falls_silent_gives_way_to_the_relay() {
-        let now = crate::testing::start();
+    fn a_direct_path_that_does_not_answer_gives_way_to_the_relay() {
+        let start = crate::testing::start();
+        let at = |seconds| start + Duration::from_secs(seconds);
         let mut path = Path::default();
-        path.heard(now, Via::Direct(addr(1)));
-        path.heard(now + Duration::from_secs(2), Via::Relay);
-        assert_eq!(path.route(), Some(Via::Direct(addr(1))));
-        assert_eq!(path.heard(now + Duration::from_secs(4), Via::Relay), Heard::Moved(Via::Relay));
-        let back = path.heard(now + Duration::from_secs(5), Via::Direct(addr(1)));
-        assert_eq!(back, Heard::Moved(Via::Direct(addr(1))));
+        path.heard(at(0), Via::Direct(addr(1)));
+        assert_eq!(path.heard(at(2), Via::Relay), Heard::Known);
+        assert_eq!(path.heard(at(10), Via::Relay), Heard::Validate(addr(1)));
+        assert_eq!(path.heard(at(12), Via::Relay), Heard::Moved(Via::Relay));
+        assert_eq!(path.heard(at(13), Via::Direct(addr(1))), Heard::Moved(Via::Direct(addr(1))));
+    }
+
+    #[test]
+    fn a_peer_that_prefers_the_relay_does_not_move_us_off_a_working_direct_path() {
+        let start = crate::testing::start();
+        let mut path = Path::default();
+        path.heard(start, Via::Direct(addr(1)));
+        for seconds in 1..100 {
+            let now = start + Duration::from_secs(seconds);
+            if path.heard(now, Via::Relay) == Heard::Validate(addr(1)) {
+                path.confirmed(now, addr(1));
+            }
+            assert_eq!(path.route(), Some(Via::Direct(addr(1))));
+        }
+    }
+
+    #[test]
+    fn a_peer_that_falls_silent_is_followed_to_the_relay_at_once() {
+        let start = crate::testing::start();
+        let mut path = Path::default();
+        path.heard(start, Via::Direct(addr(1)));
+        path.doubt_direct(start + Duration::from_millis(250));
+        assert_eq!(path.route(), Some(Via::Direct(addr(1))), "there is nothing better yet");
+        let moved = path.heard(start + Duration::from_millis(251), Via::Relay);
+        assert_eq!(moved, Heard::Moved(Via::Relay));
     }
 
     #[test]

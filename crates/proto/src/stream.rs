@@ -85,7 +85,7 @@ pub enum Read {
 pub enum StreamEvent {
     /// The stream is open.
     Established,
-    /// There is something to read.
+    /// There is something to read. Said once; again when more comes after everything was read.
     Readable,
     /// There is room to write again, after a write took less than offered.
     Writable,
@@ -175,6 +175,8 @@ pub struct Stream {
     fin_answers: u8,
     pending: PendingEvents,
     write_blocked: bool,
+    /// The application heard that there is something to read, and has not read it all.
+    told_readable: bool,
     drained_to: bool,
     liveness: Liveness,
     segments_received: u64,
@@ -327,6 +329,7 @@ impl Stream {
             fin_answers: 0,
             pending: PendingEvents::default(),
             write_blocked: false,
+            told_readable: false,
             drained_to: true,
             liveness: Liveness::new(now),
             segments_received: 0,
@@ -385,6 +388,7 @@ impl Stream {
         };
         if receiver.unread() > 0 {
             let data = receiver.read(max.max(1));
+            self.told_readable = receiver.unread() > 0;
             if receiver.window_update_due() && !receiver.knows_end() {
                 self.acks.demand();
             }

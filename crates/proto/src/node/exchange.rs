@@ -140,7 +140,9 @@ impl Node {
     fn take(&mut self, now: Instant, via: Via, offer: Offer) {
         let Offer { sender, agreement, identity, signature } = offer;
         if self.peers.get(&sender).is_some_and(|peer| peer.tunnel.knows(&agreement)) {
-            // Nothing can change by it, so the signature need not be paid for.
+            // Nothing can change by it, so the signature need not be paid for. It may show another way, though:
+            // peers send the same offer directly and through the relay.
+            self.on_known_offer(now, sender, via);
             if self.may_repeat_offer(now, sender) {
                 self.offer(now, sender, via);
             }
@@ -166,15 +168,31 @@ impl Node {
             Err(_) => return self.drop_frame(Drop::BadSignature),
         };
         peer.path.exchanged(via);
+        let relayed = via == Via::Relay && peer.needs_location(now);
         let steps = self.book.learned_key(sender, identity);
         self.carry_out(now, steps);
         self.offer(now, sender, via);
+        if relayed {
+            self.directory.ask(Query::Resolve(sender));
+        }
         match shown {
             KeyShown::Known | KeyShown::Retired => {}
             KeyShown::Installed => self.tunnel_ready(now, sender),
             KeyShown::Candidate => self.ask_for_proof(now, sender, via),
         }
         self.arm_peer(sender);
+    }
+
+    /// An offer of a key that is in use came: if it came directly while frames go through the relay, ask the
+    /// address for a sign of life.
+    fn on_known_offer(&mut self, now: Instant, node: NodeId, via: Via) {
+        let Via::Direct(addr) = via else { return };
+        let improvable = self.peers.get(&node).is_some_and(|peer| peer.path.is_improvable());
+        if improvable && self.request_limits.take(now, node) {
+            self.peer(now, node).path.hint(addr);
+            let packet = self.start_ping(now, node, 0, Purpose::Validate(addr));
+            self.send_packet_via(now, node, via, &packet);
+        }
     }
 
     /// Above every counter used before, as long as fewer than a million frames leave in a millisecond.

@@ -239,7 +239,12 @@ impl Node {
                     self.moved(now, node, to);
                 }
             }
-            Purpose::Validate(_) | Purpose::Life => {}
+            Purpose::Validate(addr) => {
+                if let Some(peer) = self.peers.get_mut(&node) {
+                    peer.path.confirmed(now, addr);
+                }
+            }
+            Purpose::Life => {}
         }
     }
 

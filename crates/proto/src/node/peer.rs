@@ -20,6 +20,9 @@ const UPGRADE_INTERVAL: Duration = Duration::from_secs(15);
 /// How long an answer of the registry about a peer's addresses is used without asking again.
 const LOCATION_LIFE: Duration = Duration::from_secs(60);
 
+/// How long the registry may take to say where a peer is before the relay is tried without knowing.
+const LOCATION_TIME: Duration = Duration::from_millis(400);
+
 /// How long a peer that nobody here trusts or talks to is remembered.
 const IDLE_LIFE: Duration = Duration::from_secs(5 * 60);
 
@@ -113,6 +116,20 @@ impl Peer {
             let tries = usize::from(self.tunnel.is_ready());
             self.awaiting = Some(Awaiting { since: now, tries, next: now + TRIES[tries] });
         }
+    }
+
+    /// Puts the first try off: the registry is being asked for an address.
+    pub(super) fn wait_for_location(&mut self, now: Instant) {
+        if let Some(awaiting) = &mut self.awaiting
+            && awaiting.tries == 0
+        {
+            awaiting.next = now + LOCATION_TIME;
+        }
+    }
+
+    /// A better path may exist: look for it at once.
+    pub(super) fn search_again(&mut self) {
+        self.upgrade_at = None;
     }
 
     /// Tries at once: an address was learned.

@@ -60,13 +60,13 @@ impl Node {
             let _ = self.identity_of(now, node);
         }
         let peer = self.peer(now, node);
-        peer.expect_answer(now);
         let blind = !peer.path.has_hints() && peer.needs_location(now);
-        if !blind {
-            self.tend(now, node);
-        } else {
-            self.arm_peer(node);
+        peer.expect_answer(now);
+        if blind {
+            // The relay needs no address, but a peer that first hears of us through it may stay there.
+            peer.wait_for_location(now);
         }
+        self.tend(now, node);
     }
 
     /// The registry said where a peer is, or that it will not.
@@ -98,6 +98,11 @@ impl Node {
             return self.arm_peer(node);
         }
         peer.hurry(now);
+        if peer.tunnel.is_ready() && peer.path.is_improvable() {
+            // It showed its key through the relay before we knew where it is.
+            peer.search_again();
+            self.offer_everywhere(now, node);
+        }
         if self.config.encryption == Encryption::Off {
             for id in self.streams.with(node) {
                 self.streams.wake(id);
@@ -145,6 +150,7 @@ impl Node {
             return;
         }
         if ready {
+            peer.path.doubt_direct(now);
             for via in self.ways(node) {
                 let purpose = match via {
                     Via::Direct(addr) => Purpose::Validate(addr),

@@ -244,7 +244,8 @@ impl Stream {
         let had_holes = receiver.islands() > 0;
         match receiver.on_data(header.seq, data) {
             Arrival::InOrder => {
-                if !receiver.is_deaf() {
+                if !receiver.is_deaf() && !self.told_readable {
+                    self.told_readable = true;
                     self.pending.readable = true;
                 }
                 if had_holes {
