@@ -578,3 +578,25 @@ fn a_smaller_path_gets_smaller_segments_of_what_was_sent_already() {
     );
     script.done();
 }
+
+#[test]
+fn a_reader_is_told_once_until_it_has_read_everything() {
+    let mut script = Script::open(config(), Peer::Extended);
+    for i in 0..10 {
+        script.inject_pattern(10, 1 + i * 100, 100);
+    }
+    script.run(
+        "10 > . 1 ack 1001
+         10 event Readable
+         10 event none
+         10 read 600
+         11 < . 1001(100) ack 1 win 512
+         11 > . 1 ack 1101
+         11 event none                  # it knows that there is more
+         11 read 500
+         12 < . 1101(100) ack 1 win 512
+         12 > . 1 ack 1201
+         12 event Readable",
+    );
+    script.done();
+}
