@@ -1,5 +1,7 @@
 //! What scripts rely on: exit statuses, one JSON document, errors with hints, text for people.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
 mod common;
 
 use common::{World, command};

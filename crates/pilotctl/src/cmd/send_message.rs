@@ -28,7 +28,7 @@ pub(crate) struct Args {
     #[arg(long, alias = "wait-reply", num_args = 0..=1, require_equals = true, default_missing_value = "30s",
           value_parser = crate::duration::parse, value_name = "DURATION")]
     pub(crate) wait: Option<Duration>,
-    /// Id of the message that this one answers
+    /// Id of the message that this one answers; `last`: the newest message of that node
     #[arg(long, value_name = "ID")]
     pub(crate) reply_to: Option<String>,
     /// How long the peer may take to store the message
@@ -42,6 +42,7 @@ use std::time::SystemTime;
 use pilot_client::{MessageKind, Outgoing};
 use pilot_wire::Addr;
 use pilot_wire::dataexchange::MessageId;
+use pilot_wire::mailbox::{Reply, Request};
 use serde::Serialize;
 use serde_json::json;
 use tokio::time::Instant;
@@ -49,6 +50,7 @@ use tokio::time::Instant;
 use super::inbox::Message;
 use crate::context::Context;
 use crate::failure::{Code, Failure};
+use crate::mailbox::{ask, unexpected};
 use crate::output::Output;
 use crate::target::{self, Peer};
 use crate::{duration, input, style};
@@ -112,10 +114,8 @@ struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let (Some(reply), Some(after)) = (&self.reply, self.reply_after_ms) {
+        if let Some(reply) = &self.reply {
             // The reply is what was asked for: it alone is on stdout.
-            let after = duration::show(Duration::from_secs_f64(after / 1e3));
-            writeln!(f, "{}", style::faint(format!("{} answered after {after}", self.to)))?;
             return write!(f, "{}", reply.body());
         }
         writeln!(f, "{}: {} has it in its inbox", style::good("delivered"), self.to)?;
@@ -132,9 +132,12 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
     let args = args.clone().with_loose_wait();
     let body = args.body()?;
     let kind = kind(&args.kind, &body)?;
-    let reply_to = args.reply_to.as_deref().map(id).transpose()?;
     let client = ctx.client().await?;
     let peer = target::find(&client, &args.target).await?;
+    let reply_to = match args.reply_to.as_deref() {
+        Some("last") => Some(last_of(ctx, &peer).await?),
+        other => other.map(id).transpose()?,
+    };
     let sent_at = SystemTime::now();
     let begin = Instant::now();
     let outgoing = Outgoing { reply_to: reply_to.clone(), ..Outgoing::new(kind, body.clone()) };
@@ -167,8 +170,10 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
         ctx.note(style::faint(format!("delivered; waiting for the reply of {}", peer.name())));
         match client.wait_reply(peer.node, &receipt.message_id, sent_at, patience).await? {
             Some(mail) => {
+                let after = delivered.elapsed();
+                ctx.note(style::faint(format!("{} answered after {}", peer.name(), duration::show(after))));
                 report.reply = Some(Message::new(mail.id, mail.message));
-                report.reply_after_ms = Some(delivered.elapsed().as_secs_f64() * 1e3);
+                report.reply_after_ms = Some(after.as_secs_f64() * 1e3);
             }
             None => return Err(no_reply(&peer, patience, &report)),
         }
@@ -195,6 +200,15 @@ fn id(text: &str) -> Result<MessageId, Failure> {
     text.parse().map_err(|_| {
         Failure::usage(format!("`{text}` is not a message id"))
             .hint("1 to 128 of letters, digits and `._:-`; see `pilotctl inbox`")
+    })
+}
+
+async fn last_of(ctx: &Context, peer: &Peer) -> Result<MessageId, Failure> {
+    let reply = ask(ctx, Request::List { from: Some(peer.node), since_ns: None, limit: Some(1) }).await?;
+    let Reply::Messages { messages, .. } = reply else { return Err(unexpected(&reply)) };
+    messages.into_iter().next_back().and_then(|entry| entry.message_id).ok_or_else(|| {
+        Failure::new(Code::NotFound, format!("there is no message of {} that could be answered", peer.name()))
+            .hint("see `pilotctl inbox`; without --reply-to it is a message of its own")
     })
 }
 

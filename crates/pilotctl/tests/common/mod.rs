@@ -176,16 +176,9 @@ impl Agent {
 
     /// Starts a line and returns when it says `ready` on stderr.
     pub(crate) fn spawn_until(&self, words: &[&str], ready: &str) -> Running {
-        let mut running = self.spawn(words);
-        let mut stderr = BufReader::new(running.child.stderr.take().unwrap());
-        let mut line = String::new();
-        while !line.contains(ready) {
-            line.clear();
-            assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "{words:?} ended before it said `{ready}`");
-        }
-        // Drained from now on, so that the process never waits for us.
-        std::thread::spawn(move || drop(stderr.read_to_end(&mut Vec::new())));
-        running
+        let mut command = self.command(words);
+        command.stdin(Stdio::null());
+        Running::start_until(command, &[ready])
     }
 
     pub(crate) fn address(&self) -> String {
@@ -199,6 +192,21 @@ impl Running {
         let stdout = child.stdout.take().map(BufReader::new);
         let stdin = child.stdin.take();
         Running { child, stdout, stdin }
+    }
+
+    /// Starts a process and returns when it says one of `ready` on stderr.
+    pub(crate) fn start_until(command: Command, ready: &[&str]) -> Self {
+        let shown = format!("{command:?}");
+        let mut running = Running::start(command);
+        let mut stderr = BufReader::new(running.child.stderr.take().unwrap());
+        let mut line = String::new();
+        while !ready.iter().any(|word| line.contains(word)) {
+            line.clear();
+            assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "{shown} ended before it said {ready:?}");
+        }
+        // Drained from now on, so that the process never waits for us.
+        std::thread::spawn(move || drop(stderr.read_to_end(&mut Vec::new())));
+        running
     }
 
     /// The next line of stdout, as JSON.

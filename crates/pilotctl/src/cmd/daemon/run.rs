@@ -17,7 +17,9 @@ pub(super) async fn run(ctx: &Context, flags: &DaemonFlags) -> Result<Output, Fa
     let format = ctx.format;
     let registry_names = config.registries.join(",");
     let ready = move |running: Running| announce(format, running, registry_names, registry.beacon);
-    pilot_daemon::run(config, ready, process::asked_to_end()).await.map_err(|error| failure(&error))?;
+    Box::pin(pilot_daemon::run(config, ready, process::asked_to_end()))
+        .await
+        .map_err(|error| failure(&error))?;
     Ok(Output::streamed())
 }
 
