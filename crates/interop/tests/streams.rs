@@ -16,6 +16,18 @@ fn each_pings_the_other() {
 }
 
 #[test]
+fn two_nodes_that_reach_each_other_do_without_the_relay() {
+    let pair = Pair::trusting();
+    for (from, to) in pair.directions() {
+        until("the path is direct", || {
+            let peers = from.ctl(&["peers"]);
+            let row = peers["peers"].as_array()?.iter().find(|row| row["node_id"] == to.id())?;
+            (row["relay"] == false).then_some(())
+        });
+    }
+}
+
+#[test]
 fn each_connects_to_a_listener_of_the_other() {
     let pair = Pair::trusting();
     for (from, to) in pair.directions() {
