@@ -197,13 +197,16 @@ impl State {
         self.homes.insert(node, ip.to_canonical());
     }
 
-    /// Something waits for the node at the registry.
-    pub fn notify(&mut self, now: Instant, node: NodeId, kind: NotifyKind) {
+    /// Something waits for the node at the registry. A node that has not been heard of, because this beacon has just
+    /// started, is told where it registered to listen.
+    pub fn notify(&mut self, now: Instant, node: NodeId, kind: NotifyKind, registered: Option<SocketAddr>) {
         let rate = self.config.notify;
-        let Some(entry) = self.entries.get_mut(&node) else { return };
-        if entry.notify.take(rate, now).is_ok() {
-            let addr = entry.addr;
-            self.send(addr, &Message::Notify(kind));
+        let to = match self.entries.get_mut(&node) {
+            Some(entry) => entry.notify.take(rate, now).is_ok().then_some(entry.addr),
+            None => registered,
+        };
+        if let Some(to) = to {
+            self.send(to, &Message::Notify(kind));
         }
     }
 

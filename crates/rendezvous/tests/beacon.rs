@@ -207,12 +207,15 @@ fn relaying_and_introducing_are_limited_for_each_node() {
 #[test]
 fn a_notice_goes_to_where_the_node_is() {
     let mut world = World::new(Config::default());
-    world.state.notify(world.now, A, NotifyKind::Handshake);
+    let elsewhere = Some(addr(STRANGER));
+    world.state.notify(world.now, A, NotifyKind::Handshake, elsewhere);
     assert_eq!(world.sent(), [(addr(HOME_A), vec![0x0A, 0x01])]);
-    world.state.notify(world.now, NodeId(9), NotifyKind::Handshake);
+    world.state.notify(world.now, NodeId(9), NotifyKind::Handshake, None);
     assert_eq!(world.sent(), []);
+    world.state.notify(world.now, NodeId(9), NotifyKind::Handshake, elsewhere);
+    assert_eq!(world.sent(), [(addr(STRANGER), vec![0x0A, 0x01])], "where it registered");
     for _ in 0..100 {
-        world.state.notify(world.now, A, NotifyKind::Handshake);
+        world.state.notify(world.now, A, NotifyKind::Handshake, elsewhere);
     }
     assert_eq!(world.sent().len(), 4);
 }

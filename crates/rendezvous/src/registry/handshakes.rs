@@ -95,15 +95,8 @@ impl State {
     }
 
     /// Tells the truth to the two, to their peers in a network, and to the operator; to others everybody is a stranger.
-    pub(super) fn check_trust(
-        &self,
-        now: Instant,
-        conn: ConnId,
-        node: NodeId,
-        peer: NodeId,
-        token: &str,
-    ) -> Response {
-        let viewers = self.viewers(now, conn);
+    pub(super) fn check_trust(&self, conn: ConnId, node: NodeId, peer: NodeId, token: &str) -> Response {
+        let viewers = self.viewers(conn);
         let may_know = viewers.contains(&node) || viewers.contains(&peer) || self.is_admin(token);
         let trusted = self.trust.is_mutual(node, peer) || self.networks.share_one(node, peer);
         Response::CheckTrust { trusted: may_know && trusted }

@@ -160,8 +160,8 @@ impl State {
     }
 
     /// Invite-only networks are shown to those who are in or invited.
-    pub(super) fn list_networks(&self, now: Instant, conn: ConnId, token: &str) -> Response {
-        let viewers = self.viewers(now, conn);
+    pub(super) fn list_networks(&self, conn: ConnId, token: &str) -> Response {
+        let viewers = self.viewers(conn);
         let sees_all = self.is_admin(token);
         let is_invited = |id| {
             viewers
@@ -207,13 +207,7 @@ impl State {
     }
 
     /// The members are for members and the operator.
-    pub(super) fn list_nodes(
-        &self,
-        now: Instant,
-        conn: ConnId,
-        id: NetworkId,
-        token: &str,
-    ) -> Result<Response, Refusal> {
+    pub(super) fn list_nodes(&self, conn: ConnId, id: NetworkId, token: &str) -> Result<Response, Refusal> {
         if id == NetworkId::BACKBONE {
             self.require_admin(token).map_err(|_| Refusal::ListBackbone)?;
             let registered =
@@ -223,7 +217,7 @@ impl State {
             return Ok(Response::ListNodes { nodes: nodes.collect() });
         }
         let network = self.network(id)?;
-        let is_member = self.viewers(now, conn).iter().any(|viewer| network.members.contains_key(viewer));
+        let is_member = self.viewers(conn).iter().any(|viewer| network.members.contains_key(viewer));
         if !is_member && !self.is_admin(token) && !self.is_network_token(network, token) {
             return Err(Refusal::ListForeign(id));
         }

@@ -70,7 +70,7 @@ impl State {
         };
         self.arrive(now, conn, id, signs, &request)?;
         if signs {
-            self.proven(now, conn, id);
+            self.proven(conn, id);
         }
         let (hostname, hostname_error) = match self.wish_hostname(id, &request.hostname) {
             Ok(hostname) => (hostname, None),
@@ -136,13 +136,11 @@ impl State {
         presence.lan_addrs =
             request.lan_addrs.iter().filter_map(|addr| addr.parse().ok()).take(LAN_ADDRS_MAX).collect();
         presence.relay_only = request.relay_only;
-        let endpoint = presence.endpoint;
+        let after = presence.endpoint;
         if *node != before {
             self.touch(Key::Node(id));
         }
-        if let Some(endpoint) = endpoint {
-            self.endpoints.push_back((id, endpoint.ip()));
-        }
+        self.moved(id, before.presence.and_then(|presence| presence.endpoint), after);
         self.heard(now, id);
         Ok(())
     }
@@ -221,10 +219,10 @@ impl State {
             Sent::Malformed(why) => return Err(Refusal::NewKeyInvalid(why)),
             Sent::Given(key) => key,
         };
-        match self.prove(now, conn, id, text, &request.signature) {
+        match self.prove(conn, id, text, &request.signature) {
             Err(Refusal::SignatureWrong) => {
                 let older = signed_text::rotate_key_uncovered(id);
-                self.prove(now, conn, id, &older, &request.signature)?;
+                self.prove(conn, id, &older, &request.signature)?;
             }
             outcome => outcome?,
         }
@@ -246,16 +244,10 @@ impl State {
 
     /// The key of every node is for all to see, because it is what an unknown node is checked against. The rest of a
     /// private node's record is for those who may see it.
-    pub(super) fn lookup(
-        &self,
-        now: Instant,
-        conn: ConnId,
-        id: NodeId,
-        token: &str,
-    ) -> Result<Response, Refusal> {
+    pub(super) fn lookup(&self, conn: ConnId, id: NodeId, token: &str) -> Result<Response, Refusal> {
         let node = self.known(id)?;
         let presence = self.presence(id).ok_or(Refusal::UnknownNode(id))?;
-        let sees = self.may_see(&self.viewers(now, conn), id) || self.is_admin(token);
+        let sees = self.may_see(&self.viewers(conn), id) || self.is_admin(token);
         let networks = std::iter::once(NetworkId::BACKBONE)
             .chain(self.networks.of(id).filter(|_| sees))
             .collect::<BTreeSet<_>>();
@@ -285,7 +277,7 @@ impl State {
     ) -> Result<Response, Refusal> {
         let (asker, target) = (request.requester_id, request.node_id);
         self.known(asker).map_err(|_| Refusal::RequesterUnknown(asker))?;
-        self.prove(now, conn, asker, text, &request.signature)?;
+        self.prove(conn, asker, text, &request.signature)?;
         let node = self.known(target)?;
         let presence = self.presence(target).ok_or(Refusal::UnknownNode(target))?;
         if !self.may_meet(asker, target) {
@@ -327,10 +319,10 @@ impl State {
         let found = self.by_name.get(name).copied();
         let is_public = found.and_then(|id| self.presence(id)).is_some_and(Presence::is_public);
         if !is_public && !self.is_admin(token) {
-            if !self.is_somebody(now, conn, found) {
+            if !self.is_somebody(conn, found) {
                 return Err(unknown());
             }
-            let viewers = self.viewers(now, conn);
+            let viewers = self.viewers(conn);
             if !found.is_some_and(|id| self.may_see(&viewers, id)) {
                 self.charge_search(now, conn)?;
             }
@@ -348,18 +340,12 @@ impl State {
     }
 
     /// Tells no more than `resolve` would (spec/registry.md 23 S7).
-    pub(super) fn punch(
-        &mut self,
-        now: Instant,
-        conn: ConnId,
-        text: &str,
-        request: &Punch,
-    ) -> Result<Response, Refusal> {
+    pub(super) fn punch(&mut self, conn: ConnId, text: &str, request: &Punch) -> Result<Response, Refusal> {
         let &Punch { requester_id, node_a, node_b, .. } = request;
         if requester_id != node_a && requester_id != node_b {
             return Err(Refusal::NotParticipant);
         }
-        self.prove(now, conn, requester_id, text, &request.signature)?;
+        self.prove(conn, requester_id, text, &request.signature)?;
         let other = if requester_id == node_a { node_b } else { node_a };
         self.known(other)?;
         if !self.may_meet(requester_id, other) {

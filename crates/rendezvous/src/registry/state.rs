@@ -6,7 +6,7 @@ use super::{
     handshakes::Inbox,
     networks::Networks,
     record,
-    session::{Addresses, Session},
+    session::Session,
     trust::Trust,
     verified::Verified,
 };
@@ -77,7 +77,8 @@ pub struct State {
     pub(super) registrations: Limiter<IpAddr>,
     pub(super) searches: Limiter<IpAddr>,
     pub(super) sessions: BTreeMap<ConnId, Session>,
-    addresses: Addresses,
+    /// Nodes by where they registered from.
+    by_ip: BTreeMap<IpAddr, BTreeSet<NodeId>>,
     verified: Verified,
     /// Requests for notices, by what they wait for and until when.
     waiting: BTreeMap<NodeId, VecDeque<ConnId>>,
@@ -96,6 +97,8 @@ pub type Change = (Key, Option<Record>);
 
 /// Longest wait for a notice; below the idle limit of connections and of most NATs' patience with TCP.
 const WAIT_MAX: Duration = Duration::from_secs(240);
+/// Nodes from one address that a connection with nothing proven may stand for.
+const NEIGHBOURS_MAX: usize = 256;
 /// Requests for notices per node. One more ends the oldest.
 const WAITING_MAX: usize = 4;
 
@@ -120,7 +123,7 @@ impl State {
             registrations,
             searches: Limiter::new(SEARCHES),
             sessions: BTreeMap::new(),
-            addresses: Addresses::default(),
+            by_ip: BTreeMap::new(),
             verified: Verified::default(),
             waiting: BTreeMap::new(),
             wait_ends: BTreeSet::new(),
@@ -185,10 +188,9 @@ impl State {
             {
                 return Err(RestoreError::SharedName(other, id));
             }
-            if let Some(endpoint) = presence.endpoint {
-                self.endpoints.push_back((id, endpoint.ip()));
-            }
+            let endpoint = presence.endpoint;
             self.nodes.insert(id, node);
+            self.moved(id, None, endpoint);
             self.heard(self.clock.start(), id);
         } else {
             self.nodes.insert(id, node);
@@ -274,6 +276,12 @@ impl State {
         self.endpoints.pop_front()
     }
 
+    /// Where a node has registered to be reached.
+    #[must_use]
+    pub fn endpoint(&self, node: NodeId) -> Option<SocketAddr> {
+        self.presence(node)?.endpoint
+    }
+
     /// Numbers of nodes registered now and ever.
     #[must_use]
     pub fn node_counts(&self) -> (usize, usize) {
@@ -306,97 +314,95 @@ impl State {
         let response = match request {
             Request::Register(register) => self.register(now, conn, register)?,
             Request::Heartbeat(beat) => {
-                self.prove(now, conn, beat.node_id, &text, &beat.signature)?;
+                self.prove(conn, beat.node_id, &text, &beat.signature)?;
                 self.heard(now, beat.node_id);
                 Response::Heartbeat { time: self.clock.unix(now) }
             }
             Request::Deregister(request) => {
                 if self.presence(request.node_id).is_some() {
-                    self.prove_or_admin(now, conn, request.node_id, &text, &request.signature, token)?;
+                    self.prove_or_admin(conn, request.node_id, &text, &request.signature, token)?;
                     self.depart(request.node_id);
                 }
                 Response::Deregister {}
             }
-            Request::Lookup(request) => self.lookup(now, conn, request.node_id, token)?,
+            Request::Lookup(request) => self.lookup(conn, request.node_id, token)?,
             Request::Resolve(request) => self.resolve(now, conn, &text, &request)?,
             Request::ResolveHostname(request) => {
                 self.resolve_hostname(now, conn, &request.hostname, token)?
             }
             Request::SetVisibility(request) => {
-                self.prove_or_admin(now, conn, request.node_id, &text, &request.signature, token)?;
+                self.prove_or_admin(conn, request.node_id, &text, &request.signature, token)?;
                 self.set_visibility(request.node_id, request.public)?
             }
             Request::SetHostname(request) => {
-                self.prove_or_admin(now, conn, request.node_id, &text, &request.signature, token)?;
+                self.prove_or_admin(conn, request.node_id, &text, &request.signature, token)?;
                 self.set_hostname(request.node_id, &request.hostname)?
             }
             Request::SetTags(request) => {
-                self.prove_or_admin(now, conn, request.node_id, &text, &request.signature, token)?;
+                self.prove_or_admin(conn, request.node_id, &text, &request.signature, token)?;
                 self.set_tags(request.node_id, &request.tags)?
             }
             Request::RotateKey(request) => self.rotate_key(now, conn, &text, request)?,
             Request::ReportTrust(request) => {
-                self.prove(now, conn, request.node_id, &text, &request.signature)?;
+                self.prove(conn, request.node_id, &text, &request.signature)?;
                 self.report_trust(request.node_id, request.peer_id)?
             }
             Request::RevokeTrust(request) => {
-                self.prove(now, conn, request.node_id, &text, &request.signature)?;
+                self.prove(conn, request.node_id, &text, &request.signature)?;
                 self.revoke_trust(request.node_id, request.peer_id)?
             }
-            Request::CheckTrust(request) => {
-                self.check_trust(now, conn, request.node_id, request.peer_id, token)
-            }
+            Request::CheckTrust(request) => self.check_trust(conn, request.node_id, request.peer_id, token),
             Request::RequestHandshake(request) => {
                 self.known(request.from_node_id)?;
                 self.known(request.to_node_id)?;
-                self.prove(now, conn, request.from_node_id, &text, &request.signature)?;
+                self.prove(conn, request.from_node_id, &text, &request.signature)?;
                 self.request_handshake(now, request)?
             }
             Request::PollHandshakes(request) => {
-                self.prove(now, conn, request.node_id, &text, &request.signature)?;
+                self.prove(conn, request.node_id, &text, &request.signature)?;
                 self.poll_handshakes(conn, request.node_id)
             }
             Request::RespondHandshake(request) => {
-                self.prove(now, conn, request.node_id, &text, &request.signature)?;
+                self.prove(conn, request.node_id, &text, &request.signature)?;
                 self.respond_handshake(now, request.node_id, request.peer_id, request.accept)?
             }
             Request::AwaitNotices(request) => {
-                self.prove(now, conn, request.node_id, &text, &request.signature)?;
+                self.prove(conn, request.node_id, &text, &request.signature)?;
                 let timeout = Duration::from_millis(u64::from(request.timeout_ms));
                 return Ok(self.await_notices(now, conn, request.node_id, timeout));
             }
-            Request::Punch(request) => self.punch(now, conn, &text, &request)?,
+            Request::Punch(request) => self.punch(conn, &text, &request)?,
             Request::BeaconRegister(request) => {
                 self.beacon_register(now, conn, request.beacon_id, request.addr, token)?
             }
             Request::BeaconList {} => self.beacon_list(now),
-            Request::ListNetworks {} => self.list_networks(now, conn, token),
-            Request::ListNodes(request) => self.list_nodes(now, conn, request.network_id, token)?,
+            Request::ListNetworks {} => self.list_networks(conn, token),
+            Request::ListNodes(request) => self.list_nodes(conn, request.network_id, token)?,
             Request::CreateNetwork(request) => self.create_network(now, request, token)?,
             Request::DeleteNetwork(request) => self.delete_network(conn, &request, token)?,
             Request::RenameNetwork(request) => self.rename_network(conn, request, token)?,
             Request::SetNetworkEnterprise(request) => self.set_network_enterprise(&request, token)?,
             Request::JoinNetwork(request) => {
-                self.prove_or_admin(now, conn, request.node_id, &text, &request.signature, token)?;
+                self.prove_or_admin(conn, request.node_id, &text, &request.signature, token)?;
                 self.join_network(&request)?
             }
             Request::LeaveNetwork(request) => {
-                self.prove_or_admin(now, conn, request.node_id, &text, &request.signature, token)?;
+                self.prove_or_admin(conn, request.node_id, &text, &request.signature, token)?;
                 self.leave_network(request.node_id, request.network_id)?
             }
             Request::InviteToNetwork(request) if request.inviter_id == request.target_node_id => {
                 return Err(Refusal::InviteSelf);
             }
             Request::InviteToNetwork(request) => {
-                self.prove_or_admin(now, conn, request.inviter_id, &text, &request.signature, token)?;
+                self.prove_or_admin(conn, request.inviter_id, &text, &request.signature, token)?;
                 self.invite(now, &request)?
             }
             Request::PollInvites(request) => {
-                self.prove(now, conn, request.node_id, &text, &request.signature)?;
+                self.prove(conn, request.node_id, &text, &request.signature)?;
                 self.poll_invites(now, request.node_id)
             }
             Request::RespondInvite(request) => {
-                self.prove(now, conn, request.node_id, &text, &request.signature)?;
+                self.prove(conn, request.node_id, &text, &request.signature)?;
                 self.respond_invite(now, request.node_id, request.network_id, request.accept)?
             }
             Request::KickMember(request) => self.kick_member(conn, &request, token)?,
@@ -434,7 +440,6 @@ impl State {
     /// The request must be signed by a registered node, who is then known to be behind the connection.
     pub(super) fn prove(
         &mut self,
-        now: Instant,
         conn: ConnId,
         node: NodeId,
         text: &str,
@@ -448,7 +453,7 @@ impl State {
                 Err(Refusal::SignatureEncoding(why.to_owned()))
             }
             Sent::Given(signature) if self.is_signed(&key, text, signature) => {
-                self.proven(now, conn, node);
+                self.proven(conn, node);
                 Ok(())
             }
             Sent::Given(_) => Err(Refusal::SignatureWrong),
@@ -457,7 +462,6 @@ impl State {
 
     pub(super) fn prove_or_admin(
         &mut self,
-        now: Instant,
         conn: ConnId,
         node: NodeId,
         text: &str,
@@ -465,25 +469,25 @@ impl State {
         token: &str,
     ) -> Result<(), Refusal> {
         self.known(node)?;
-        if self.is_admin(token) { Ok(()) } else { self.prove(now, conn, node, text, signature) }
+        if self.is_admin(token) { Ok(()) } else { self.prove(conn, node, text, signature) }
     }
 
     pub(super) fn is_signed(&mut self, key: &PublicKey, text: &str, signature: &Signature) -> bool {
         self.verified.check(key, text, signature)
     }
 
-    pub(super) fn proven(&mut self, now: Instant, conn: ConnId, node: NodeId) {
-        let Some(session) = self.sessions.get_mut(&conn) else { return };
-        session.prove(node);
-        let ip = session.peer.ip();
-        self.addresses.prove(now, ip, node);
+    pub(super) fn proven(&mut self, conn: ConnId, node: NodeId) {
+        if let Some(session) = self.sessions.get_mut(&conn) {
+            session.prove(node);
+        }
     }
 
     /// The nodes as which the connection may look around.
-    pub(super) fn viewers(&self, now: Instant, conn: ConnId) -> BTreeSet<NodeId> {
+    pub(super) fn viewers(&self, conn: ConnId) -> BTreeSet<NodeId> {
         match self.sessions.get(&conn) {
             Some(session) if session.proven.is_empty() => {
-                self.addresses.proven(now, session.peer.ip()).collect()
+                let neighbours = self.by_ip.get(&session.peer.ip()).into_iter().flatten();
+                neighbours.copied().take(NEIGHBOURS_MAX).collect()
             }
             Some(session) => session.proven.clone(),
             None => BTreeSet::new(),
@@ -498,9 +502,9 @@ impl State {
 
     /// True if the connection belongs to somebody who is registered. Where nothing was proven on it, its address must
     /// do, and the node that is sought does not vouch for those who seek it.
-    pub(super) fn is_somebody(&self, now: Instant, conn: ConnId, sought: Option<NodeId>) -> bool {
+    pub(super) fn is_somebody(&self, conn: ConnId, sought: Option<NodeId>) -> bool {
         let is_sought = |viewer: &NodeId| Some(*viewer) == sought;
-        self.has_proven(conn) || !self.viewers(now, conn).iter().all(is_sought)
+        self.has_proven(conn) || !self.viewers(conn).iter().all(is_sought)
     }
 
     pub(super) fn is_admin(&self, token: &str) -> bool {
@@ -535,7 +539,24 @@ impl State {
         if let Some(name) = presence.hostname {
             self.by_name.remove(&name);
         }
+        self.moved(node, presence.endpoint, None);
         self.touch(Key::Node(node));
+    }
+
+    /// A node's address is another one.
+    pub(super) fn moved(&mut self, node: NodeId, before: Option<SocketAddr>, after: Option<SocketAddr>) {
+        if let Some(before) = before.map(|addr| addr.ip())
+            && let Some(neighbours) = self.by_ip.get_mut(&before)
+        {
+            neighbours.remove(&node);
+            if neighbours.is_empty() {
+                self.by_ip.remove(&before);
+            }
+        }
+        if let Some(after) = after.map(|addr| addr.ip()) {
+            self.by_ip.entry(after).or_default().insert(node);
+            self.endpoints.push_back((node, after));
+        }
     }
 
     // Notices.

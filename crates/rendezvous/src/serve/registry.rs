@@ -150,7 +150,8 @@ impl Registry {
             self.order(Order::Registered(node, ip));
         }
         while let Some(node) = self.state.poll_notice() {
-            self.order(Order::Notify(node));
+            let registered = self.state.endpoint(node);
+            self.order(Order::Notify(node, registered));
         }
     }
 
