@@ -7,6 +7,8 @@
 mod outbox;
 mod requests;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::task::{Context, Poll, Waker};

@@ -75,7 +75,9 @@ impl Streams {
         let early =
             self.early.iter().position(|(early, _)| *early == id).and_then(|at| self.early.remove(at));
         let stream = early.map_or_else(|| Stream::new(self.dialect), |(_, stream)| stream);
-        self.open.insert(id, stream);
+        if let Some(replaced) = self.open.insert(id, stream) {
+            self.unread -= replaced.unread();
+        }
     }
 
     pub(super) fn on_data(&mut self, id: StreamId, data: Bytes) -> Result<(), Error> {
@@ -221,7 +223,7 @@ impl Streams {
         if stream.closing {
             return false;
         }
-        self.unread -= stream.arrived.iter().map(Bytes::len).sum::<usize>();
+        self.unread -= stream.unread();
         stream.arrived.clear();
         stream.closing = true;
         if stream.end.is_some() && matches!(self.dialect, Dialect::Extended { .. }) {
@@ -235,7 +237,7 @@ impl Streams {
     /// Drops the stream without waiting for anything; true when the daemon should be told.
     pub(super) fn forget(&mut self, id: StreamId) -> bool {
         let Some(mut stream) = self.open.remove(&id) else { return false };
-        self.unread -= stream.arrived.iter().map(Bytes::len).sum::<usize>();
+        self.unread -= stream.unread();
         stream.wake_all();
         stream.end.is_none()
     }
@@ -254,6 +256,13 @@ impl Streams {
         self.open.values_mut().for_each(Stream::wake_all);
     }
 
+    #[cfg(test)]
+    pub(super) fn is_consistent(&self) -> bool {
+        let early = self.early.iter().map(|(_, stream)| stream.unread());
+        let unread: usize = self.open.values().map(Stream::unread).chain(early).sum();
+        unread == self.unread && self.early.len() <= EARLY_STREAMS
+    }
+
     /// The stream of this number; in the reference dialect also one that is not announced yet.
     fn find(&mut self, id: StreamId) -> Option<&mut Stream> {
         if self.open.contains_key(&id) || self.dialect != Dialect::Reference {
@@ -265,7 +274,7 @@ impl Streams {
                 if self.early.len() == EARLY_STREAMS
                     && let Some((_, oldest)) = self.early.pop_front()
                 {
-                    self.unread -= oldest.arrived.iter().map(Bytes::len).sum::<usize>();
+                    self.unread -= oldest.unread();
                 }
                 self.early.push_back((id, Stream::new(self.dialect)));
                 self.early.len() - 1
@@ -282,6 +291,10 @@ impl Stream {
             Dialect::Extended { initial_credit } => initial_credit as usize,
         };
         Self { granted: credit, credit, ..Self::default() }
+    }
+
+    fn unread(&self) -> usize {
+        self.arrived.iter().map(Bytes::len).sum()
     }
 
     fn take_arrived(&mut self, buffer: &mut ReadBuf<'_>) -> usize {
