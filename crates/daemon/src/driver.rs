@@ -22,6 +22,7 @@ use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime};
 
 use pilot_proto::{Event, Node, PingId, Query, QueryId};
+use pilot_wire::ipc::{self, Code, MAX_DATA, Reply};
 use pilot_wire::{NodeId, Port, PublicKey, StreamId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
@@ -530,7 +531,13 @@ impl Driver {
         self.identity.public()
     }
 
-    fn reply(&mut self, to: ReplyTo, reply: &pilot_wire::ipc::Reply<'_>) {
+    fn reply(&mut self, to: ReplyTo, reply: &Reply<'_>) {
+        if let Reply::Json { body, .. } = reply
+            && body.len() > MAX_DATA
+        {
+            return self
+                .refuse(to, replies::Refusal::new(Code::Busy, "the answer is too long for one frame"));
+        }
         if let Some(client) = self.clients.get_mut(&to.client) {
             client.reply(to.slot, reply);
             self.unflushed.insert(to.client);
@@ -544,8 +551,8 @@ impl Driver {
         }
     }
 
-    fn answer<T: serde::Serialize>(&mut self, to: ReplyTo, command: pilot_wire::ipc::Command, value: &T) {
-        self.reply(to, &pilot_wire::ipc::Reply::json(command, value));
+    fn answer<T: serde::Serialize>(&mut self, to: ReplyTo, command: ipc::Command, value: &T) {
+        self.reply(to, &Reply::json(command, value));
     }
 }
 

@@ -10,7 +10,8 @@ use pilot_wire::ipc::{
 use pilot_wire::registry::{self, ResolveHostname, Signed};
 use pilot_wire::{Addr, NodeId, mailbox};
 
-use super::deadlines::Deadline;
+use super::deadlines::{self, Deadline};
+use super::info::ROWS_MAX;
 use super::registry::Purpose;
 use super::replies::{Refusal, ReplyTo};
 use super::{Command as Inbox, Driver};
@@ -21,6 +22,7 @@ pub(super) struct PendingPing {
     node: NodeId,
     to: ReplyTo,
     waits: Duration,
+    deadline: deadlines::Key,
 }
 
 /// What the mailbox says to a program.
@@ -50,7 +52,8 @@ impl Driver {
                 self.ask_registry(to, request, Purpose::pass(ok, "lookup"));
             }
             Call::Connections => {
-                let list = self.conn_list();
+                let mut list = self.conn_list();
+                list.truncate(ROWS_MAX);
                 self.answer(to, ok, &list);
             }
             Call::Disconnect { stream } => {
@@ -62,7 +65,8 @@ impl Driver {
                 }
             }
             Call::Peers => {
-                let list = self.peer_list(now);
+                let mut list = self.peer_list(now);
+                list.truncate(ROWS_MAX);
                 self.answer(to, ok, &list);
             }
             Call::TrustList => {
@@ -91,14 +95,15 @@ impl Driver {
         if self.node.id().is_none() {
             return self.refuse(to, Refusal::not_registered());
         }
-        let waits = Duration::from_millis(timeout_ms);
+        let waits = Duration::from_millis(timeout_ms).min(deadlines::LONGEST);
         let ping = self.node.ping(now, node, size.into());
-        self.pings.insert(ping, PendingPing { node, to, waits });
-        self.deadlines.add(now + waits, Deadline::Ping(ping));
+        let deadline = self.deadlines.add(now + waits, Deadline::Ping(ping));
+        self.pings.insert(ping, PendingPing { node, to, waits, deadline });
     }
 
     pub(super) fn on_pong(&mut self, ping: PingId, rtt: Option<Duration>) {
-        let Some(PendingPing { node, to, waits }) = self.pings.remove(&ping) else { return };
+        let Some(PendingPing { node, to, waits, deadline }) = self.pings.remove(&ping) else { return };
+        self.deadlines.cancel(deadline);
         let Some(rtt) = rtt else {
             let message = format!("no answer from node {node} in {} ms", waits.as_millis());
             let refusal =

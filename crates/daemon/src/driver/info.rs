@@ -11,8 +11,8 @@ use serde_json::json;
 
 use super::Driver;
 
-/// Rows of a list in `Info`, so that the reply fits a frame: a stream takes about 400 bytes.
-const ROWS_MAX: usize = 1000;
+/// Rows of a list in one reply, so that it fits a frame: a stream takes about 400 bytes, and `Info` has two lists.
+pub(super) const ROWS_MAX: usize = 1000;
 
 impl Driver {
     pub(super) fn address(&self) -> Addr {

@@ -542,9 +542,8 @@ impl Driver {
             return self.refuse(to, another_reply());
         };
         let node = found.node_id;
-        if self.node.trust().get(node).is_some() || self.memory.peers.contains_key(&node) {
-            self.set_name(node, name);
-        }
+        // Only our own user's look-ups come here, so strangers cannot fill the table.
+        self.set_name(node, name);
         let resolved = Resolved {
             node_id: node,
             address: found.address.parse().unwrap_or(Addr::backbone(node)),

@@ -58,7 +58,7 @@ impl Driver {
         for stream in &client.streams {
             self.abandon(now, *stream);
         }
-        self.relations.forget(id);
+        self.relations.forget(id, &mut self.deadlines);
     }
 
     fn begin(&mut self, now: Instant, id: ClientId, received: Received) {

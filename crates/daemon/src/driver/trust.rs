@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::clients::ClientId;
-use super::deadlines::Deadline;
+use super::deadlines::{self, Deadline, Deadlines};
 use super::replies::{Refusal, ReplyTo};
 use super::{Command as Inbox, Driver};
 use crate::datetime;
@@ -23,7 +23,7 @@ use crate::service::handshake::Delivery;
 /// Longest wait for trust that one request may ask for, in the reference's command (spec/local.md 1.6).
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// A request that neither arrived nor failed in this time is reported as under way: it is stored and goes on.
+/// A request that neither arrived nor failed in this time is reported as not confirmed. It is stored and goes on.
 const REQUEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Rejections remembered for programs that ask later.
@@ -54,6 +54,7 @@ struct Wait {
     node: NodeId,
     to: ReplyTo,
     until: Instant,
+    deadline: deadlines::Key,
     form: Form,
 }
 
@@ -68,8 +69,10 @@ enum Form {
 
 impl Relations {
     /// The program is gone: nobody waits for these replies.
-    pub(super) fn forget(&mut self, client: ClientId) {
-        self.waits.retain(|wait| wait.to.client != client);
+    pub(super) fn forget(&mut self, client: ClientId, deadlines: &mut Deadlines) {
+        for wait in self.waits.extract_if(.., |wait| wait.to.client == client) {
+            deadlines.cancel(wait.deadline);
+        }
         for waiting in self.requests.values_mut() {
             waiting.retain(|to| to.client != client);
         }
@@ -199,9 +202,9 @@ impl Driver {
     }
 
     fn wait_trust(&mut self, now: Instant, to: ReplyTo, node: NodeId, timeout: Duration, form: Form) {
-        let wait = Wait { node, to, until: now + timeout, form };
-        self.deadlines.add(wait.until, Deadline::Trust(node));
-        self.relations.waits.push(wait);
+        let until = now + timeout.min(deadlines::LONGEST);
+        let deadline = self.deadlines.add(until, Deadline::Trust(node));
+        self.relations.waits.push(Wait { node, to, until, deadline, form });
         self.settle_waits(now, node);
     }
 
@@ -214,9 +217,9 @@ impl Driver {
                     || state == TrustState::Trusted
                     || matches!((wait.form, state), (Form::Call, TrustState::Rejected)))
         };
-        for Wait { to, form, .. } in
-            self.relations.waits.extract_if(.., |wait| ends(wait)).collect::<Vec<_>>()
-        {
+        let ended: Vec<Wait> = self.relations.waits.extract_if(.., |wait| ends(wait)).collect();
+        for Wait { to, form, deadline, .. } in ended {
+            self.deadlines.cancel(deadline);
             match form {
                 Form::Reference => {
                     let waited = Waited { node_id: node, trusted: state == TrustState::Trusted };
@@ -234,7 +237,9 @@ impl Driver {
         match deadline {
             Deadline::Ping(ping) => self.on_pong(ping, None),
             Deadline::Trust(node) => self.settle_waits(now, node),
-            Deadline::Request(node) => self.settle_requests(node, Ok(())),
+            Deadline::Request(node) => {
+                self.settle_requests(node, Err("nothing confirms it yet; it is kept and will go on"));
+            }
             Deadline::Ready => {
                 self.registry.awaited = false;
                 self.check_ready();

@@ -153,7 +153,15 @@ impl Transfer {
         }
         let known = usize::try_from(self.written - offset).unwrap_or(usize::MAX);
         let new = data.get(known..).unwrap_or_default();
-        self.file.write_all_at(new, self.written).map_err(|error| Refusal::storage(&error))?;
+        if let Err(error) = self.file.write_all_at(new, self.written) {
+            let refusal = Refusal::storage(&error);
+            if refusal == Refusal::DiskFull {
+                // The beginning of a file that does not fit must not keep the inbox from working. If it cannot be
+                // removed, nothing is worse than before.
+                let _ = fs::remove_file(&self.path);
+            }
+            return Err(refusal.into());
+        }
         self.hasher.update(new);
         self.written = end;
         Ok(())

@@ -1,6 +1,12 @@
 //! A rendezvous and daemons in one process, on loopback with free ports and temporary homes, and a local program that
 //! speaks IPC frame by frame.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::wildcard_enum_match_arm,
+    clippy::large_futures,
+    reason = "each test file uses its own part; what is not expected is a failure"
+)]
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -179,3 +179,19 @@ async fn errors_say_what_happened_and_what_to_do() {
     let gone = a.info().await.unwrap_err();
     assert_eq!(gone.code(), Code::NotRunning);
 }
+
+#[tokio::test]
+async fn when_the_daemon_dies_every_wait_of_its_programs_ends() {
+    let Applications { pair, a, mut near, far: _unread, .. } = Applications::start().await;
+    let mut listener = a.listen(Port(5001)).await.unwrap();
+    let mut idle = a.dial(pair.b.at(Port::ECHO)).await.unwrap();
+    let waits = async {
+        tokio::join!(
+            async { near.write_all(&vec![1; 64 << 20]).await.map_err(Error::from).unwrap_err() },
+            async { idle.read(&mut [0; 9]).await.map_err(Error::from).unwrap_err() },
+            async { listener.accept().await.unwrap_err() },
+        )
+    };
+    let (waits, ()) = within("the end of every wait", async { tokio::join!(waits, pair.a.kill()) }).await;
+    assert_eq!(waits, (Error::Disconnected, Error::Disconnected, Error::Disconnected));
+}

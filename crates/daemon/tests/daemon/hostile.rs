@@ -91,3 +91,21 @@ async fn a_frame_beyond_the_limit_ends_the_connection_without_a_reply() {
     let end = tokio::time::timeout(Duration::from_secs(10), program.stream.read_to_end(&mut rest)).await;
     assert!(end.is_ok() && rest.is_empty());
 }
+
+#[tokio::test]
+async fn absurd_numbers_in_calls_are_taken_for_large_ones() {
+    use pilot_wire::NodeId;
+    use pilot_wire::ipc::{Call, Request, TrustState, TrustWait};
+    let rendezvous = Rendezvous::start().await;
+    let home = Home::new();
+    let daemon = Daemon::start(home.config(&rendezvous)).await;
+    let mut program = daemon.program().await;
+    let for_ever = u64::MAX;
+    program
+        .tell(Request::Call(Call::Ping { node: NodeId(4711), size: u16::MAX, timeout_ms: for_ever }))
+        .await;
+    program.tell(Request::Call(Call::WaitTrust { node: NodeId(4711), timeout_ms: for_ever })).await;
+    let waited: TrustWait =
+        program.json(Request::Call(Call::WaitTrust { node: NodeId(4711), timeout_ms: 0 })).await;
+    assert_eq!(waited.state, TrustState::None);
+}
