@@ -21,7 +21,7 @@ pub(crate) struct Directory {
 #[derive(Debug)]
 struct Entry {
     key: PublicKey,
-    at: SocketAddr,
+    at: Option<SocketAddr>,
     public: bool,
 }
 
@@ -33,8 +33,15 @@ pub(crate) enum Carried {
 }
 
 impl Directory {
-    pub(crate) fn register(&mut self, node: NodeId, key: PublicKey, at: SocketAddr, public: bool) {
+    pub(crate) fn register(&mut self, node: NodeId, key: PublicKey, at: Option<SocketAddr>, public: bool) {
         self.entries.insert(node, Entry { key, at, public });
+    }
+
+    /// The node is seen somewhere else now, or nobody knows where.
+    pub(crate) fn moved(&mut self, node: NodeId, at: Option<SocketAddr>) {
+        if let Some(entry) = self.entries.get_mut(&node) {
+            entry.at = at;
+        }
     }
 
     pub(crate) fn answer(&mut self, asker: NodeId, query: Query) -> (Answer, Option<Carried>) {
@@ -75,7 +82,7 @@ impl Directory {
         if !entry.public && !self.is_mutual(asker, node) {
             return Err(QueryError::Denied);
         }
-        Ok(Location { public: Some(entry.at), ..Location::default() })
+        Ok(Location { public: entry.at, ..Location::default() })
     }
 
     pub(crate) fn is_mutual(&self, a: NodeId, b: NodeId) -> bool {

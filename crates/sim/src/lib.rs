@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `world` | hosts, time, and what happens next |
 //! | `link` | delay, loss, duplication, reordering, corruption, bandwidth |
+//! | `nat` | the boxes between homes and the network |
 //! | `transfer` | applications, and the model of what they may observe |
 //! | `attacker` | who repeats and changes what others sent |
 //! | `watch` | what must hold whatever happens |
@@ -23,6 +24,7 @@ mod directory;
 mod goodput;
 mod history;
 mod link;
+mod nat;
 mod plan;
 mod transfer;
 mod watch;
@@ -32,6 +34,7 @@ pub use content::Content;
 pub use goodput::{Bulk, Goodput};
 pub use history::{Detail, History};
 pub use link::{Arrival, Conditions, Link, Loss};
+pub use nat::Nat;
 pub use plan::Plan;
 pub use transfer::{Finishes, Pace, Role, Script, Transfer, Violation};
 pub use watch::Fault;

@@ -13,16 +13,28 @@ use pilot_crypto::Identity;
 use pilot_proto::{
     Answer, Closed, Config, Event, Node, QueryId, Read, StreamEvent, Visibility, trust::UnixTime,
 };
+use pilot_rendezvous::beacon;
 use pilot_wire::{Addr, Endpoint, NodeId, Port, StreamId};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{
     Conditions, Detail, History, Link, Role, Transfer, Violation,
-    attacker::{Forgery, forge},
     directory::{Carried, Directory},
+    nat::{Nat, NatBox},
     transfer::Side,
-    watch::{Fault, Seen, Shape, Watch},
+    watch::{Fault, Seen, Watch},
 };
+
+/// Adds a line to the history. A macro, because the line borrows other fields of the world.
+macro_rules! tell {
+    ($world:ident, $($line:tt)*) => {
+        $world.history.record($world.now - $world.start, format_args!($($line)*))
+    };
+}
+
+mod network;
+
+use network::{Arriving, Place};
 
 /// Names a host of a world, in the order in which they were added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,13 +59,6 @@ const STEPS_PER_INSTANT_MAX: u32 = 100_000;
 /// Segments that a node may put into one transmission, as the daemon asks for (GSO).
 const SEGMENTS_MAX: usize = 16;
 
-/// Adds a line to the history. A macro, because the line borrows other fields of the world.
-macro_rules! tell {
-    ($world:ident, $($line:tt)*) => {
-        $world.history.record($world.now - $world.start, format_args!($($line)*))
-    };
-}
-
 /// The imaginary network.
 pub struct World {
     start: Instant,
@@ -61,7 +66,8 @@ pub struct World {
     steps_now: u32,
     chance: StdRng,
     hosts: Vec<Machine>,
-    links: BTreeMap<(Host, Host), Link>,
+    links: BTreeMap<(Place, Place), Link>,
+    beacon: Option<beacon::State>,
     conditions: Conditions,
     directory: Directory,
     transfers: Vec<Running>,
@@ -89,6 +95,7 @@ struct Machine {
     visibility: Visibility,
     node: Node,
     timer: Option<Instant>,
+    nat: Option<NatBox>,
     streams: BTreeMap<StreamId, (TransferId, Role)>,
     /// Streams of transfers that have theirs already.
     repeated: BTreeMap<StreamId, TransferId>,
@@ -102,7 +109,7 @@ struct Running {
 }
 
 enum Happening {
-    Arrives { at: Host, from: SocketAddr, datagram: Vec<u8> },
+    Arrives(Arriving),
     Answered { host: Host, query: QueryId, answer: Answer },
     Carried(Carried),
     Dial(TransferId),
@@ -122,6 +129,7 @@ impl World {
             chance: StdRng::seed_from_u64(seed),
             hosts: Vec::new(),
             links: BTreeMap::new(),
+            beacon: None,
             conditions: Conditions::PERFECT,
             directory: Directory::default(),
             transfers: Vec::new(),
@@ -146,7 +154,7 @@ impl World {
 
     /// What the link from one host to another is like from now on. The way back stays as it is.
     pub fn set_link(&mut self, from: Host, to: Host, conditions: Conditions) {
-        self.link(from, to).set(conditions);
+        self.link(Place::Host(from), Place::Host(to)).set(conditions);
     }
 
     /// An attacker records this share of all datagrams and sends each again later, whole or changed, from anywhere.
@@ -157,6 +165,25 @@ impl World {
     /// Whether the registry can be reached.
     pub fn set_registry_reachable(&mut self, reachable: bool) {
         self.directory.unreachable = !reachable;
+    }
+
+    /// Adds a beacon, for all nodes that are added after it.
+    pub fn add_beacon(&mut self) {
+        self.beacon = Some(beacon::State::new(beacon::Config::default()));
+    }
+
+    /// Puts a host behind a box of its own, before it has sent anything.
+    pub fn set_nat(&mut self, host: Host, kind: Nat) {
+        let machine = &mut self.hosts[host.0];
+        machine.nat = Some(NatBox::new(kind, network::outside_of(host)));
+        self.directory.moved(machine.number, None);
+    }
+
+    /// The box in front of a host restarts: what goes out comes from other ports, and nothing old is let in.
+    pub fn forget_bindings(&mut self, host: Host) {
+        if let Some(nat) = &mut self.hosts[host.0].nat {
+            nat.forget();
+        }
     }
 
     /// Adds a private node with default settings.
@@ -177,7 +204,7 @@ impl World {
         let at = SocketAddr::from((Ipv4Addr::new(10, 0, 0, index), 4000 + u16::from(index)));
         let number = NodeId(u32::from(index));
         let identity = Identity::from_seed(&self.chance.random());
-        self.directory.register(number, identity.public(), at, visibility == Visibility::Public);
+        self.directory.register(number, identity.public(), Some(at), visibility == Visibility::Public);
         let mut config = Config::new(identity.clone(), [0; 32]);
         configure(&mut config);
         let half_close = config.streams.options;
@@ -192,11 +219,13 @@ impl World {
             visibility,
             node,
             timer: None,
+            nat: None,
             streams: BTreeMap::new(),
             repeated: BTreeMap::new(),
             events: Vec::new(),
         });
-        self.drain(host);
+        // What it has to send at once is sent when time goes on, so that a box can be put in front of it first.
+        self.set_timer(host, Some(self.now));
         host
     }
 
@@ -209,6 +238,7 @@ impl World {
     ) -> Node {
         let mut config = Config::new(identity.clone(), self.chance.random());
         config.visibility = visibility;
+        config.beacon = self.beacon.is_some().then_some(network::BEACON);
         configure(&mut config);
         let mut node = Node::new(config, self.now);
         node.set_node(self.now, number);
@@ -294,7 +324,7 @@ impl World {
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Arrives { at, from, datagram } => self.arrive(at, from, datagram),
+            Happening::Arrives(arriving) => self.arrive(arriving),
             Happening::Answered { host, query, answer } => {
                 tell!(self, "{} is answered {answer:?}", self.hosts[host.0].name);
                 let now = self.now;
@@ -305,24 +335,6 @@ impl World {
             Happening::Dial(id) => self.start_transfer(id),
             Happening::Reads(id, role) => self.pump(id, role),
         }
-    }
-
-    /// Hands a datagram over, with all others that arrive there at the same instant, as a socket would.
-    fn arrive(&mut self, at: Host, from: SocketAddr, datagram: Vec<u8>) {
-        let now = self.now;
-        let mut next = Some((from, datagram));
-        while let Some((from, mut datagram)) = next.take() {
-            tell!(self, "{} receives {} from {from}", self.hosts[at.0].name, Shape(&datagram));
-            self.hosts[at.0].node.handle_datagram(now, from, &mut datagram);
-            if let Some(entry) = self.queue.first_entry()
-                && entry.key().0 == now
-                && matches!(entry.get(), Happening::Arrives { at: same, .. } if *same == at)
-                && let Happening::Arrives { from, datagram, .. } = entry.remove()
-            {
-                next = Some((from, datagram));
-            }
-        }
-        self.drain(at);
     }
 
     /// Carries out everything that a node wants done.
@@ -356,8 +368,12 @@ impl World {
                 break;
             }
         }
+        let timer = self.hosts[host.0].node.poll_timeout().map(|at| at.max(now));
+        self.set_timer(host, timer);
+    }
+
+    fn set_timer(&mut self, host: Host, timer: Option<Instant>) {
         let machine = &mut self.hosts[host.0];
-        let timer = machine.node.poll_timeout().map(|at| at.max(now));
         if timer != machine.timer {
             if let Some(old) = std::mem::replace(&mut machine.timer, timer) {
                 self.timers.remove(&(old, host));
@@ -365,42 +381,6 @@ impl World {
             if let Some(new) = timer {
                 self.timers.insert((new, host));
             }
-        }
-    }
-
-    fn send(&mut self, from: Host, to: SocketAddr, datagram: &[u8]) {
-        let source = self.hosts[from.0].at;
-        self.watch.sent(source, to, datagram);
-        let Some(to_host) = self.host_at(to) else {
-            tell!(self, "{} sends {} to nobody at {to}", self.hosts[from.0].name, Shape(datagram));
-            return;
-        };
-        if let Some((sender, receiver, datagrams)) = &mut self.recording
-            && (*sender, *receiver) == (from, to_host)
-        {
-            datagrams.push(datagram.to_vec());
-        }
-        let now = self.now;
-        let (conditions, len) = (self.conditions, datagram.len());
-        let link = self.links.entry((from, to_host)).or_insert_with(|| Link::new(conditions));
-        let fate = link.send(now, len, &mut self.chance);
-        let (sender, receiver) = (&self.hosts[from.0].name, &self.hosts[to_host.0].name);
-        match fate {
-            Err(loss) => tell!(self, "{sender} -> {receiver} {}: {loss:?}", Shape(datagram)),
-            Ok((first, copy)) => {
-                tell!(self, "{sender} -> {receiver} {}", Shape(datagram));
-                for arrival in [Some(first), copy].into_iter().flatten() {
-                    let mut datagram = datagram.to_vec();
-                    if let Some(bit) = arrival.flipped_bit {
-                        datagram[bit / 8] ^= 1 << (bit % 8);
-                    }
-                    self.plan(arrival.at, Happening::Arrives { at: to_host, from: source, datagram });
-                }
-            }
-        }
-        if self.attacks > 0.0 && self.chance.random_bool(self.attacks) {
-            let Forgery { after, from, datagram } = forge(&mut self.chance, source, datagram);
-            self.plan(now + after, Happening::Arrives { at: to_host, from, datagram });
         }
     }
 
@@ -432,6 +412,11 @@ impl World {
 
     fn on_event(&mut self, host: Host, event: Event) {
         tell!(self, "{} sees {}", self.hosts[host.0].name, Seen(&event));
+        if let Event::Observed(at) = &event {
+            // As the daemon does: the registry is told where we are seen.
+            let number = self.hosts[host.0].number;
+            self.directory.moved(number, Some(*at));
+        }
         let Event::Stream(stream, stream_event) = &event else {
             self.hosts[host.0].events.push(event);
             return;
@@ -579,7 +564,9 @@ impl World {
     /// Puts a datagram into the hands of a host, as if it came from `from`.
     pub fn inject(&mut self, to: Host, from: SocketAddr, datagram: &[u8]) {
         let now = self.now;
-        self.plan(now, Happening::Arrives { at: to, from, datagram: datagram.to_vec() });
+        let place = Place::Host(to);
+        let (to, datagram) = (None, datagram.to_vec());
+        self.plan(now, Happening::Arrives(Arriving { place, to, from, datagram }));
     }
 
     /// Keeps a copy of everything that goes from one host to another, from now on.
@@ -679,21 +666,12 @@ impl World {
         (0..self.transfers.len()).map(TransferId)
     }
 
-    fn host_at(&self, at: SocketAddr) -> Option<Host> {
-        self.hosts.iter().position(|machine| machine.at == at).map(Host)
-    }
-
     fn host_of(&self, id: TransferId, role: Role) -> Host {
         let transfer = &self.transfers[id.0].transfer;
         match role {
             Role::Dialer => transfer.dialer,
             Role::Listener => transfer.listener,
         }
-    }
-
-    fn link(&mut self, from: Host, to: Host) -> &mut Link {
-        let conditions = self.conditions;
-        self.links.entry((from, to)).or_insert_with(|| Link::new(conditions))
     }
 }
 

@@ -10,6 +10,9 @@ use pilot_wire::Port;
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// Where a stream without end costs little.
+const NARROW: Conditions = Conditions { bandwidth: Some(500_000), queue: 50_000, ..Conditions::PERFECT };
+
 #[test]
 fn a_peer_that_restarts_agrees_new_keys_and_is_talked_to_again_within_a_second() {
     let (mut world, alice, bob) = friends();
@@ -31,6 +34,7 @@ fn a_peer_that_restarts_agrees_new_keys_and_is_talked_to_again_within_a_second()
 #[test]
 fn streams_to_a_peer_that_restarts_end_with_an_error_and_do_not_hang() {
     let (mut world, alice, bob) = friends();
+    world.set_conditions(NARROW);
     let endless = Script::eager(u64::MAX, Content::Noise(1));
     let never = Script { finishes: Finishes::AfterPeer, ..Script::eager(0, Content::Noise(2)) };
     let id = transfer(&mut world, alice, bob, Port(2000), endless, never);
@@ -85,6 +89,7 @@ fn an_earlier_life_of_a_peer_that_is_replayed_does_not_come_back() {
     assert!(!recorded.is_empty());
 
     world.restart(bob);
+    world.set_conditions(NARROW);
     let endless = Script::eager(u64::MAX, Content::Noise(1));
     let never = Script { finishes: Finishes::AfterPeer, ..Script::eager(0, Content::Noise(2)) };
     let id = transfer(&mut world, alice, bob, Port(2001), endless, never);
