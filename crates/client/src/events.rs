@@ -140,7 +140,7 @@ impl EventStream {
             None => {
                 // The first event of a connection is its subscription, even if it wants nothing.
                 Event { topic: NOTHING.to_owned(), payload: Bytes::new() }.emit(&mut frames);
-                self.client.dial(self.broker.addr.port(Port::EVENT_STREAM)).await?
+                self.dial().await?
             }
         };
         event.emit(&mut frames);
@@ -148,6 +148,18 @@ impl EventStream {
         stream.flush().await?;
         self.publisher = Some(stream);
         Ok(())
+    }
+
+    /// Dials the broker, through a new daemon if the old one is gone.
+    async fn dial(&mut self) -> Result<Stream, Error> {
+        let to = self.broker.addr.port(Port::EVENT_STREAM);
+        match self.client.dial(to).await {
+            Err(error @ (Error::Disconnected | Error::Connect(_))) => {
+                self.client = self.client.mended(&error).await;
+                self.client.dial(to).await
+            }
+            result => result,
+        }
     }
 
     /// Resolves when the broker's node has acknowledged everything published so far. With a reference daemon, which

@@ -1,6 +1,6 @@
 //! The Rust driver with whole daemons: what an application sees.
 
-use crate::common::{PATIENCE, within};
+use crate::common::{Daemon, PATIENCE, within};
 use crate::streams::Pair;
 use pilot_client::{Client, Error, Stream};
 use pilot_wire::Port;
@@ -194,4 +194,30 @@ async fn when_the_daemon_dies_every_wait_of_its_programs_ends() {
     };
     let (waits, ()) = within("the end of every wait", async { tokio::join!(waits, pair.a.kill()) }).await;
     assert_eq!(waits, (Error::Disconnected, Error::Disconnected, Error::Disconnected));
+}
+
+#[tokio::test]
+async fn an_event_stream_goes_on_when_its_own_daemon_was_restarted() {
+    let Applications { pair, a, b, .. } = Applications::start().await;
+    let mut at_a = a.open_event_stream().await.unwrap();
+    let mut at_b = b.open_event_stream().await.unwrap();
+    within("the subscription", at_b.subscribe("a.*")).await.unwrap();
+    at_a.publish("a.before", "1").await.unwrap();
+    assert_eq!(within("an event", at_b.next()).await.topic, "a.before");
+
+    let config = pair.a.config.clone();
+    pair.a.kill().await;
+    let _restarted = Daemon::start(config).await;
+    // What is published before the subscription is renewed reaches nobody, so it is said until it is heard.
+    let heard = async {
+        loop {
+            tokio::select! {
+                event = at_b.next() => return event,
+                () = tokio::time::sleep(std::time::Duration::from_millis(50)) => {
+                    at_a.publish("a.after", "2").await.unwrap();
+                }
+            }
+        }
+    };
+    assert_eq!(within("an event after the restart", heard).await.topic, "a.after");
 }
