@@ -63,6 +63,9 @@ const ROUNDS_PER_TURN: usize = 16;
 /// How long a daemon that starts waits for its registry before it is called ready without it.
 const READY_WAIT: Duration = Duration::from_secs(2);
 
+/// Pause after a failed write to disk. Space or permission comes back by what others do.
+const STORE_AGAIN: Duration = Duration::from_secs(5);
+
 /// How long programs may take to read the last replies when the daemon stops.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
@@ -334,7 +337,7 @@ impl Driver {
             while let Some((id, query)) = self.node.poll_query() {
                 self.on_query(now, id, query);
             }
-            self.store();
+            self.store(now);
             self.send(now);
             // Sending may bring news at once: packets to ourselves loop back.
             let Some(event) = self.node.poll_event() else { break };
@@ -425,11 +428,12 @@ impl Driver {
     }
 
     /// Writes what has to be on disk before anybody is told.
-    fn store(&mut self) {
+    fn store(&mut self, now: Instant) {
         if std::mem::take(&mut self.trust_stale) {
             let path = self.config.trust_file();
             if let Err(error) = crate::state::store_trust(&path, self.node.trust()) {
-                tracing::error!(path = %path.display(), %error, "trust is not stored; it will be lost at a restart");
+                tracing::error!(path = %path.display(), %error, "trust is not stored; it would be lost at a restart");
+                self.deadlines.add(now + STORE_AGAIN, deadlines::Deadline::Store);
             }
             self.tell_trusted();
         }

@@ -13,8 +13,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{datetime, files};
 
-/// Peers whose last address is remembered. The least recently added go first; a forgotten one costs a look-up.
-const PEERS_MAX: usize = 1024;
+/// Peers of whom name and last address are remembered: those we trust, and those our user looked up by name. Beyond this
+/// the oldest nodes of the network make room; a forgotten one costs a look-up.
+const PEERS_MAX: usize = 4096;
 
 /// A state file that cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -17,6 +17,8 @@ pub(super) enum Deadline {
     Request(NodeId),
     /// Whoever started the daemon has waited long enough for the registry.
     Ready,
+    /// Trust could not be written to disk: try again.
+    Store,
 }
 
 /// Longest time that a program may wait in one request. More is as good as for ever, and must not overflow the clock.

@@ -372,9 +372,9 @@ impl Driver {
                 Answer::Resolved(Ok(location))
             }
             (Query::PeerKey(node), Answer::PeerKey(Ok(key))) => {
-                let peer = self.memory.peer_mut(*node);
-                if peer.public_key.replace(key) != Some(key) {
-                    self.memory_stale = true;
+                if self.is_remembered(*node) {
+                    let peer = self.memory.peer_mut(*node);
+                    self.memory_stale |= peer.public_key.replace(key) != Some(key);
                 }
                 Answer::PeerKey(Ok(key))
             }
@@ -411,14 +411,15 @@ impl Driver {
     }
 
     fn remember_endpoint(&mut self, node: NodeId, endpoint: SocketAddr) {
-        // Strangers are not remembered: they could fill the table.
-        if self.node.trust().get(node).is_none() && !self.memory.peers.contains_key(&node) {
-            return;
+        if self.is_remembered(node) {
+            let peer = self.memory.peer_mut(node);
+            self.memory_stale |= peer.endpoint.replace(endpoint) != Some(endpoint);
         }
-        let peer = self.memory.peer_mut(node);
-        if peer.endpoint.replace(endpoint) != Some(endpoint) {
-            self.memory_stale = true;
-        }
+    }
+
+    /// Whether a node is worth a place on disk. Strangers are not: they could fill the table.
+    fn is_remembered(&self, node: NodeId) -> bool {
+        self.node.trust().get(node).is_some() || self.memory.peers.contains_key(&node)
     }
 
     fn on_handshakes(&mut self, now: Instant, found: Handshakes) {

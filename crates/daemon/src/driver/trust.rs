@@ -240,6 +240,7 @@ impl Driver {
             Deadline::Request(node) => {
                 self.settle_requests(node, Err("nothing confirms it yet; it is kept and will go on"));
             }
+            Deadline::Store => self.trust_stale = true,
             Deadline::Ready => {
                 self.registry.awaited = false;
                 self.check_ready();

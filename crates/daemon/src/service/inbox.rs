@@ -33,8 +33,9 @@ const DUPLICATES_MAX: usize = 20_000;
 /// Characters of a text message shown in a list.
 const PREVIEW_CHARS: usize = 120;
 
-/// Entries in one list: keeps the reply below the local socket's frame limit of 1 MiB.
-const LIST_MAX: usize = 1000;
+/// Entries in one list. An entry takes up to 1.5 kB (a preview of control characters is written in escapes), and
+/// the reply must stay below the local socket's frame limit of 1 MiB.
+const LIST_MAX: usize = 500;
 
 /// A message file up to this size is returned inside the reply; a longer one is left to be read by path.
 const INLINE_MAX: u64 = 256 << 10;

@@ -31,8 +31,8 @@ const PARTIAL_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Longest file name of common file systems.
 const NAME_MAX: usize = 255;
 
-/// Entries in one list: keeps the reply below the local socket's frame limit of 1 MiB.
-const LIST_MAX: usize = 1000;
+/// Entries in one list: with names of full length it stays below the local socket's frame limit of 1 MiB.
+const LIST_MAX: usize = 500;
 
 /// A file name from a peer that can be used here, in two parts.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -252,3 +252,13 @@ async fn a_reader_that_does_not_read_holds_up_nobody() {
         assert_eq!(reader.next_with_source().await.0.payload.len(), 1 << 20);
     }
 }
+
+#[tokio::test]
+async fn a_publisher_of_another_node_is_slowed_down_after_its_burst_and_loses_nothing() {
+    let mut allowance = Allowance::full();
+    for _ in 0..200 {
+        assert_eq!(allowance.take(), Duration::ZERO);
+    }
+    let waits: Vec<Duration> = (0..3).map(|_| allowance.take()).collect();
+    assert!(waits.is_sorted() && waits[2] > Duration::from_millis(15), "{waits:?}");
+}

@@ -281,3 +281,36 @@ async fn many_messages_on_one_connection_are_each_answered_in_order() {
     assert_eq!(read(&mut stream, expected.len()).await, expected);
     assert_eq!(receiver.files("inbox").len(), 50);
 }
+
+#[tokio::test]
+async fn damaged_frames_of_any_kind_never_stop_the_service() {
+    let vectors: Value =
+        serde_json::from_str(include_str!("../../../../wire/tests/vectors/services.json")).unwrap();
+    let battery = vectors["echo_1001_1002_1003_batteries"]["v1.18.0"].as_array().unwrap();
+    let receiver = Receiver::start();
+    let mut random = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut below = |limit: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        usize::try_from(random % limit as u64).unwrap()
+    };
+    for case in battery.iter().filter(|case| case["service"] == "dataexchange/1001") {
+        for _ in 0..8 {
+            let mut bytes = sent(case);
+            for _ in 0..=below(3) {
+                let at = below(bytes.len());
+                bytes[at] = u8::try_from(below(256)).unwrap();
+            }
+            bytes.truncate(1 + below(bytes.len()));
+            let (mut stream, serving) = receiver.connect();
+            // The service may hang up before it has all of it.
+            let _ = stream.write_all(&bytes).await;
+            drop(stream);
+            let _ = serving.await.expect("the service does not panic");
+        }
+    }
+    let (mut stream, _serving) = receiver.connect();
+    stream.write_all(b"\0\0\0\x01\0\0\0\x02ok").await.unwrap();
+    assert_eq!(read(&mut stream, 24).await[8..], *b"ACK TEXT 2 bytes");
+}
