@@ -35,7 +35,7 @@ pub use goodput::{Bulk, Goodput};
 pub use history::{Detail, History};
 pub use link::{Arrival, Conditions, Link, Loss};
 pub use nat::Nat;
-pub use plan::Plan;
+pub use plan::{Mishap, NodePlan, Plan};
 pub use transfer::{Finishes, Pace, Role, Script, Transfer, Violation};
 pub use watch::Fault;
 pub use world::{Host, Progress, TransferId, World};

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use pilot_proto::Visibility;
+use pilot_proto::{Closed, DialError, Visibility};
 use pilot_wire::Port;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use crate::{Conditions, Content, Detail, Fault, Finishes, Host, Pace, Role, Script, Transfer, World};
+use crate::{
+    Conditions, Content, Detail, Fault, Finishes, Host, Nat, Pace, Progress, Role, Script, Transfer, World,
+};
 
 /// The first port of the transfers of a plan.
 const FIRST_PORT: u16 = 2000;
@@ -38,8 +40,29 @@ pub struct Plan {
     pub conditions: Conditions,
     /// The share of datagrams that an attacker sends again, whole or changed.
     pub attacks: f64,
+    /// Whether there is a beacon.
+    pub beacon: bool,
+    /// What goes wrong on the way, by time.
+    pub mishaps: Vec<(Duration, Mishap)>,
     /// What is sent.
     pub transfers: Vec<Transfer>,
+}
+
+/// Something that goes wrong at a certain time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mishap {
+    /// Nothing passes from one node to another any more.
+    Cut(Host, Host),
+    /// It passes again.
+    Mended(Host, Host),
+    /// The box in front of a node forgets everything.
+    BoxRestarts(Host),
+    /// A node dies and comes back. Streams it had may end with an error.
+    NodeRestarts(Host),
+    /// The registry does not answer any more.
+    RegistryGone,
+    /// It answers again.
+    RegistryBack,
 }
 
 /// Settings of one node.
@@ -49,14 +72,17 @@ pub struct NodePlan {
     pub legacy: bool,
     /// Bytes that it keeps for each direction of a stream.
     pub buffers: usize,
+    /// What stands in front of it. Only where there is a beacon.
+    pub nat: Option<Nat>,
 }
 
 impl Plan {
     /// The plan of this seed. Most worlds are small and some are not.
     pub fn random(seed: u64) -> Self {
         let mut chance = StdRng::seed_from_u64(seed);
-        let nodes: Vec<NodePlan> =
-            (0..chance.random_range(2..=4)).map(|_| random_node(&mut chance)).collect();
+        let beacon = chance.random_bool(0.5);
+        let count = chance.random_range(2..=4);
+        let nodes: Vec<NodePlan> = (0..count).map(|_| random_node(&mut chance, beacon)).collect();
         let conditions = random_conditions(&mut chance);
         let attacks = if chance.random_bool(0.2) { 0.02 } else { 0.0 };
         let largest = match chance.random_range(0..100) {
@@ -67,7 +93,8 @@ impl Plan {
         let transfers = (0..chance.random_range(1..=4))
             .map(|index| random_transfer(&mut chance, nodes.len(), index, largest))
             .collect();
-        Self { seed, nodes, conditions, attacks, transfers }
+        let mishaps = random_mishaps(&mut chance, nodes.len());
+        Self { seed, nodes, conditions, attacks, beacon, mishaps, transfers }
     }
 
     /// Builds the world, without running it.
@@ -75,8 +102,11 @@ impl Plan {
         let mut world = World::new(self.seed, detail);
         world.set_conditions(self.conditions);
         world.set_attacks(self.attacks);
+        if self.beacon {
+            world.add_beacon();
+        }
         for (index, node) in self.nodes.iter().copied().enumerate() {
-            world.node_with(&format!("n{index}"), Visibility::Public, move |config| {
+            let host = world.node_with(&format!("n{index}"), Visibility::Public, move |config| {
                 config.streams.options = !node.legacy;
                 // With this much patience no transfer of a plan has an excuse for failing.
                 config.streams.connect_timeout = PATIENCE;
@@ -88,6 +118,9 @@ impl Plan {
                 config.streams.send_buffer = node.buffers;
                 config.streams.receive_buffer = node.buffers;
             });
+            if let Some(kind) = node.nat {
+                world.set_nat(host, kind);
+            }
         }
         for transfer in &self.transfers {
             world.transfer(transfer.clone());
@@ -98,48 +131,107 @@ impl Plan {
     /// Runs the world to its end and judges it.
     pub fn run(&self, detail: Detail) -> (World, Result<(), Fault>) {
         let mut world = self.build(detail);
-        let result = judge(&mut world, self.nodes.len());
+        let result = self.judge(&mut world);
         (world, result)
     }
-}
 
-fn judge(world: &mut World, nodes: usize) -> Result<(), Fault> {
-    world.run_transfers(TIME_LIMIT);
-    check(world)?;
-    for id in world.transfers() {
-        for role in [Role::Dialer, Role::Listener] {
-            let progress = world.progress(id, role);
-            let Some(ended) = &progress.ended else {
-                return Err(Fault::Unfinished(id, role, format!("{progress:?}")));
-            };
-            if !progress.complete {
-                return Err(Fault::Failed(id, role, format!("{ended}: {progress:?}")));
+    fn judge(&self, world: &mut World) -> Result<(), Fault> {
+        for &(at, mishap) in &self.mishaps {
+            world.run_for(at.saturating_sub(world.elapsed()));
+            self.happen(world, mishap);
+        }
+        world.run_transfers(TIME_LIMIT);
+        check(world)?;
+        for (id, transfer) in world.transfers().zip(&self.transfers) {
+            if self.is_without_registry(&world.progress(id, Role::Dialer)) {
+                continue;
+            }
+            for (role, host) in [(Role::Dialer, transfer.dialer), (Role::Listener, transfer.listener)] {
+                let progress = world.progress(id, role);
+                let excused = self.restarts(transfer.dialer) || self.restarts(transfer.listener);
+                let Some(ended) = &progress.ended else {
+                    // A machine that died has nobody who could be told, and a dial may not have got through to one.
+                    if self.restarts(host) || (excused && role == Role::Listener && progress.read == 0) {
+                        continue;
+                    }
+                    return Err(Fault::Unfinished(id, role, format!("{progress:?}")));
+                };
+                if !progress.complete && !excused {
+                    return Err(Fault::Failed(id, role, format!("{ended}: {progress:?}")));
+                }
             }
         }
+        // Streams still wait out their last state; then there is silence.
+        world.run_for(QUIET);
+        let before = world.datagrams();
+        world.run_for(QUIET);
+        let datagrams = world.datagrams() - before;
+        let pairs = (self.nodes.len() * (self.nodes.len() - 1)) as u64;
+        if datagrams > pairs * QUIET_DATAGRAMS_PER_PAIR {
+            return Err(Fault::Noise { datagrams });
+        }
+        check(world)
     }
-    // Streams still wait out their last state; then there is silence.
-    world.run_for(QUIET);
-    let before = world.datagrams();
-    world.run_for(QUIET);
-    let datagrams = world.datagrams() - before;
-    let pairs = (nodes * (nodes - 1)) as u64;
-    if datagrams > pairs * QUIET_DATAGRAMS_PER_PAIR {
-        return Err(Fault::Noise { datagrams });
+
+    fn happen(&self, world: &mut World, mishap: Mishap) {
+        match mishap {
+            Mishap::Cut(from, to) => world.set_link(from, to, Conditions::CUT),
+            Mishap::Mended(from, to) => world.set_link(from, to, self.conditions),
+            Mishap::BoxRestarts(host) => world.forget_bindings(host),
+            Mishap::NodeRestarts(host) => world.restart(host),
+            Mishap::RegistryGone => world.set_registry_reachable(false),
+            Mishap::RegistryBack => world.set_registry_reachable(true),
+        }
     }
-    check(world)
+
+    /// A dial to a peer that is not known yet has to fail while the registry is gone.
+    fn is_without_registry(&self, progress: &Progress) -> bool {
+        matches!(progress.ended, Some(Closed::Dial(DialError::NoRegistry { .. })))
+            && self.mishaps.iter().any(|&(_, mishap)| mishap == Mishap::RegistryGone)
+    }
+
+    fn restarts(&self, host: Host) -> bool {
+        self.mishaps.iter().any(|&(_, mishap)| mishap == Mishap::NodeRestarts(host))
+    }
 }
 
 fn check(world: &World) -> Result<(), Fault> {
     world.fault().map_or(Ok(()), |fault| Err(fault.clone()))
 }
 
-fn random_node(chance: &mut StdRng) -> NodePlan {
+fn random_mishaps(chance: &mut StdRng, nodes: usize) -> Vec<(Duration, Mishap)> {
+    let mut mishaps = Vec::new();
+    let count = if chance.random_bool(0.3) { chance.random_range(1..=3) } else { 0 };
+    for _ in 0..count {
+        let at = Duration::from_millis(chance.random_range(0..4000));
+        let until = at + Duration::from_millis(chance.random_range(0..20_000));
+        let host = chance.random_range(0..nodes);
+        let other = Host((host + chance.random_range(1..nodes)) % nodes);
+        let host = Host(host);
+        match chance.random_range(0..8) {
+            0..3 => mishaps.extend([(at, Mishap::Cut(host, other)), (until, Mishap::Mended(host, other))]),
+            3..5 => mishaps.push((at, Mishap::BoxRestarts(host))),
+            5 => mishaps.push((at, Mishap::NodeRestarts(host))),
+            _ => mishaps.extend([(at, Mishap::RegistryGone), (until, Mishap::RegistryBack)]),
+        }
+    }
+    mishaps.sort_by_key(|&(at, _)| at);
+    mishaps
+}
+
+fn random_node(chance: &mut StdRng, beacon: bool) -> NodePlan {
     let buffers = match chance.random_range(0..10) {
         0 => 8 << 10,
         1..4 => 64 << 10,
         _ => 1 << 20,
     };
-    NodePlan { legacy: chance.random_bool(0.25), buffers }
+    let nat = match chance.random_range(0..6) {
+        0 => Some(Nat::Open),
+        1 => Some(Nat::Restricted),
+        2 => Some(Nat::Symmetric),
+        _ => None,
+    };
+    NodePlan { legacy: chance.random_bool(0.25), buffers, nat: nat.filter(|_| beacon) }
 }
 
 fn random_conditions(chance: &mut StdRng) -> Conditions {

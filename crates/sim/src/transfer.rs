@@ -143,6 +143,8 @@ pub(crate) struct Side {
     open: bool,
     /// The stream gives nothing more.
     cannot_read: bool,
+    /// The machine restarted after the stream had begun.
+    pub(crate) died: bool,
     closed: bool,
     pub(crate) ended: Option<Closed>,
     /// When a slow reader reads again.
@@ -165,6 +167,7 @@ impl Side {
             saw_end: false,
             open: false,
             cannot_read: false,
+            died: false,
             closed: false,
             ended: None,
             reads_at: None,
@@ -179,9 +182,11 @@ impl Side {
         orderly && self.read == self.expects && self.written == self.script.sends && self.has_seen_end()
     }
 
-    /// The stream is over, and everything that came was read.
+    /// The stream is over, and everything that came was read; or the machine died with it.
     pub(crate) fn is_over(&self) -> bool {
-        self.ended.is_some() && (self.has_seen_end() || self.cannot_read || self.script.pace == Pace::Never)
+        self.died
+            || self.ended.is_some()
+                && (self.has_seen_end() || self.cannot_read || self.script.pace == Pace::Never)
     }
 
     fn ended_in_order(&self) -> bool {
@@ -216,7 +221,7 @@ impl Side {
 
     /// Does all that the application can do now.
     pub(crate) fn pump(&mut self, now: Instant, node: &mut Node) -> Result<(), Violation> {
-        let Some(stream) = self.stream else { return Ok(()) };
+        let Some(stream) = self.stream.filter(|_| !self.died) else { return Ok(()) };
         self.write(now, node, stream)?;
         self.read(now, node, stream)?;
         self.finish(now, node, stream);

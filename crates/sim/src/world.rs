@@ -448,6 +448,12 @@ impl World {
         let Some((index, running)) = waiting else { return };
         let id = TransferId(index);
         let Some(side) = running.sides.get_mut(&Role::Listener) else { return };
+        if side.died {
+            // The dial outlived the application that it was for.
+            let now = self.now;
+            self.hosts[host.0].node.reset(now, stream);
+            return;
+        }
         if side.stream.is_some() {
             self.hosts[host.0].repeated.insert(stream, id);
             return;
@@ -557,7 +563,19 @@ impl World {
         let machine = &mut self.hosts[host.0];
         node.restore_trust(machine.node.trust().clone());
         machine.node = node;
-        machine.streams.clear();
+        machine.repeated.clear();
+        for (id, role) in std::mem::take(&mut machine.streams).into_values() {
+            if let Some(side) = self.transfers[id.0].sides.get_mut(&role) {
+                side.died |= !side.is_over();
+            }
+        }
+        let listening = self.transfers.iter().filter(|running| running.transfer.listener == host);
+        for port in listening.map(|running| running.transfer.port) {
+            let listened = self.hosts[host.0].node.listen(port);
+            if let Err(error) = listened {
+                self.watch.note(Fault::Setup(error.to_string()));
+            }
+        }
         self.drain(host);
     }
 
