@@ -65,6 +65,13 @@ const LONGEST_SYN_WAIT: Duration = Duration::from_secs(4);
 /// from zero again as the reference always does.
 const STRAY_SYN: Duration = Duration::from_secs(60);
 
+/// Keepalive probes that a peer may leave unanswered before the stream ends.
+const PROBES: u8 = 4;
+
+/// A peer is given up only after this many time-outs in a row: a clock that jumped over the time in which this machine
+/// slept proves nothing.
+const MIN_TIMEOUTS: u32 = 4;
+
 /// Transmissions of a FIN towards the reference, which ignores all but the first: if its answer was lost, nobody
 /// will ever repeat it. All data was acknowledged before.
 const LEGACY_FIN_COPIES: u8 = 6;
@@ -696,7 +703,7 @@ impl Stream {
         }
         let Some(stuck) = self.sender.stuck_since() else { return };
         let waited = now.saturating_duration_since(stuck.max(self.liveness.heard));
-        if waited >= self.limits.give_up() {
+        if waited >= self.limits.give_up() && self.sender.timeouts_in_a_row() >= MIN_TIMEOUTS {
             self.reset(CloseReason::TimedOut { waited });
         }
     }
@@ -709,37 +716,36 @@ impl Stream {
     }
 
     fn probe_interval(&self, first: Duration) -> Duration {
-        let rest = self.limits.idle_timeout().map_or(first, |idle| (idle - first) / 4);
+        let rest = self.limits.idle_timeout().map_or(first, |idle| (idle - first) / u32::from(PROBES));
         rest.max(Duration::from_millis(100))
     }
 
     fn liveness_timeout(&self) -> Option<Instant> {
-        let idle = self.limits.idle_timeout().map(|idle| self.liveness.heard + idle);
-        let probe = self.first_probe_after().map(|first| {
-            if self.liveness.probes == 0 {
-                self.liveness.heard.max(self.liveness.spoken) + first
-            } else {
-                self.liveness.probed + self.probe_interval(first)
-            }
-        });
-        match (idle, probe) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let Some(first) = self.first_probe_after() else {
+            return self.limits.idle_timeout().map(|idle| self.liveness.heard + idle);
+        };
+        Some(if self.liveness.probes == 0 {
+            self.liveness.heard.max(self.liveness.spoken) + first
+        } else {
+            self.liveness.probed + self.probe_interval(first)
+        })
     }
 
+    /// Silence alone is no reason to end, because the time may have passed while this machine slept: the peer must have
+    /// left all probes unanswered.
     fn check_liveness(&mut self, now: Instant) {
-        let silent = now.saturating_duration_since(self.liveness.heard);
-        let probed = self.limits.keepalive().is_none() || self.liveness.probes > 0;
-        if self.limits.idle_timeout().is_some_and(|idle| silent >= idle) && probed {
+        if self.liveness_timeout().is_none_or(|at| at > now) {
+            return;
+        }
+        let all_probed = self.limits.keepalive().is_none() || self.liveness.probes >= PROBES;
+        if self.limits.idle_timeout().is_some() && all_probed {
+            let silent = now.saturating_duration_since(self.liveness.heard);
             self.reset(CloseReason::IdleTimeout { silent });
             return;
         }
-        if self.liveness_timeout().is_some_and(|at| at <= now) {
-            self.liveness.probes = self.liveness.probes.saturating_add(1);
-            self.liveness.probed = now;
-            self.liveness.probe_due = true;
-        }
+        self.liveness.probes = self.liveness.probes.saturating_add(1);
+        self.liveness.probed = now;
+        self.liveness.probe_due = true;
     }
 
     fn learn_peer(&mut self, syn: &Header, agreed: Agreed) {

@@ -287,6 +287,11 @@ impl Sender {
         (!self.board.is_empty()).then_some(self.stuck_since)
     }
 
+    /// Time-outs since the peer last acknowledged something.
+    pub(super) fn timeouts_in_a_row(&self) -> u32 {
+        self.rtt.backoff()
+    }
+
     /// Smoothed round trip, its deviation.
     pub(super) fn rtt(&self) -> (Duration, Duration) {
         (self.rtt.smoothed().unwrap_or_default(), self.rtt.variation())

@@ -130,6 +130,15 @@ impl Script {
         self.payloads().iter().map(|payload| payload.len() as u64).sum()
     }
 
+    /// Lets time pass in which nobody looked at a timer; returns the milliseconds on the clock of the script.
+    pub(crate) fn wake_after(&mut self, time: Duration) -> u128 {
+        self.now += time;
+        let now = self.now;
+        self.stream().handle_timeout(now);
+        self.pump();
+        (self.now - self.start).as_millis()
+    }
+
     /// Moves to `millis`, and says how many packets went out.
     pub(crate) fn drain_packets(&mut self, millis: u64) -> usize {
         self.advance(self.start + Duration::from_millis(millis));

@@ -600,3 +600,28 @@ fn a_reader_is_told_once_until_it_has_read_everything() {
     );
     script.done();
 }
+
+#[test]
+fn an_hour_of_sleep_is_not_an_hour_of_silence() {
+    let mut script = Script::open(config(), Peer::Extended);
+    let at = script.wake_after(Duration::from_secs(3600));
+    script.run(&format!(
+        "{at} > . 0 ack 1
+         {at} < . 1 ack 1 win 512
+         {at} state ESTABLISHED",
+    ));
+    script.done();
+}
+
+#[test]
+fn data_that_waited_through_an_hour_of_sleep_is_sent_again_first() {
+    let mut script = Script::open(config(), Peer::Extended);
+    script.run("0 write 10\n0 > . 1(10) ack 1");
+    let at = script.wake_after(Duration::from_secs(3600));
+    script.run(&format!(
+        "{at} > . 1(10) ack 1
+         {at} > . 10 ack 1              # and the keepalive that is due
+         {at} < . 1 ack 11 win 512
+         {at} event Drained",
+    ));
+}
