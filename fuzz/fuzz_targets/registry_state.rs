@@ -20,7 +20,7 @@ fuzz_target!(|script: &[u8]| {
     let mut state = State::new(config(), clock);
     let mut now = start;
     for conn in 0..4 {
-        state.open(ConnId(conn), (Ipv4Addr::LOCALHOST, 1000 + conn as u16).into());
+        state.open(ConnId(conn), (Ipv4Addr::LOCALHOST, 1000 + conn as u16).into(), None);
     }
     let mut next_conn = 4;
     let mut conns: Vec<u64> = (0..4).collect();
@@ -36,7 +36,7 @@ fuzz_target!(|script: &[u8]| {
             1 => {
                 state.close(ConnId(conns[slot]));
                 conns[slot] = next_conn;
-                state.open(ConnId(next_conn), (Ipv4Addr::LOCALHOST, 2000).into());
+                state.open(ConnId(next_conn), (Ipv4Addr::LOCALHOST, 2000).into(), None);
                 next_conn += 1;
             }
             op => {

@@ -22,7 +22,7 @@ use std::{
 pub struct Config {
     /// Silence after which an entry goes. Nodes repeat their discover every 30 to 60 s.
     pub expiry: Duration,
-    /// Most entries; the one that has been silent longest makes room.
+    /// Most entries; the one that has been silent longest makes room, those elsewhere than they registered first.
     pub max_nodes: usize,
     /// Frames relayed for one node.
     pub relay: Rate,
@@ -107,7 +107,9 @@ pub struct Stats {
 pub struct State {
     config: Config,
     entries: HashMap<NodeId, Entry>,
-    by_silence: BTreeSet<(Instant, NodeId)>,
+    /// By when they were last heard of: those at the address they registered from, and the others.
+    residents: BTreeSet<(Instant, NodeId)>,
+    strangers: BTreeSet<(Instant, NodeId)>,
     /// From where nodes registered.
     homes: BTreeMap<NodeId, IpAddr>,
     transmits: VecDeque<(SocketAddr, Vec<u8>)>,
@@ -142,7 +144,8 @@ impl State {
         Self {
             config,
             entries: HashMap::new(),
-            by_silence: BTreeSet::new(),
+            residents: BTreeSet::new(),
+            strangers: BTreeSet::new(),
             homes: BTreeMap::new(),
             transmits: VecDeque::new(),
             questions: VecDeque::new(),
@@ -195,6 +198,9 @@ impl State {
             self.homes.pop_first();
         }
         self.homes.insert(node, ip.to_canonical());
+        if let Some(seen) = self.entries.get(&node).map(|entry| entry.seen) {
+            self.file(node, seen);
+        }
     }
 
     /// Something waits for the node at the registry. A node that has not been heard of, because this beacon has just
@@ -263,12 +269,21 @@ impl State {
             punch: Bucket::full(config.punch, now),
             notify: Bucket::full(config.notify, now),
         });
-        self.by_silence.remove(&(entry.seen, node));
         entry.addr = from;
-        entry.seen = now;
         entry.delivers_to = delivers_to;
-        self.by_silence.insert((now, node));
+        self.file(node, now);
         Ok(())
+    }
+
+    /// Puts an entry where it belongs by its address and the time it was last heard of.
+    fn file(&mut self, node: NodeId, seen: Instant) {
+        let Some(entry) = self.entries.get_mut(&node) else { return };
+        self.residents.remove(&(entry.seen, node));
+        self.strangers.remove(&(entry.seen, node));
+        entry.seen = seen;
+        let is_resident = self.homes.get(&node) == Some(&entry.addr.ip());
+        let list = if is_resident { &mut self.residents } else { &mut self.strangers };
+        list.insert((seen, node));
     }
 
     fn may_claim(&self, now: Instant, node: NodeId, from: SocketAddr) -> bool {
@@ -352,18 +367,21 @@ impl State {
     }
 
     fn expire(&mut self, now: Instant) {
-        while let Some(&(seen, node)) = self.by_silence.first()
-            && now.saturating_duration_since(seen) >= self.config.expiry
-        {
-            self.by_silence.pop_first();
-            self.entries.remove(&node);
+        for list in [&mut self.residents, &mut self.strangers] {
+            while let Some(&(seen, node)) = list.first()
+                && now.saturating_duration_since(seen) >= self.config.expiry
+            {
+                list.pop_first();
+                self.entries.remove(&node);
+            }
         }
     }
 
+    /// A flood of claims displaces other claims before any node that registered from where it is.
     fn make_room(&mut self, node: NodeId) {
         if self.entries.len() >= self.config.max_nodes
             && !self.entries.contains_key(&node)
-            && let Some((_, oldest)) = self.by_silence.pop_first()
+            && let Some((_, oldest)) = self.strangers.pop_first().or_else(|| self.residents.pop_first())
         {
             self.entries.remove(&oldest);
         }

@@ -127,17 +127,19 @@ pub async fn run(
     };
     let (store, records) = Store::open(&config.store)?;
     let mut rules = config.registry.clone();
-    if rules.beacon.is_none() && !bound.beacon.ip().is_unspecified() {
-        rules.beacon = Some(bound.beacon);
-    }
+    rules.beacon.get_or_insert(bound.beacon);
     let clock = Clock::new(Instant::now(), SystemTime::now());
-    let state = State::restore(rules, clock, records)
+    let mut state = State::restore(rules, clock, records)
         .map_err(|source| RunError::Restore { path: config.store.clone(), source })?;
 
     let (to_registry, registry_events) = mpsc::channel(REGISTRY_QUEUE);
     let (to_beacon, beacon_orders) = mpsc::channel(BEACON_QUEUE);
     let introductions = crate::beacon::Config { introductions: Introductions::Ask, ..config.beacon.clone() };
-    let beacon = beacon::serve(udp, introductions, beacon_orders, to_registry.clone());
+    let mut beacon = crate::beacon::State::new(introductions);
+    while let Some((node, ip)) = state.poll_endpoint() {
+        beacon.registered(node, ip);
+    }
+    let beacon = beacon::serve(udp, beacon, beacon_orders, to_registry.clone());
     let registry = registry::serve(state, store, registry_events, to_beacon);
     let listener = listener::serve(tcp, config.connections.clone(), to_registry);
     tracing::info!(registry = %bound.registry, beacon = %bound.beacon, store = %config.store.display(), "rendezvous is ready");

@@ -193,6 +193,23 @@ fn the_table_makes_room_for_newcomers() {
 }
 
 #[test]
+fn a_flood_of_claims_does_not_displace_who_is_where_it_registered() {
+    let mut world = World::new(Config { max_nodes: 8, ..Config::default() });
+    world.state.registered(A, addr(HOME_A).ip());
+    world.state.registered(B, addr(HOME_B).ip());
+    world.pass(1);
+    for claim in 100..200 {
+        world.discover(NodeId(claim), STRANGER);
+    }
+    assert_eq!(world.home(A), Some(addr(HOME_A)));
+    assert_eq!(world.home(B), Some(addr(HOME_B)));
+    assert_eq!(world.state.len(), 8);
+    world.pass(600);
+    world.discover(A, HOME_A);
+    assert_eq!(world.state.len(), 1, "both kinds expire");
+}
+
+#[test]
 fn relaying_and_introducing_are_limited_for_each_node() {
     let rate = Rate { burst: 3, per_second: 1.0 };
     let mut world = World::new(Config { relay: rate, punch: rate, ..Config::default() });

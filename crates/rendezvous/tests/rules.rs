@@ -320,6 +320,38 @@ fn the_address_of_a_private_node_is_told_to_trusted_peers_only() {
 }
 
 #[test]
+fn where_a_node_is_that_wants_to_be_relayed_is_told_to_nobody() {
+    let beacons = [
+        (None, ""),
+        (Some("203.0.113.1:9001"), "203.0.113.1:9001"),
+        (Some("0.0.0.0:9001"), "192.0.2.100:9001"),
+    ];
+    for (beacon, told) in beacons {
+        let mut world = World::new();
+        let beacon = beacon.map(|addr| addr.parse().unwrap());
+        let config = pilot_rendezvous::registry::Config { beacon, ..common::config() };
+        let clock = pilot_rendezvous::Clock::new(world.now, std::time::UNIX_EPOCH);
+        world.state = pilot_rendezvous::registry::State::new(config, clock);
+        let (a, b) = (world.agent(1), world.agent(2));
+        let shy = Register {
+            public_key: a.identity.public().into(),
+            listen_addr: "0.0.0.0:1".to_owned(),
+            lan_addrs: vec!["192.168.1.5:4000".to_owned()],
+            relay_only: true,
+            ..Register::default()
+        };
+        world.by(&a, Request::Register(shy));
+        world.publish(&a);
+        match world.resolve(&b, a.id) {
+            Response::Resolve(resolved) => {
+                assert_eq!((resolved.real_addr.as_str(), resolved.lan_addrs.len()), (told, 0));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
 fn who_trusts_whom_is_told_to_the_two() {
     let mut world = World::new();
     let (a, b) = (world.agent(1), world.agent(2));

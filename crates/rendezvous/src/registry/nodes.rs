@@ -251,7 +251,7 @@ impl State {
         let networks = std::iter::once(NetworkId::BACKBONE)
             .chain(self.networks.of(id).filter(|_| sees))
             .collect::<BTreeSet<_>>();
-        let real_addr = presence.is_public().then(|| self.told_endpoint(presence));
+        let real_addr = presence.is_public().then(|| self.told_endpoint(conn, presence));
         Ok(Response::Lookup(Lookup {
             node_id: id,
             address: Addr::backbone(id).to_string(),
@@ -287,7 +287,7 @@ impl State {
         let lan_addrs = if presence.relay_only { &[] } else { presence.lan_addrs.as_slice() };
         Ok(Response::Resolve(Resolved {
             node_id: target,
-            real_addr: self.told_endpoint(presence),
+            real_addr: self.told_endpoint(conn, presence),
             lan_addrs: lan_addrs.iter().map(SocketAddr::to_string).collect(),
             relay_only: presence.relay_only,
             key_age_days: Some(u32::try_from(age).unwrap_or(u32::MAX)),
@@ -295,12 +295,17 @@ impl State {
         }))
     }
 
-    /// The address to tell others: the beacon's, if the node must not be reached directly.
-    fn told_endpoint(&self, presence: &Presence) -> String {
-        match self.config.beacon {
-            Some(beacon) if presence.relay_only => beacon.to_string(),
-            Some(_) | None => presence.endpoint_text(),
+    /// The address to tell others. Of a node that must not be reached directly it is the beacon's, or nothing.
+    fn told_endpoint(&self, conn: ConnId, presence: &Presence) -> String {
+        if !presence.relay_only {
+            return presence.endpoint_text();
         }
+        let local = self.sessions.get(&conn).and_then(|session| session.local);
+        let beacon = self.config.beacon.and_then(|beacon| match beacon.ip().is_unspecified() {
+            true => local.map(|ip| SocketAddr::new(ip, beacon.port())),
+            false => Some(beacon),
+        });
+        beacon.map(|beacon| beacon.to_string()).unwrap_or_default()
     }
 
     /// A node is named in order to be found: whoever is registered finds a private node by its exact name, and can then
@@ -336,6 +341,9 @@ impl State {
     fn charge_search(&mut self, now: Instant, conn: ConnId) -> Result<(), Refusal> {
         let Some(session) = self.sessions.get(&conn) else { return Ok(()) };
         let from = session.peer.ip();
+        if from.is_loopback() {
+            return Ok(());
+        }
         self.searches.take(from, now).map_err(|wait| Refusal::SearchRate { from, wait })
     }
 
@@ -351,7 +359,8 @@ impl State {
         if !self.may_meet(requester_id, other) {
             return Err(Refusal::Private(other));
         }
-        let addr = |id| self.presence(id).map(|presence| self.told_endpoint(presence)).unwrap_or_default();
+        let addr =
+            |id| self.presence(id).map(|presence| self.told_endpoint(conn, presence)).unwrap_or_default();
         Ok(Response::Punch(Punched { node_a, node_a_addr: addr(node_a), node_b, node_b_addr: addr(node_b) }))
     }
 

@@ -6,7 +6,11 @@
 //! registry; a connection on which nothing was proven yet is judged by the nodes that have registered from its address.
 
 use pilot_wire::NodeId;
-use std::{collections::BTreeSet, net::SocketAddr, time::Instant};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
 
 /// A connection to the registry, numbered by whoever accepts them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,6 +22,8 @@ const PROVEN_MAX: usize = 16;
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) peer: SocketAddr,
+    /// The address of ours by which it came.
+    pub(super) local: Option<IpAddr>,
     pub(super) proven: BTreeSet<NodeId>,
     /// Nodes whose inbox was last handed out on this connection; the next request on it shows that it arrived.
     pub(super) handed_out: BTreeSet<NodeId>,
@@ -26,9 +32,10 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(peer: SocketAddr) -> Self {
+    pub(super) fn new(peer: SocketAddr, local: Option<IpAddr>) -> Self {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        Self { peer, proven: BTreeSet::new(), handed_out: BTreeSet::new(), waiting: None }
+        let local = local.map(|ip| ip.to_canonical());
+        Self { peer, local, proven: BTreeSet::new(), handed_out: BTreeSet::new(), waiting: None }
     }
 
     pub(super) fn prove(&mut self, node: NodeId) {

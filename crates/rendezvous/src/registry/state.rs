@@ -36,7 +36,8 @@ pub struct Config {
     pub max_nodes: usize,
     /// New identities from one address; loopback is exempt, and a key that is known costs nothing.
     pub registrations: Rate,
-    /// Where nodes that must not be reached directly are said to be: the beacon, as others see it.
+    /// Where nodes that must not be reached directly are said to be: the beacon. If it is on every address of this host,
+    /// each client is told the one it came by.
     pub beacon: Option<SocketAddr>,
 }
 
@@ -198,9 +199,9 @@ impl State {
         Ok(())
     }
 
-    /// A client connected. `conn` must be a number that was not used before.
-    pub fn open(&mut self, conn: ConnId, peer: SocketAddr) {
-        self.sessions.insert(conn, Session::new(peer));
+    /// A client connected, by which address of ours if that is known. `conn` must be a number not used before.
+    pub fn open(&mut self, conn: ConnId, peer: SocketAddr, local: Option<IpAddr>) {
+        self.sessions.insert(conn, Session::new(peer, local));
     }
 
     /// A request came on a connection.

@@ -1,7 +1,7 @@
 //! The task that owns the beacon's state and its socket.
 
 use super::registry::Event;
-use crate::beacon::{Config, Question, State};
+use crate::beacon::{Question, State};
 use pilot_wire::{NodeId, beacon::NotifyKind};
 use std::{
     io,
@@ -31,23 +31,16 @@ const SOCKET_BUFFER: usize = 4 << 20;
 /// Runs until the socket fails.
 pub(super) async fn serve(
     socket: UdpSocket,
-    config: Config,
+    mut state: State,
     mut orders: mpsc::Receiver<Order>,
     to_registry: mpsc::Sender<Event>,
 ) -> io::Error {
     enlarge_buffers(&socket);
-    let mut state = State::new(config);
     let mut buffer = vec![0; DATAGRAM_MAX];
     loop {
         tokio::select! {
-            ready = socket.readable() => {
-                if let Err(error) = ready {
-                    return error;
-                }
-                if let Err(error) = receive(&socket, &mut state, &mut buffer, &to_registry) {
-                    return error;
-                }
-            }
+            // Orders first: a node that was just registered is known before its first discover is looked at.
+            biased;
             Some(order) = orders.recv() => {
                 let now = Instant::now();
                 match order {
@@ -58,6 +51,14 @@ pub(super) async fn serve(
                     Order::Introduce(question, allowed) => state.handle_answer(question, allowed),
                 }
                 transmit(&socket, &mut state);
+            }
+            ready = socket.readable() => {
+                if let Err(error) = ready {
+                    return error;
+                }
+                if let Err(error) = receive(&socket, &mut state, &mut buffer, &to_registry) {
+                    return error;
+                }
             }
         }
     }

@@ -78,7 +78,8 @@ impl Clients {
         let conn = ConnId(self.next);
         self.next += 1;
         let activity = Arc::new(Activity::new());
-        let opened = Event::Opened { conn, peer, proven: activity.proven() };
+        let local = stream.local_addr().ok().map(|addr| addr.ip());
+        let opened = Event::Opened { conn, peer, local, proven: activity.proven() };
         if self.to_registry.send(opened).await.is_err() {
             return;
         }

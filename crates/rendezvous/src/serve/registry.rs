@@ -13,7 +13,7 @@ use crate::{
 use pilot_wire::registry::{Envelope, Request, Response};
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{
         Arc,
@@ -30,6 +30,8 @@ pub(super) enum Event {
     Opened {
         conn: ConnId,
         peer: SocketAddr,
+        /// By which address of ours it came.
+        local: Option<IpAddr>,
         /// To be set once the client has proven an identity.
         proven: Arc<AtomicBool>,
     },
@@ -102,8 +104,8 @@ struct Registry {
 impl Registry {
     fn handle(&mut self, now: Instant, event: Event) {
         match event {
-            Event::Opened { conn, peer, proven } => {
-                self.state.open(conn, peer);
+            Event::Opened { conn, peer, local, proven } => {
+                self.state.open(conn, peer, local);
                 self.proven.insert(conn, proven);
             }
             Event::Asked { conn, envelope, reply } => {
@@ -137,6 +139,10 @@ impl Registry {
     async fn flush(&mut self) {
         let fresh = self.state.take_changes();
         let saved = self.save(fresh).await;
+        // Before the reply that lets the node go to the beacon. The beacon never waits for the registry.
+        while let Some((node, ip)) = self.state.poll_endpoint() {
+            let _ = self.to_beacon.send(Order::Registered(node, ip)).await;
+        }
         while let Some((conn, response)) = self.state.poll_reply() {
             let Some(reply) = self.replies.remove(&conn) else { continue };
             let response = match saved {
@@ -145,9 +151,6 @@ impl Registry {
             };
             // The client may be gone; then nobody is waiting for this.
             let _ = reply.send(response);
-        }
-        while let Some((node, ip)) = self.state.poll_endpoint() {
-            self.order(Order::Registered(node, ip));
         }
         while let Some(node) = self.state.poll_notice() {
             let registered = self.state.endpoint(node);

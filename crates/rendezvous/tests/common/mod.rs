@@ -71,7 +71,8 @@ impl World {
     pub(crate) fn connect(&mut self, from: &str) -> ConnId {
         let conn = ConnId(self.next_conn);
         self.next_conn += 1;
-        self.state.open(conn, from.parse().unwrap());
+        let local = "192.0.2.100".parse().unwrap();
+        self.state.open(conn, from.parse().unwrap(), Some(local));
         conn
     }
 
