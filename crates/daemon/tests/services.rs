@@ -98,6 +98,24 @@ async fn a_question_gets_its_answer_and_a_repetition_is_stored_once() {
 }
 
 #[tokio::test]
+async fn who_waits_for_an_answer_gets_it_though_its_daemon_was_killed_meanwhile() {
+    let Pair { a, b, rendezvous: _rendezvous, homes: _homes } = Pair::of_friends().await;
+    let asking = client(&a).await;
+    let sent_at = SystemTime::now();
+    let question = asking.send_message(addr(&b), Outgoing::text("2 + 2?")).await.unwrap();
+    let (from, id, to) = (b.node(), question.message_id.clone(), addr(&a));
+    let waiting =
+        tokio::spawn(async move { asking.wait_reply(from, &id, sent_at, Duration::from_secs(20)).await });
+    let config = again(&a.config, a.running.listen);
+    a.kill().await;
+    let _a = Daemon::start(config).await;
+    let answer = Outgoing::text("4").in_reply_to(question.message_id);
+    within("the answer", client(&b).await.send_message(to, answer)).await.unwrap();
+    let reply = waiting.await.unwrap().unwrap().unwrap();
+    assert_eq!(reply.message.body().unwrap(), b"4");
+}
+
+#[tokio::test]
 async fn a_node_sends_messages_to_itself() {
     let rendezvous = Rendezvous::start().await;
     let home = Home::new();

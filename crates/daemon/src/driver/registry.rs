@@ -251,7 +251,7 @@ impl Driver {
         self.reply(to, &Reply::Json { command: Command::RotateKeyOk, body: reply.into() });
     }
 
-    pub(super) fn on_prefer_direct(&mut self, now: Instant, to: ReplyTo, command: Command, node: NodeId) {
+    pub(super) fn on_prefer_direct(&mut self, now: Instant, to: ReplyTo, node: NodeId) {
         let peer = self.node.peers().find(|peer| peer.node == node);
         let relayed = peer.as_ref().is_some_and(|peer| peer.path == pilot_proto::node::PathView::Relayed);
         let preferred = Preferred {
@@ -261,7 +261,6 @@ impl Driver {
             pila_pushed: true,
             ..Preferred::default()
         };
-        debug_assert_eq!(command, Command::PreferDirectOk);
         // A ping goes out on every path there is, and the direct one wins if it answers.
         self.node.ping(now, node, 0);
         let request = registry::Resolve {

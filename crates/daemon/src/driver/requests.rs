@@ -212,7 +212,7 @@ impl Driver {
             Request::Broadcast { network, port, token, data } => {
                 self.on_broadcast(to, network, port, token, data)
             }
-            Request::PreferDirect { node } => self.on_prefer_direct(now, to, command, node),
+            Request::PreferDirect { node } => self.on_prefer_direct(now, to, node),
             Request::SubmitBadge(_) => self.refuse(to, unsupported("submit_badge")),
             Request::EnrollRecovery(_) => self.refuse(to, unsupported("enroll_recovery")),
             Request::SignEnvelope(request) => self.on_sign_envelope(to, command, &request),

@@ -66,6 +66,27 @@ async fn a_killed_rendezvous_comes_back_and_everybody_goes_on() {
 }
 
 #[tokio::test]
+async fn an_approval_given_while_the_registry_is_away_arrives_when_it_is_back() {
+    use crate::common::{PATIENCE, wait_pending};
+    use pilot_wire::ipc::{Handshake, Request, Waited};
+    let mut rendezvous = Rendezvous::start().await;
+    let homes = [Home::new(), Home::new()];
+    let a = Daemon::start(homes[0].config(&rendezvous)).await;
+    let b = Daemon::start(homes[1].config(&rendezvous)).await;
+    let mut at_a = a.program().await;
+    let mut at_b = b.program().await;
+    at_a.handshake(Handshake::Send { node: b.node(), justification: "tests" }).await.unwrap();
+    wait_pending(&mut at_b, a.node()).await;
+    rendezvous.kill().await;
+    at_b.handshake(Handshake::Approve { node: a.node() }).await.unwrap();
+    rendezvous.restart().await;
+    let waited: Waited =
+        at_a.json(Request::Handshake(Handshake::Wait { node: b.node(), timeout: PATIENCE })).await;
+    assert!(waited.trusted);
+    echo_works(&a, &b).await;
+}
+
+#[tokio::test]
 async fn an_orderly_end_removes_socket_and_process_id() {
     let rendezvous = Rendezvous::start().await;
     let home = Home::new();
