@@ -15,9 +15,10 @@ fn the_other_command_line_drives(node: &Node, peer: &Node) {
     let answer = node.foreign_ctl(&["ping", &peer.address(), "--count", "2"]);
     assert!(answer["results"][1]["rtt_ms"].is_number(), "{answer}");
 
-    let peers = node.foreign_ctl(&["peers"]);
-    let row = peers["peers"].as_array().and_then(|rows| rows.iter().find(|row| row["node_id"] == peer.id()));
-    let row = row.unwrap_or_else(|| panic!("{peers}"));
+    let row = until("the peer is listed", || {
+        let peers = node.foreign_ctl(&["peers"]);
+        peers["peers"].as_array()?.iter().find(|row| row["node_id"] == peer.id()).cloned()
+    });
     assert_eq!((&row["encrypted"], &row["authenticated"]), (&true.into(), &true.into()), "{row}");
 
     let trust = node.foreign_ctl(&["trust"]);
