@@ -35,7 +35,8 @@ impl Outbox {
     /// Is there room for another frame? If not, the caller is woken when there is.
     pub(crate) fn has_room(&mut self, cx: &Context<'_>) -> bool {
         let room = self.gathering.len() < LIMIT;
-        if !room {
+        // A task may look again and again before there is room, and is still one waiter.
+        if !room && !self.crowd.iter().any(|waker| waker.will_wake(cx.waker())) {
             self.crowd.push(cx.waker().clone());
         }
         room
@@ -49,7 +50,7 @@ impl Outbox {
     /// Has everything up to `position` been written? If not, the caller is woken when it has.
     pub(crate) fn is_written(&mut self, position: u64, cx: &Context<'_>) -> bool {
         let done = self.written >= position;
-        if !done {
+        if !done && !self.flushes.iter().any(|(at, waker)| *at == position && waker.will_wake(cx.waker())) {
             self.flushes.push((position, cx.waker().clone()));
         }
         done
