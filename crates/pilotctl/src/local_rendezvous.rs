@@ -70,7 +70,7 @@ async fn find_or_start(settings: &Settings, address: &str) -> Result<Option<Stri
         return Ok(None);
     }
     let words: Vec<String> = ["rendezvous", "run", "--json"].map(str::to_owned).into();
-    match process::start("rendezvous", &words, &log_path(settings), START).await {
+    match process::start("rendezvous", &words, &[], &log_path(settings), START).await {
         Ok(data) => {
             let ready: Ready = serde_json::from_value(data)
                 .map_err(|e| Failure::internal(format!("the rendezvous' report is not understood: {e}")))?;

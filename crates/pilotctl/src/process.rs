@@ -27,10 +27,12 @@ const LOG_LINES_ON_FAILURE: usize = 5;
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Starts this executable with `arguments` as a process of its own, in its own group so that Ctrl-C of this
-/// terminal does not reach it, and returns the `data` of its ready document.
+/// terminal does not reach it, and returns the `data` of its ready document. `secrets` go into its environment:
+/// a command line is for everybody to see.
 pub(crate) async fn start(
     what: &str,
     arguments: &[String],
+    secrets: &[(&str, &str)],
     log: &Path,
     timeout: Duration,
 ) -> Result<Value, Failure> {
@@ -40,6 +42,7 @@ pub(crate) async fn start(
     let log_start = log_file.metadata().map_or(0, |m| m.len());
     let mut child = Command::new(executable)
         .args(arguments)
+        .envs(secrets.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log_file)

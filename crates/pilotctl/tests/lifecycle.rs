@@ -1,5 +1,7 @@
 //! Starting, stopping and looking at daemon and rendezvous in the background.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
 mod common;
 
 use common::World;
@@ -116,4 +118,32 @@ fn the_demo_plays_to_its_end_and_leaves_nothing_behind() {
         .filter(|name| name.starts_with("pilot-demo"))
         .collect();
     assert_eq!(left, Vec::<String>::new());
+}
+
+#[test]
+fn an_interrupted_demo_ends_what_it_started_and_cleans_up() {
+    use std::io::BufRead;
+    let directory = tempfile::Builder::new().prefix("pilot").tempdir_in("/tmp").unwrap();
+    let mut command = common::command(&directory.path().join("h"), &directory.path().join("s"), &["demo"]);
+    command.env("TMPDIR", directory.path());
+    let mut child = command.spawn().unwrap();
+    let mut pids = Vec::new();
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    while pids.len() < 2 {
+        let line = lines.next().unwrap().unwrap();
+        let pid = line.split_once("(pid ").and_then(|(_, rest)| rest.strip_suffix(')')?.parse::<i32>().ok());
+        pids.extend(pid);
+    }
+    let demo = rustix::process::Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+    rustix::process::kill_process(demo, rustix::process::Signal::INT).unwrap();
+    lines.by_ref().for_each(drop);
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    let gone = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.is_empty() || stat.contains(") Z ")
+    };
+    assert!(pids.iter().all(gone), "{pids:?} are still there");
+    let left: Vec<_> =
+        std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["h"]);
 }

@@ -108,6 +108,7 @@ fn a_silent_topic_ends_with_one_document_that_says_so() {
     let a = world.agent("agent-a");
     let done = a.run(&["subscribe", "nothing", "--count", "1", "--timeout", "50ms", "--json"]);
     assert_eq!(done.status, 6);
+    assert_eq!(done.json()["code"], "timeout");
     assert_eq!(done.json()["data"], serde_json::json!({"events": [], "timeout": true}));
 }
 

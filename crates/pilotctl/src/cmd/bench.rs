@@ -25,6 +25,7 @@ use std::fmt;
 
 use pilot_wire::{Addr, Port};
 use serde::Serialize;
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
@@ -151,9 +152,11 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
         complete: received == sent,
         relay: known.map(|known| known.relay),
     };
-    let complete = report.complete;
-    let output = Output::of(report);
-    Ok(if complete { output } else { output.exiting_as(Code::ConnectionFailed) })
+    if !report.complete {
+        let message = format!("only {received} of {sent} bytes came back from {}", peer.name());
+        return Err(Failure::new(Code::ConnectionFailed, message).with_data(json!(report)));
+    }
+    Ok(Output::of(report))
 }
 
 /// The bytes at this place of the stream; a lost, doubled or moved byte does not fit.

@@ -57,12 +57,13 @@ use std::fmt;
 
 use pilot_wire::{Addr, Endpoint, NetworkId, Port};
 use serde::Serialize;
+use serde_json::json;
 use tokio::time::Instant;
 
 use crate::context::Context;
 use crate::failure::{Code, Failure};
 use crate::output::{self, Format, Output};
-use crate::{humane, input, target};
+use crate::{duration, humane, input, target};
 
 #[derive(Serialize)]
 struct Received {
@@ -112,10 +113,9 @@ pub(crate) async fn listen(ctx: &Context, args: &ListenArgs) -> Result<Output, F
             None => receiving.await,
             Some(deadline) => match tokio::time::timeout_at(deadline, receiving).await {
                 Ok(received) => received,
-                Err(_) => {
-                    let output = Output::of(Received { messages, timeout: true });
-                    return Ok(if seen == 0 { output.exiting_as(Code::Timeout) } else { output });
-                }
+                Err(_) if seen == 0 => return Err(nothing_came(args)),
+                Err(_) if gather => return Ok(Output::of(Received { messages, timeout: true })),
+                Err(_) => return Ok(Output::streamed()),
             },
         };
         let (from, bytes) = received?;
@@ -124,6 +124,12 @@ pub(crate) async fn listen(ctx: &Context, args: &ListenArgs) -> Result<Output, F
         if gather { messages.push(datagram) } else { output::item(ctx.format, &datagram)? }
     }
     Ok(if gather { Output::of(Received { messages, timeout: false }) } else { Output::streamed() })
+}
+
+fn nothing_came(args: &ListenArgs) -> Failure {
+    let waited = duration::show(args.timeout.unwrap_or_default());
+    Failure::new(Code::Timeout, format!("no datagram came to port {} within {waited}", args.port))
+        .with_data(json!({ "messages": [], "timeout": true }))
 }
 
 fn datagram(from: Endpoint, bytes: &[u8]) -> Datagram {

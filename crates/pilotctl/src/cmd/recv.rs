@@ -34,12 +34,13 @@ use std::io::{IsTerminal, Write};
 use pilot_client::{Client, Stream};
 use pilot_wire::{Addr, Port};
 use serde::Serialize;
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::context::Context;
 use crate::failure::{Code, Failure};
 use crate::output::{self, Format, Output};
-use crate::{humane, input};
+use crate::{duration, humane, input};
 
 #[derive(Serialize)]
 struct Report {
@@ -113,12 +114,18 @@ async fn accepted(
     accepted.map(Some).map_err(Failure::from)
 }
 
-/// The time is over: a script sees it in the document and in the exit status, unless it has got something.
+/// The time is over. That is a failure only if nothing came at all.
 fn ran_out(ctx: &Context, args: &Args, messages: Vec<Message>) -> Result<Output, Failure> {
-    let got = messages.len();
-    ctx.note(format!("{got} of {} streams came in time", args.count));
-    let output = Output::of(Report { messages, timeout: true });
-    Ok(if got == 0 { output.exiting_as(Code::Timeout) } else { output })
+    if messages.is_empty() {
+        let waited = duration::show(args.timeout.unwrap_or_default());
+        return Err(Failure::new(
+            Code::Timeout,
+            format!("no stream came to port {} within {waited}", args.port),
+        )
+        .with_data(json!({ "messages": [], "timeout": true })));
+    }
+    ctx.note(format!("{} of {} streams came in time", messages.len(), args.count));
+    Ok(Output::of(Report { messages, timeout: true }))
 }
 
 async fn receive(

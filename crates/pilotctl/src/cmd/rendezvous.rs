@@ -41,6 +41,9 @@ pub(crate) struct RunArgs {
     /// Database with everything the registry has acknowledged [default: rendezvous.redb of the state directory]
     #[arg(long, value_name = "PATH")]
     pub(crate) store: Option<String>,
+    /// Whoever has it may create and change networks [default: nobody may]
+    #[arg(long, value_name = "TOKEN", env = "PILOT_ADMIN_TOKEN", hide_env_values = true)]
+    pub(crate) admin_token: Option<String>,
     /// error, warn, info, debug, trace, or a filter
     #[arg(long, value_name = "LEVEL")]
     pub(crate) log_level: Option<String>,
@@ -113,14 +116,14 @@ impl fmt::Display for Ready {
 /// Carries out `pilotctl rendezvous ...`.
 pub(crate) async fn dispatch(ctx: &Context, command: Command) -> Result<Output, Failure> {
     match command {
-        Command::Run(_) => run(ctx).await,
+        Command::Run(args) => run(ctx, args.admin_token).await,
         Command::Start(args) => start(ctx, &args).await,
         Command::Stop(args) => stop(ctx, args.timeout).await,
         Command::Status(args) => status(ctx, &args).await,
     }
 }
 
-async fn run(ctx: &Context) -> Result<Output, Failure> {
+async fn run(ctx: &Context, admin_token: Option<String>) -> Result<Output, Failure> {
     logging::start(&ctx.settings)?;
     let store = ctx.settings.path("store").unwrap_or_else(|| ctx.settings.home().join("rendezvous.redb"));
     if let Some(directory) = store.parent() {
@@ -134,6 +137,7 @@ async fn run(ctx: &Context) -> Result<Output, Failure> {
     if let Some(address) = ctx.settings.get("beacon_addr") {
         config.beacon_addr = settings::socket_address(address)?;
     }
+    config.registry.admin_token = admin_token.filter(|token| !token.is_empty());
     let (format, pid_file) = (ctx.format, pid_file(ctx));
     let ready = move |bound: pilot_rendezvous::Bound| {
         let ready = Ready {
@@ -190,7 +194,9 @@ async fn start(ctx: &Context, args: &RunArgs) -> Result<Output, Failure> {
     let mut words: Vec<String> = ["rendezvous", "run", "--json"].map(str::to_owned).into();
     words.extend(args.settings().iter().map(|(name, value)| format!("--{}={value}", name.replace('_', "-"))));
     let log = local_rendezvous::log_path(&ctx.settings);
-    let data = process::start("rendezvous", &words, &log, Duration::from_secs(15)).await?;
+    let token = args.admin_token.as_deref();
+    let secrets: Vec<_> = token.into_iter().map(|token| ("PILOT_ADMIN_TOKEN", token)).collect();
+    let data = process::start("rendezvous", &words, &secrets, &log, Duration::from_secs(15)).await?;
     let mut ready: Ready = serde_json::from_value(data)
         .map_err(|e| Failure::internal(format!("the rendezvous' report is not understood: {e}")))?;
     ready.log_file = Some(log.display().to_string());

@@ -25,12 +25,13 @@ use std::fmt;
 use pilot_client::{EventStream, Received};
 use pilot_wire::Addr;
 use serde::Serialize;
+use serde_json::json;
 use tokio::time::Instant;
 
 use crate::context::Context;
 use crate::failure::{Code, Failure};
 use crate::output::{self, Format, Output};
-use crate::{humane, input, style, target};
+use crate::{duration, humane, input, style, target};
 
 #[derive(Serialize)]
 struct Report {
@@ -116,7 +117,9 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
             None => next.await,
             Some(deadline) => match tokio::time::timeout_at(deadline, next).await {
                 Ok(received) => received,
-                Err(_) => return Ok(ran_out(gather, gathered, seen, args.count)),
+                Err(_) if seen == 0 && args.count.is_some() => return Err(nothing_came(topic, args)),
+                Err(_) if gather => return Ok(Output::of(Report { events: gathered, timeout: true })),
+                Err(_) => return Ok(Output::streamed()),
             },
         };
         seen += 1;
@@ -126,10 +129,11 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
     Ok(if gather { Output::of(Report { events: gathered, timeout: false }) } else { Output::streamed() })
 }
 
-/// The time is over. That is a failure only for somebody who wanted a number of events and got none.
-fn ran_out(gather: bool, events: Vec<Event>, seen: usize, wanted: Option<usize>) -> Output {
-    let output = if gather { Output::of(Report { events, timeout: true }) } else { Output::streamed() };
-    if seen == 0 && wanted.is_some() { output.exiting_as(Code::Timeout) } else { output }
+/// A failure only for somebody who wanted a number of events.
+fn nothing_came(topic: &str, args: &Args) -> Failure {
+    let waited = duration::show(args.timeout.unwrap_or_default());
+    Failure::new(Code::Timeout, format!("no event on {topic} within {waited}"))
+        .with_data(json!({ "events": [], "timeout": true }))
 }
 
 /// The broker of a node.

@@ -124,9 +124,9 @@ use std::fmt;
 use std::time::Duration;
 
 use pilot_client::Client;
-use pilot_wire::ipc::{Pending, Trusted};
-use pilot_wire::{Addr, NodeId};
-use serde::Serialize;
+use pilot_wire::ipc::{Call, Pending, Trusted};
+use pilot_wire::{Addr, NodeId, PublicKey};
+use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::failure::{Code, Failure};
@@ -256,10 +256,12 @@ impl fmt::Display for PendingReport {
 /// `pilotctl pending`
 pub(crate) async fn pending(ctx: &Context, wait: Option<Duration>) -> Result<Output, Failure> {
     let client = ctx.client().await?;
-    let waiting = match wait {
+    let mut waiting = match wait {
         None => client.pending().await?,
         Some(patience) => until_asked(&client, patience).await?,
     };
+    fill_in(&client, waiting.iter_mut().map(|row| (row.node_id, &mut row.hostname, &mut row.public_key)))
+        .await;
     let pending = waiting
         .into_iter()
         .map(|request| PendingRow {
@@ -269,6 +271,36 @@ pub(crate) async fn pending(ctx: &Context, wait: Option<Duration>) -> Result<Out
         })
         .collect();
     Ok(Output::of(PendingReport { pending }))
+}
+
+/// Rows for which the registry is asked; the daemon learns the rest by and by.
+const LOOK_UPS: usize = 16;
+
+/// A registry that takes longer is not waited for: names are a comfort.
+const LOOK_UP_MAX: Duration = Duration::from_millis(500);
+
+/// Name and key of nodes that the daemon has only just heard of: it looks them up in the background, and a person
+/// who must decide now should see them.
+async fn fill_in<'a>(
+    client: &Client,
+    rows: impl Iterator<Item = (NodeId, &'a mut String, &'a mut Option<PublicKey>)>,
+) {
+    #[derive(Deserialize)]
+    struct Found {
+        #[serde(default)]
+        hostname: String,
+        #[serde(default)]
+        public_key: Option<PublicKey>,
+    }
+    let incomplete = rows.filter(|(_, hostname, key)| hostname.is_empty() || key.is_none()).take(LOOK_UPS);
+    for (node, hostname, key) in incomplete {
+        let asked = tokio::time::timeout(LOOK_UP_MAX, client.call::<Found>(Call::Lookup { node })).await;
+        let Ok(Ok(found)) = asked else { return };
+        if hostname.is_empty() {
+            *hostname = found.hostname;
+        }
+        *key = key.or(found.public_key);
+    }
 }
 
 /// Between two looks at the list of a daemon that cannot tell of changes.
@@ -396,11 +428,10 @@ impl fmt::Display for TrustReport {
 
 /// `pilotctl trust`, `trusted`
 pub(crate) async fn list(ctx: &Context, filter: &Filter) -> Result<Output, Failure> {
-    let mut trusted: Vec<TrustedRow> = ctx
-        .client()
-        .await?
-        .trusted()
-        .await?
+    let client = ctx.client().await?;
+    let mut nodes = client.trusted().await?;
+    fill_in(&client, nodes.iter_mut().map(|row| (row.node_id, &mut row.hostname, &mut row.public_key))).await;
+    let mut trusted: Vec<TrustedRow> = nodes
         .into_iter()
         .map(|node| TrustedRow {
             address: Addr::backbone(node.node_id),

@@ -21,7 +21,9 @@ pub(super) async fn start(ctx: &Context, args: &StartArgs) -> Result<Output, Fai
         ctx.note(format!("started the rendezvous of this machine: registry {started}"));
     }
     let log = ctx.settings.home().join("pilot.log");
-    let data = process::start("daemon", &arguments(ctx, args), &log, args.timeout).await?;
+    let secret = args.daemon.webhook_secret.as_deref();
+    let secrets: Vec<_> = secret.into_iter().map(|secret| ("PILOT_WEBHOOK_SECRET", secret)).collect();
+    let data = process::start("daemon", &arguments(ctx, args), &secrets, &log, args.timeout).await?;
     let mut ready: Ready = serde_json::from_value(data)
         .map_err(|e| Failure::internal(format!("the daemon's report is not understood: {e}")))?;
     ready.log_file = Some(log.display().to_string());
