@@ -30,8 +30,11 @@ use pilot_wire::{
 mod ack;
 mod config;
 mod congestion;
+mod ending;
 mod error;
 mod input;
+mod liveness;
+mod opening;
 mod options;
 mod outbox;
 mod output;
@@ -49,32 +52,17 @@ use ack::AckPlan;
 pub use config::Config;
 use config::Limits;
 pub use error::{CloseReason, StreamError};
+use liveness::Liveness;
+use opening::{FIRST_SYN_WAIT, Opening};
 use options::{Agreed, Dialect};
 use receive::Receiver;
 use send::{Fin, Sender};
 pub use state::State;
 pub use stats::Stats;
 
-/// The first SYN is repeated after this, then after twice as long each time (spec/dataplane.md 7.2).
-const FIRST_SYN_WAIT: Duration = Duration::from_millis(250);
-
-/// SYNs are repeated at least this often: a peer behind a NAT may become reachable at any moment.
-const LONGEST_SYN_WAIT: Duration = Duration::from_secs(4);
-
 /// A SYN with the peer's initial number that comes this late is not a stray copy: the peer restarted, and started
 /// from zero again as the reference always does.
 const STRAY_SYN: Duration = Duration::from_secs(60);
-
-/// Keepalive probes that a peer may leave unanswered before the stream ends.
-const PROBES: u8 = 4;
-
-/// A peer is given up only after this many time-outs in a row: a clock that jumped over the time in which this machine
-/// slept proves nothing.
-const MIN_TIMEOUTS: u32 = 4;
-
-/// Transmissions of a FIN towards the reference, which ignores all but the first: if its answer was lost, nobody
-/// will ever repeat it. All data was acknowledged before.
-const LEGACY_FIN_COPIES: u8 = 6;
 
 /// What a call to [`Stream::read`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -205,45 +193,6 @@ enum Phase {
     Closed,
 }
 
-/// Repeating a SYN or SYN|ACK.
-#[derive(Clone, Copy, Debug)]
-struct Opening {
-    started: Instant,
-    sent: Option<Instant>,
-    copies: u32,
-    wait: Duration,
-    due: bool,
-}
-
-impl Opening {
-    fn new(now: Instant) -> Self {
-        Self { started: now, sent: None, copies: 0, wait: FIRST_SYN_WAIT, due: true }
-    }
-
-    /// None while a copy is due: it may be impossible to send for long, and nothing else is waited for.
-    fn timeout(&self) -> Option<Instant> {
-        self.sent.filter(|_| !self.due).map(|sent| sent + self.wait)
-    }
-
-    fn on_timeout(&mut self, now: Instant) {
-        if self.timeout().is_some_and(|at| at <= now) {
-            self.due = true;
-            self.wait = (self.wait * 2).min(LONGEST_SYN_WAIT);
-        }
-    }
-
-    fn sent(&mut self, now: Instant) {
-        self.due = false;
-        self.sent = Some(now);
-        self.copies += 1;
-    }
-
-    /// The handshake's round trip, if only one copy can have been answered (Karn).
-    fn rtt(&self, now: Instant) -> Option<Duration> {
-        self.sent.filter(|_| self.copies == 1).map(|sent| now.saturating_duration_since(sent))
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owed {
     /// FIN|ACK for a FIN of the reference.
@@ -263,25 +212,6 @@ struct PendingEvents {
     peer_finished: bool,
     drained: bool,
     closed: Option<CloseReason>,
-}
-
-/// When the peer was last heard and probed.
-#[derive(Clone, Copy, Debug)]
-struct Liveness {
-    heard: Instant,
-    spoken: Instant,
-    probed: Instant,
-    /// When a packet without data was answered last.
-    challenged: Instant,
-    probes: u8,
-    probe_due: bool,
-}
-
-impl Liveness {
-    fn new(now: Instant) -> Self {
-        let never = now.checked_sub(Duration::from_secs(1)).unwrap_or(now);
-        Self { heard: now, spoken: now, probed: now, challenged: never, probes: 0, probe_due: false }
-    }
 }
 
 impl Stream {
@@ -616,136 +546,6 @@ impl Stream {
             sacks_sent: self.sacks_sent,
             duplicate_acks: sent.duplicate_acks,
         }
-    }
-
-    // ----- endings -----
-
-    fn orphan(&mut self, now: Instant) {
-        if !self.orphaned {
-            self.orphaned = true;
-            self.orphan_deadline = None;
-            self.arm_orphan_deadline(now);
-        }
-        if let Some(receiver) = &mut self.receiver {
-            receiver.discard();
-        }
-        self.pending.readable = false;
-    }
-
-    /// Once the peer has everything, it gets a while to finish its own side.
-    fn arm_orphan_deadline(&mut self, now: Instant) {
-        if self.orphaned && self.orphan_deadline.is_none() && self.sender.fin_acknowledged() {
-            self.orphan_deadline = Some(now + self.limits.finish_timeout());
-        }
-    }
-
-    /// Ends the stream for the application. Nothing is sent any more but what is owed.
-    fn end(&mut self, reason: CloseReason) {
-        self.phase = Phase::Closed;
-        self.conclude(reason);
-    }
-
-    fn conclude(&mut self, reason: CloseReason) {
-        if self.ended.is_none() {
-            self.ended = Some(reason);
-            self.pending.closed = Some(reason);
-            self.pending.writable = false;
-            self.sender.abandon();
-            if let Some(receiver) = &mut self.receiver {
-                receiver.forget_islands();
-            }
-        }
-    }
-
-    fn reset(&mut self, reason: CloseReason) {
-        self.owed = Some(Owed::Reset);
-        self.end(reason);
-    }
-
-    /// Looks whether both directions are over. `last_came_from_peer`: the peer may not know yet that we know.
-    fn settle(&mut self, now: Instant, last_came_from_peer: bool) {
-        if self.ended.is_some() {
-            return;
-        }
-        self.arm_orphan_deadline(now);
-        let Some(receiver) = &self.receiver else { return };
-        let theirs = receiver.finished();
-        let ours = self.sender.fin_acknowledged();
-        let over = match self.agreed.dialect {
-            Dialect::Extended => ours && theirs,
-            // The reference closes both directions with one FIN of either side.
-            Dialect::Legacy => {
-                ours || theirs || (matches!(self.sender.fin(), Fin::Sent(_)) && receiver.knows_end())
-            }
-        };
-        if !over {
-            return;
-        }
-        let unacknowledged = self.sender.unacknowledged();
-        let reason = if unacknowledged > 0 {
-            CloseReason::Discarded { unacknowledged }
-        } else {
-            CloseReason::Finished
-        };
-        if last_came_from_peer || !self.fin_confirms || self.agreed.is_legacy() {
-            self.phase = Phase::TimeWait { until: now + self.limits.time_wait() };
-            self.conclude(reason);
-        } else {
-            self.end(reason);
-        }
-    }
-
-    /// After a retransmission time-out: is it time to give up?
-    fn check_progress(&mut self, now: Instant) {
-        if self.agreed.is_legacy() && self.sender.fin_copies() >= LEGACY_FIN_COPIES {
-            self.end(CloseReason::Finished);
-            return;
-        }
-        let Some(stuck) = self.sender.stuck_since() else { return };
-        let waited = now.saturating_duration_since(stuck.max(self.liveness.heard));
-        if waited >= self.limits.give_up() && self.sender.timeouts_in_a_row() >= MIN_TIMEOUTS {
-            self.reset(CloseReason::TimedOut { waited });
-        }
-    }
-
-    // ----- liveness -----
-
-    fn first_probe_after(&self) -> Option<Duration> {
-        let keepalive = self.limits.keepalive()?;
-        Some(self.limits.idle_timeout().map_or(keepalive, |idle| keepalive.min(idle / 2)))
-    }
-
-    fn probe_interval(&self, first: Duration) -> Duration {
-        let rest = self.limits.idle_timeout().map_or(first, |idle| (idle - first) / u32::from(PROBES));
-        rest.max(Duration::from_millis(100))
-    }
-
-    fn liveness_timeout(&self) -> Option<Instant> {
-        let Some(first) = self.first_probe_after() else {
-            return self.limits.idle_timeout().map(|idle| self.liveness.heard + idle);
-        };
-        Some(if self.liveness.probes == 0 {
-            self.liveness.heard.max(self.liveness.spoken) + first
-        } else {
-            self.liveness.probed + self.probe_interval(first)
-        })
-    }
-
-    /// Silence alone is no reason to end, because the time may have passed while this machine slept: the peer must have
-    /// left all probes unanswered.
-    fn check_liveness(&mut self, now: Instant) {
-        if self.liveness_timeout().is_none_or(|at| at > now) {
-            return;
-        }
-        let all_probed = self.limits.keepalive().is_none() || self.liveness.probes >= PROBES;
-        if self.limits.idle_timeout().is_some() && all_probed {
-            let silent = now.saturating_duration_since(self.liveness.heard);
-            self.reset(CloseReason::IdleTimeout { silent });
-            return;
-        }
-        self.liveness.probes = self.liveness.probes.saturating_add(1);
-        self.liveness.probed = now;
-        self.liveness.probe_due = true;
     }
 
     fn learn_peer(&mut self, syn: &Header, agreed: Agreed) {

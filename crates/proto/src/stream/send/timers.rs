@@ -1,0 +1,101 @@
+//! The timers of the sending half: probes of the tail, time-outs, reordering, pacing, closed windows.
+
+use std::time::Instant;
+
+use super::{Forced, Phase, Sender, TailProbe};
+use crate::stream::{recovery::probe_timeout, scoreboard::Delivered};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tail {
+    Probe,
+    Timeout,
+}
+
+impl Sender {
+    /// When [`on_timeout`](Self::on_timeout) wants to be called.
+    pub(in crate::stream) fn timeout(&self) -> Option<Instant> {
+        let tail = self.tail_timer().map(|(at, _)| at);
+        [tail, self.reorder_at, self.pace_at, self.probe_window_at].into_iter().flatten().min()
+    }
+
+    /// Acts on every timer that is due. Says whether a retransmission time-out was among them.
+    pub(in crate::stream) fn on_timeout(&mut self, now: Instant) -> bool {
+        if self.pace_at.is_some_and(|at| at <= now) {
+            self.pace_at = None;
+        }
+        if self.probe_window_at.is_some_and(|at| at <= now) {
+            self.probe_window_at = None;
+            self.forced = Some(Forced::Window);
+        }
+        if self.reorder_at.is_some_and(|at| at <= now) {
+            self.reorder_at = None;
+            let flight = self.board.flying();
+            let lost = self.detect_losses(now);
+            self.on_losses(lost, flight, &Delivered::default());
+        }
+        match self.tail_timer() {
+            Some((at, Tail::Probe)) if at <= now => {
+                self.forced = Some(Forced::Tail);
+                self.waiting_since = now;
+                self.tail_probe = Some(TailProbe { end: self.next, again: false });
+                false
+            }
+            Some((at, Tail::Timeout)) if at <= now => {
+                self.retransmission_timeout(now);
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// The peer can be reached again: do not wait for a timer that was backed off.
+    pub(in crate::stream) fn retry_now(&mut self, now: Instant) {
+        self.rtt.forget_minimum();
+        if self.rtt.backoff() > 0 && !self.board.is_empty() {
+            self.rtt.reset_backoff();
+            self.board.lose_front();
+            self.forced = Some(Forced::Lost);
+            self.waiting_since = now;
+        }
+    }
+
+    fn tail_timer(&self) -> Option<(Instant, Tail)> {
+        if self.board.is_empty() || self.forced.is_some() {
+            return None;
+        }
+        let timeout = self.waiting_since + self.rtt.timeout(self.max_rto);
+        let probing_allowed = matches!(self.phase, Phase::Open)
+            && self.tail_probe.is_none()
+            && self.rtt.backoff() == 0
+            && self.board.sacked_bytes() == 0
+            && !self.probing_window;
+        if probing_allowed && let Some(wait) = probe_timeout(&self.rtt, self.board.outstanding()) {
+            let probe = self.last_sent.max(self.waiting_since) + wait;
+            if probe < timeout {
+                return Some((probe, Tail::Probe));
+            }
+        }
+        Some((timeout, Tail::Timeout))
+    }
+
+    fn retransmission_timeout(&mut self, now: Instant) {
+        self.stats.timeouts += 1;
+        self.waiting_since = now;
+        self.tail_probe = None;
+        if self.probing_window {
+            self.rtt.back_off();
+            self.board.lose_front();
+            self.forced = Some(Forced::Lost);
+            return;
+        }
+        self.cubic.on_timeout(matches!(self.phase, Phase::Open));
+        let order = self.board.transmissions();
+        let patience = self.rack.patience_after_timeout(&self.rtt);
+        self.board.lose_front();
+        self.board.expire(now, u64::MAX, patience);
+        self.rtt.back_off();
+        self.reorder_at = None;
+        self.phase = Phase::Lossy { until: self.next, order };
+        self.forced = Some(Forced::Lost);
+    }
+}
