@@ -26,6 +26,18 @@ const LOCATION_TIME: Duration = Duration::from_millis(400);
 /// How long a peer that nobody here trusts or talks to is remembered.
 const IDLE_LIFE: Duration = Duration::from_secs(5 * 60);
 
+/// A peer that did not answer is probed again after twice this, then after twice as long each time.
+const FIRST_PROBE_AGAIN: Duration = Duration::from_secs(30);
+
+/// A silent peer is probed this often at least: somebody has to notice that both are back.
+const LAST_PROBE_AGAIN: Duration = Duration::from_secs(15 * 60);
+
+/// A peer that was not used for this long rests.
+const RESTING_AFTER: Duration = Duration::from_secs(60);
+
+/// How often a better path to a resting peer is looked for.
+const RESTING_UPGRADE_INTERVAL: Duration = Duration::from_secs(5 * 60);
+
 /// One peer.
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -40,6 +52,9 @@ pub(super) struct Peer {
     pub(super) streams: usize,
     pub(super) location: Option<Location>,
     awaiting: Option<Awaiting>,
+    /// How often in a row all tries were in vain, and when the next ones are worth their datagrams.
+    failures: u32,
+    probe_again: Option<Instant>,
     upgrade_at: Option<Instant>,
     pub(super) offered: Option<Instant>,
     pub(super) sent: Instant,
@@ -88,6 +103,8 @@ impl Peer {
             streams: 0,
             location: None,
             awaiting: None,
+            failures: 0,
+            probe_again: None,
             upgrade_at: None,
             offered: None,
             sent: now,
@@ -111,7 +128,6 @@ impl Peer {
     /// Something was sent, or is to be, that the peer answers if it lives. The first try is due at once when
     /// there is no key, and after a quarter of a second when there is: the answer is probably on its way.
     pub(super) fn expect_answer(&mut self, now: Instant) {
-        self.used = now;
         if self.awaiting.is_none() {
             let tries = usize::from(self.tunnel.is_ready());
             self.awaiting = Some(Awaiting { since: now, tries, next: now + TRIES[tries] });
@@ -124,6 +140,13 @@ impl Peer {
             && awaiting.tries == 0
         {
             awaiting.next = now + LOCATION_TIME;
+        }
+    }
+
+    /// Somebody wants to use the path: look for a better one soon, not as late as for a peer that rests.
+    pub(super) fn stir(&mut self, now: Instant) {
+        if self.upgrade_at.is_some_and(|at| at > now + UPGRADE_INTERVAL) {
+            self.upgrade_at = Some(now);
         }
     }
 
@@ -141,6 +164,8 @@ impl Peer {
 
     /// A sign of life came. Whether it had been missing for so long that streams should be told.
     pub(super) fn alive(&mut self) -> bool {
+        self.failures = 0;
+        self.probe_again = None;
         self.awaiting.take().is_some_and(|awaiting| awaiting.tries > 2)
     }
 
@@ -162,8 +187,13 @@ impl Peer {
             && self.dials.is_empty()
     }
 
-    pub(super) fn give_up(&mut self) {
+    /// Nobody answered. The next try of our own accord comes later each time: a friend's laptop may be closed for
+    /// weeks.
+    pub(super) fn give_up(&mut self, now: Instant) {
         self.awaiting = None;
+        self.failures = self.failures.saturating_add(1);
+        self.probe_again =
+            Some(now + (FIRST_PROBE_AGAIN * (1 << self.failures.min(8))).min(LAST_PROBE_AGAIN));
         self.queue.clear();
     }
 
@@ -187,18 +217,25 @@ impl Peer {
         }
         let due = self.upgrade_at.is_none_or(|at| at <= now);
         if due {
-            self.upgrade_at = Some(now + UPGRADE_INTERVAL);
+            let resting = self.is_unused() && self.used + RESTING_AFTER <= now;
+            self.upgrade_at = Some(now + if resting { RESTING_UPGRADE_INTERVAL } else { UPGRADE_INTERVAL });
         }
         due
     }
 
     pub(super) fn keepalive_due(&self, now: Instant, config: &TunnelConfig) -> bool {
-        self.tunnel.is_ready() && self.sent + config.keepalive <= now
+        self.tunnel.is_ready() && self.failures == 0 && self.sent + config.keepalive <= now
     }
 
     /// Whether the peer has been silent for so long that it should be asked for a sign of life.
     pub(super) fn probe_due(&self, now: Instant, config: &TunnelConfig) -> bool {
-        self.awaiting.is_none() && self.tunnel.heard().is_some_and(|heard| heard + config.probe_after <= now)
+        self.probe_at(config).is_some_and(|at| at <= now)
+    }
+
+    fn probe_at(&self, config: &TunnelConfig) -> Option<Instant> {
+        let heard = self.tunnel.heard().filter(|_| self.awaiting.is_none())?;
+        let at = heard + config.probe_after;
+        Some(self.probe_again.map_or(at, |again| at.max(again)))
     }
 
     /// Whether nothing here has a use for the peer.
@@ -212,7 +249,7 @@ impl Peer {
 
     /// When something is to be done about this peer without anything coming from it.
     pub(super) fn poll_timeout(&self, config: &TunnelConfig) -> Option<Instant> {
-        let ready = self.tunnel.is_ready();
+        let keeps_alive = self.tunnel.is_ready() && self.failures == 0;
         let dials = self.dials.values().flat_map(|&since| {
             let silent = self.tunnel.heard().is_none_or(|heard| heard < since);
             let unreachable = silent.then_some(since + config.unreachable_after);
@@ -222,13 +259,8 @@ impl Peer {
             .chain(self.awaiting.map(|awaiting| awaiting.next))
             .chain(self.tunnel.poll_timeout())
             .chain(self.upgrade_at)
-            .chain(ready.then_some(self.sent + config.keepalive))
-            .chain(
-                self.tunnel
-                    .heard()
-                    .filter(|_| self.awaiting.is_none())
-                    .map(|heard| heard + config.probe_after),
-            )
+            .chain(keeps_alive.then_some(self.sent + config.keepalive))
+            .chain(self.probe_at(config))
             .chain(self.is_unused().then_some(self.used + IDLE_LIFE))
             .min()
     }

@@ -52,6 +52,7 @@ impl Node {
         let clear = self.config.encryption == Encryption::Off;
         let peer = self.peer(now, node);
         peer.used = now;
+        peer.stir(now);
         if !peer.path.is_proven() && peer.needs_location(now) {
             self.directory.ask(Query::Resolve(node));
         }
@@ -91,7 +92,7 @@ impl Node {
         };
         peer.location = Some(Location { at: now, found });
         if let Some(error) = hopeless.filter(|_| !peer.path.is_proven()) {
-            peer.give_up();
+            peer.give_up(now);
             for id in std::mem::take(&mut peer.dials).into_keys() {
                 self.fail_dial(now, id, error.clone());
             }
@@ -137,7 +138,7 @@ impl Node {
     fn try_again(&mut self, now: Instant, node: NodeId, tries: usize) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
         if peer.is_hopeless() {
-            peer.give_up();
+            peer.give_up(now);
             self.events.push_back(Event::Peer(node, PeerEvent::Silent));
             return;
         }

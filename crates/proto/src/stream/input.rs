@@ -334,14 +334,22 @@ impl Stream {
             }
             return Verdict::Taken;
         }
+        if header.flags.contains(Flags::SYN) {
+            // An answer to a dial that somebody repeated: the peer has a stream on these ports of which we know nothing.
+            if self.receiver.as_ref().is_some_and(|receiver| receiver.initial() != header.seq) {
+                self.owed = Some(Owed::StrayReset(header.ack));
+            }
+            return Verdict::Taken;
+        }
         let fin = header.flags.contains(Flags::FIN);
+        let repeats = self.receiver.as_ref().is_some_and(|receiver| receiver.distance(header.seq) < 0);
         if self.agreed.is_legacy() {
             if fin {
                 self.fin_asks |= !header.flags.contains(Flags::ACK);
                 self.answer_fin();
             }
-        } else if fin || !payload.is_empty() {
-            // Our last acknowledgements were lost. Answering a SACK list, too, does no harm: the answer is not answered.
+        } else if repeats && (fin || !payload.is_empty()) {
+            // Our last acknowledgements were lost.
             self.acks.demand();
             self.phase = Phase::TimeWait { until: now + self.limits.time_wait() };
         }
