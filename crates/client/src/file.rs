@@ -490,7 +490,11 @@ mod tests {
                     FileStream::Done(id) => {
                         return receiver.say(FileStream::Complete { id, outcome: Ok(()) }).await;
                     }
-                    other => panic!("{other:?}"),
+                    other @ (FileStream::Init(_)
+                    | FileStream::Ack { .. }
+                    | FileStream::InitAck { .. }
+                    | FileStream::Complete { .. }
+                    | FileStream::Abort { .. }) => panic!("{other:?}"),
                 }
             }
         };

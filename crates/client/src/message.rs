@@ -1,7 +1,7 @@
 //! Messages: sent to a peer's inbox, answered by its daemon once they are stored there.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use pilot_wire::dataexchange::{
@@ -11,11 +11,15 @@ use pilot_wire::ipc::{Call, Code, Failure};
 use pilot_wire::mailbox::{Reply, Request, StoredMessage};
 use pilot_wire::{Addr, NodeId, Port};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::sleep;
 
 use crate::{Client, Error, Stream};
 
 /// Longest answer accepted: answers are lines of text.
 const MAX_ANSWER: usize = 64 << 10;
+
+/// Pause before a wait is taken up again with a daemon that was restarted.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Longest message sent in one frame: what release 1.18.0 accepts.
 pub const MAX_MESSAGE: usize = DEFAULT_MAX_FRAME - 4096;
@@ -270,14 +274,14 @@ impl Client {
         sent_at: SystemTime,
         limit: Duration,
     ) -> Result<Option<Mail>, Error> {
-        self.wait_mail(Request::Wait {
+        let request = |timeout_ms| Request::Wait {
             from: Some(from),
             reply_to: Some(message_id.clone()),
             since_ns: Some(unix_ns(sent_at)),
             after: None,
-            timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
-        })
-        .await
+            timeout_ms,
+        };
+        self.wait_mail(request, limit).await
     }
 
     /// Waits for the next message, of anyone or of one sender, that arrives after `since`; `None` when none came in
@@ -291,14 +295,14 @@ impl Client {
         since: SystemTime,
         limit: Duration,
     ) -> Result<Option<Mail>, Error> {
-        self.wait_mail(Request::Wait {
+        let request = |timeout_ms| Request::Wait {
             from,
             reply_to: None,
             since_ns: Some(unix_ns(since)),
             after: None,
-            timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
-        })
-        .await
+            timeout_ms,
+        };
+        self.wait_mail(request, limit).await
     }
 
     /// One message of the inbox, or the newest.
@@ -316,14 +320,32 @@ impl Client {
         }
     }
 
-    async fn wait_mail(&self, request: Request) -> Result<Option<Mail>, Error> {
-        match self.mailbox(request).await? {
-            Reply::Message { id, path, message } => mail(id, path, message).await.map(Some),
-            Reply::TimedOut => Ok(None),
-            other @ (Reply::Messages { .. }
-            | Reply::Files { .. }
-            | Reply::Cleared { .. }
-            | Reply::Failed { .. }) => Err(unexpected(&other)),
+    /// What is waited for lies on disk, so the wait outlives a restart of the daemon.
+    async fn wait_mail(
+        &self,
+        request: impl Fn(u64) -> Request,
+        limit: Duration,
+    ) -> Result<Option<Mail>, Error> {
+        let started = Instant::now();
+        let mut client = self.clone();
+        loop {
+            let left = limit.saturating_sub(started.elapsed());
+            let timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+            match client.mailbox(request(timeout_ms)).await {
+                Ok(Reply::Message { id, path, message }) => return mail(id, path, message).await.map(Some),
+                Ok(Reply::TimedOut) => return Ok(None),
+                Ok(
+                    other @ (Reply::Messages { .. }
+                    | Reply::Files { .. }
+                    | Reply::Cleared { .. }
+                    | Reply::Failed { .. }),
+                ) => return Err(unexpected(&other)),
+                Err(error @ (Error::Disconnected | Error::Connect(_))) if left > RECONNECT_PAUSE => {
+                    sleep(RECONNECT_PAUSE).await;
+                    client = client.mended(&error).await;
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
 

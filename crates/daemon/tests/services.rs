@@ -1,5 +1,9 @@
 //! Messages, files and events between whole daemons, through the client that applications use.
-#![allow(clippy::unwrap_used, reason = "a step that fails is the test's failure, in helpers too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a step that fails or an answer of another kind is the test's failure, in helpers too"
+)]
 
 #[path = "daemon/common.rs"]
 mod common;
