@@ -86,8 +86,8 @@ pub(crate) struct Profile {
 /// What the link tells the driver.
 #[derive(Debug)]
 pub(crate) enum Report {
-    /// The registry knows us, by this number.
-    Registered(Registered),
+    /// The registry knows this key of ours, by this number.
+    Registered(PublicKey, Registered),
     /// The answer to a question; each gets one.
     Answer(QueryId, Answer),
     /// The reply to a client's request; each gets one.
@@ -163,7 +163,8 @@ struct Asked {
 }
 
 enum Asker {
-    Registration,
+    /// Of this key.
+    Registration(PublicKey),
     /// Part of the registration; a refusal is only logged.
     Profile(&'static str),
     Heartbeat,
@@ -180,7 +181,7 @@ struct Task<F> {
     identity: Identity,
     node: Option<NodeId>,
     profile: Profile,
-    /// The profile has another address than what was registered.
+    /// The address or the key is another than what was registered.
     moved: bool,
     keepalive: Duration,
     queue: mpsc::Receiver<Order>,
@@ -282,7 +283,10 @@ where
                     self.moved |= profile.observed != self.profile.observed || profile.listen != self.profile.listen;
                     self.profile = profile;
                 }
-                Some(Order::Identity(identity)) => self.identity = *identity,
+                Some(Order::Identity(identity)) => {
+                    self.identity = *identity;
+                    self.moved = true;
+                }
                 Some(order @ (Order::Query(..) | Order::Call(..) | Order::FetchHandshakes)) => {
                     self.waiting.push_back((Instant::now(), order));
                 }
@@ -386,7 +390,7 @@ where
             Asker::Client(id) => {
                 (self.report)(Report::Reply(id, Err(CallError::Unreachable(reason.to_owned())))).await;
             }
-            Asker::Registration | Asker::Profile(_) | Asker::Heartbeat | Asker::Inbox | Asker::Nobody => {}
+            Asker::Registration(_) | Asker::Profile(_) | Asker::Heartbeat | Asker::Inbox | Asker::Nobody => {}
         }
     }
 
@@ -440,7 +444,7 @@ where
                 .collect(),
             ..Register::default()
         };
-        self.ask(session, Request::Register(register), Asker::Registration, Instant::now());
+        self.ask(session, Request::Register(register), Asker::Registration(public_key), Instant::now());
     }
 
     async fn on_reply(&mut self, session: &mut Session, reply: &[u8]) -> Result<(), Lost> {
@@ -454,7 +458,7 @@ where
                 (self.report)(Report::Reply(id, outcome)).await;
             }
             Asker::Node(id, query) => (self.report)(Report::Answer(id, queries::answer(&query, reply))).await,
-            Asker::Registration => self.on_registered(session, reply).await?,
+            Asker::Registration(key) => self.on_registered(session, key, reply).await?,
             Asker::Inbox => match Response::parse(reply) {
                 Ok(Response::PollHandshakes(found)) => {
                     if !found.requests.is_empty() || !found.responses.is_empty() {
@@ -479,7 +483,12 @@ where
         Ok(())
     }
 
-    async fn on_registered(&mut self, session: &mut Session, reply: &[u8]) -> Result<(), Lost> {
+    async fn on_registered(
+        &mut self,
+        session: &mut Session,
+        key: PublicKey,
+        reply: &[u8],
+    ) -> Result<(), Lost> {
         let registered = match Response::parse(reply) {
             Ok(Response::Register(registered)) => registered,
             Ok(Response::Error { error }) => return Err(Lost::Refused(error)),
@@ -498,7 +507,7 @@ where
         }
         self.fetch_handshakes(session, now);
         (self.report)(Report::Status { address: self.address().to_owned(), error: None }).await;
-        (self.report)(Report::Registered(registered)).await;
+        (self.report)(Report::Registered(key, registered)).await;
         Ok(())
     }
 }
@@ -551,7 +560,7 @@ impl Asked {
     fn deadline(&self) -> Instant {
         match self.by {
             Asker::Node(..) | Asker::Client(_) => self.since + ANSWER_WAIT,
-            Asker::Registration | Asker::Profile(_) | Asker::Heartbeat | Asker::Inbox | Asker::Nobody => {
+            Asker::Registration(_) | Asker::Profile(_) | Asker::Heartbeat | Asker::Inbox | Asker::Nobody => {
                 self.since + REPLY_WAIT
             }
         }

@@ -20,14 +20,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use pilot_client::{Client, Stream};
 use pilot_wire::dataexchange::MessageId;
-use pilot_wire::ipc::{Call, Pong};
+use pilot_wire::events::{Event, NOTHING};
+use pilot_wire::ipc::Code;
 use pilot_wire::{Addr, Endpoint, NodeId, Port, PublicKey, mailbox};
 use serde::Serialize;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use self::events::{Broker, DialBroker, Side};
 use self::exchange::Exchange;
@@ -55,8 +58,11 @@ const GREETED_AT_ONCE: usize = 8;
 /// How often a node is greeted that does not answer: the registry may take a moment to be reached.
 const GREETING_TRIES: u32 = 3;
 
-/// How long an answer is awaited, and the pause before the next try.
-const GREETING_LIMIT: Duration = Duration::from_secs(2);
+/// How long an answer is awaited.
+const GREETING_LIMIT: Duration = Duration::from_secs(5);
+
+/// Pause before the next try.
+const GREETING_PAUSE: Duration = Duration::from_secs(2);
 
 /// What is to run, and where.
 #[derive(Debug, Clone)]
@@ -150,8 +156,9 @@ pub(crate) fn spawn(
     Ok(Services { store, _tasks: Arc::new(tasks) })
 }
 
-/// Knocks once at the nodes that were trusted when the daemon started, so that those who still hold streams of its
-/// earlier life learn that it is over, and renew their subscriptions now instead of after a keepalive.
+/// Knocks once at the nodes that were trusted when the daemon started. Those who still hold streams of its earlier
+/// life learn that it is over, and those who gave up on its broker that it is back: subscriptions are renewed now
+/// instead of after a keepalive or a pause.
 async fn greet(client: Client, trusted: Vec<NodeId>) {
     let mut knocking = JoinSet::new();
     for node in trusted.into_iter().take(GREETED_MAX) {
@@ -160,17 +167,32 @@ async fn greet(client: Client, trusted: Vec<NodeId>) {
         }
         let client = client.clone();
         knocking.spawn(async move {
-            let timeout_ms = u64::try_from(GREETING_LIMIT.as_millis()).unwrap_or(u64::MAX);
             for _ in 0..GREETING_TRIES {
-                match client.call::<Pong>(Call::Ping { node, size: 1, timeout_ms }).await {
-                    Ok(_) => return,
-                    Err(error) => tracing::debug!(%node, %error, "a trusted node does not answer yet"),
+                match timeout(GREETING_LIMIT, knock(&client, node)).await {
+                    Ok(Ok(())) => return,
+                    Ok(Err(error)) => tracing::debug!(%node, %error, "a trusted node does not answer yet"),
+                    Err(_) => tracing::debug!(%node, "a trusted node does not answer in time"),
                 }
-                sleep(GREETING_LIMIT).await;
+                sleep(GREETING_PAUSE).await;
             }
         });
     }
     while knocking.join_next().await.is_some() {}
+}
+
+/// Subscribes to nothing at a node's broker.
+async fn knock(client: &Client, node: NodeId) -> Result<(), pilot_client::Error> {
+    let mut stream = match client.dial(Addr::backbone(node).port(Port::EVENT_STREAM)).await {
+        Ok(stream) => stream,
+        // It runs no broker, and has heard from us.
+        Err(error) if error.code() == Code::Refused => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let mut subscription = Vec::new();
+    Event { topic: NOTHING.to_owned(), payload: Bytes::new() }.emit(&mut subscription);
+    stream.write_all(&subscription).await?;
+    stream.flush().await?;
+    stream.drain().await
 }
 
 /// Who is at the other end of a stream.

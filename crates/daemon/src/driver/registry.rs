@@ -238,7 +238,8 @@ impl Driver {
         crate::state::next_identity(&self.config.identity)
     }
 
-    fn on_rotated(&mut self, now: Instant, to: ReplyTo, identity: Identity, reply: &[u8]) {
+    /// The new key is in force: put it in its place and use it.
+    fn adopt(&mut self, now: Instant, identity: Identity) {
         if let Err(error) = std::fs::rename(self.next_identity(), &self.config.identity) {
             let next = self.next_identity();
             tracing::error!(%error, next = %next.display(), "the new key is in force but not in its place");
@@ -248,7 +249,16 @@ impl Driver {
         let _ = self.link.send(Order::Identity(Box::new(identity.clone())));
         self.node.set_identity(now, identity.clone());
         self.identity = identity;
-        self.reply(to, &Reply::Json { command: Command::RotateKeyOk, body: reply.into() });
+    }
+
+    /// The registry gave the old key a new number: it knows the node by a new key already, and the crash or the lost reply
+    /// came between its yes and our rename.
+    fn finish_rotation(&mut self, now: Instant, number: NodeId) -> bool {
+        let Some(ours) = self.memory.node_id.filter(|ours| *ours != number) else { return false };
+        let Ok(identity) = Identity::load(&self.next_identity()) else { return false };
+        tracing::warn!(node = %ours, "finishing a key rotation that was interrupted");
+        self.adopt(now, identity);
+        true
     }
 
     pub(super) fn on_prefer_direct(&mut self, now: Instant, to: ReplyTo, node: NodeId) {
@@ -276,7 +286,11 @@ impl Driver {
 impl Driver {
     pub(super) fn on_report(&mut self, now: Instant, report: Report) {
         match report {
-            Report::Registered(registered) => self.on_registered(now, registered),
+            Report::Registered(key, registered) if key == self.own_key() => {
+                self.on_registered(now, registered)
+            }
+            // Asked before the key was changed; the registration of the new one is on its way.
+            Report::Registered(..) => {}
             Report::Answer(id, answer) => self.on_answer(now, id, answer),
             Report::Reply(id, outcome) => self.on_reply(now, id, outcome),
             Report::Handshakes(found) => self.on_handshakes(now, found),
@@ -295,6 +309,9 @@ impl Driver {
 
     fn on_registered(&mut self, now: Instant, registered: Registered) {
         let node = registered.node_id;
+        if self.finish_rotation(now, node) {
+            return;
+        }
         let first = self.memory.node_id != Some(node);
         tracing::info!(%node, first, "registered");
         if let Some(reason) = &registered.hostname_error {
@@ -469,7 +486,10 @@ impl Driver {
             Purpose::Broadcast { network, port, data } => {
                 self.on_members(now, to, network, port, &data, &reply)
             }
-            Purpose::RotateKey(identity) => self.on_rotated(now, to, *identity, &reply),
+            Purpose::RotateKey(identity) => {
+                self.adopt(now, *identity);
+                self.reply(to, &pass(Command::RotateKeyOk));
+            }
             Purpose::Verify { request, signer } => match Response::parse(&reply) {
                 Ok(Response::Lookup(lookup)) => {
                     let check = self.check_envelope(&request, signer, lookup.public_key, "registry");
@@ -490,6 +510,11 @@ impl Driver {
             Purpose::PreferDirect(preferred) => {
                 let preferred = Preferred { resolve_error: error.to_string(), ..preferred };
                 self.answer(to, Command::PreferDirectOk, &preferred);
+            }
+            purpose @ Purpose::RotateKey(_) if matches!(error, CallError::Refused(_)) => {
+                // Only a clear no makes the new key worthless; after silence the registry may have taken it.
+                let _ = std::fs::remove_file(self.next_identity());
+                self.refuse(to, Refusal::from(error).within(purpose.operation()));
             }
             Purpose::Policy(network) if matches!(error, CallError::Refused(_)) => {
                 self.on_policy(to, network, b"{}")

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use pilot_wire::events::{Decoder, Event, EventError, Note, NoteToken, RESERVED_PREFIX};
 use pilot_wire::{Addr, Endpoint, NodeId};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -235,6 +235,7 @@ impl Allowance {
 struct Link {
     state: LinkState,
     task: AbortHandle,
+    awake: Arc<Notify>,
 }
 
 struct Confirmation {
@@ -328,6 +329,7 @@ impl<D: DialBroker> Task<D> {
         token: Option<NoteToken>,
         answer: oneshot::Sender<Subscription>,
     ) {
+        self.wake_links(remote.addr.node);
         if self.hub.len() >= SUBSCRIBERS_MAX {
             return;
         }
@@ -385,10 +387,21 @@ impl<D: DialBroker> Task<D> {
         for node in &trusted {
             for topic in &topics {
                 let key = LinkKey { node: *node, topic: (*topic).to_owned() };
-                self.links.entry(key.clone()).or_insert_with(|| Link {
-                    state: LinkState::Connecting,
-                    task: self.link_tasks.spawn(link::run(key, self.dial.clone(), self.commands.clone())),
+                self.links.entry(key.clone()).or_insert_with(|| {
+                    let awake = Arc::new(Notify::new());
+                    let run = link::run(key, self.dial.clone(), self.commands.clone(), Arc::clone(&awake));
+                    Link { state: LinkState::Connecting, task: self.link_tasks.spawn(run), awake }
                 });
+            }
+        }
+    }
+
+    /// A node that connects is there: links to it that wait for their next try need not wait.
+    fn wake_links(&self, node: NodeId) {
+        for (_, link) in self.links.iter().filter(|(key, _)| key.node == node) {
+            match link.state {
+                LinkState::Down => link.awake.notify_one(),
+                LinkState::Connecting | LinkState::Live => {}
             }
         }
     }

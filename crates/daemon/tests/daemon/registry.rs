@@ -117,3 +117,24 @@ async fn a_rotated_key_keeps_address_and_trust_and_survives_a_restart() {
     assert_eq!(a.node(), node);
     drop((b, rendezvous, homes));
 }
+
+#[tokio::test]
+async fn a_rotation_interrupted_after_the_registry_agreed_is_finished_at_the_next_start() {
+    let rendezvous = Rendezvous::start().await;
+    let home = Home::new();
+    let daemon = Daemon::start(home.config(&rendezvous)).await;
+    let (node, config) = (daemon.node(), daemon.config.clone());
+    let memory = config.home.join("node.json");
+    let before = [std::fs::read(&config.identity).unwrap(), std::fs::read(&memory).unwrap()];
+    daemon.program().await.call(Request::RotateKey).await.unwrap();
+    daemon.kill().await;
+    // As if the reply had not come: the old files, and the new key where it was put first.
+    std::fs::rename(&config.identity, config.identity.with_extension("json.next")).unwrap();
+    std::fs::copy(config.identity.with_extension("json.next"), &config.identity).unwrap();
+    std::fs::write(&config.identity, &before[0]).unwrap();
+    std::fs::write(&memory, &before[1]).unwrap();
+
+    let daemon = Daemon::start(config).await;
+    assert_eq!(daemon.node(), node);
+    assert!(daemon.running.registered);
+}

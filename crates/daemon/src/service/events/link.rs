@@ -3,12 +3,13 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pilot_wire::NodeId;
 use pilot_wire::events::{Decoder, Note, NoteToken};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
 
 use super::Command;
@@ -52,8 +53,14 @@ pub(crate) trait DialBroker: Clone + Send + Sync + 'static {
     fn drain(stream: &mut Self::Stream) -> impl Future<Output = io::Result<()>> + Send;
 }
 
-/// Keeps the link until the task is aborted or the broker is gone.
-pub(super) async fn run<D: DialBroker>(key: LinkKey, dial: D, broker: mpsc::Sender<Command>) {
+/// Keeps the link until the task is aborted or the broker is gone. `awake` cuts a pause short: the other node has
+/// shown that it is there.
+pub(super) async fn run<D: DialBroker>(
+    key: LinkKey,
+    dial: D,
+    broker: mpsc::Sender<Command>,
+    awake: Arc<Notify>,
+) {
     let mut pause = PAUSE_MIN;
     loop {
         let mut was_live = false;
@@ -70,8 +77,10 @@ pub(super) async fn run<D: DialBroker>(key: LinkKey, dial: D, broker: mpsc::Send
         if was_live {
             pause = PAUSE_MIN;
         }
-        sleep(pause + jitter(pause)).await;
-        pause = (pause * 2).min(PAUSE_MAX);
+        tokio::select! {
+            () = sleep(pause + jitter(pause)) => pause = (pause * 2).min(PAUSE_MAX),
+            () = awake.notified() => pause = PAUSE_MIN,
+        }
     }
 }
 

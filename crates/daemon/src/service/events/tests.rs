@@ -2,11 +2,14 @@
 
 use super::*;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::DuplexStream;
 
 /// Brokers that dial each other directly.
 #[derive(Clone, Default)]
 struct Network {
+    /// No broker is reached while set.
+    is_down: Arc<AtomicBool>,
     doors: Arc<BTreeMap<NodeId, mpsc::Sender<(NodeId, DuplexStream)>>>,
     me: NodeId,
 }
@@ -15,6 +18,9 @@ impl DialBroker for Network {
     type Stream = DuplexStream;
 
     async fn dial(&self, node: NodeId) -> io::Result<DuplexStream> {
+        if self.is_down.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         let (ours, theirs) = tokio::io::duplex(64 << 10);
         let door = self.doors.get(&node).ok_or(io::ErrorKind::ConnectionRefused)?;
         door.send((self.me, theirs)).await.map_err(|_| io::ErrorKind::ConnectionRefused)?;
@@ -30,6 +36,7 @@ struct Node {
     id: NodeId,
     broker: Broker,
     trusted: watch::Sender<Vec<NodeId>>,
+    is_down: Arc<AtomicBool>,
 }
 
 /// Nodes 1 to `count`, each with a broker, none trusting any.
@@ -42,9 +49,10 @@ fn nodes(count: u32) -> Vec<Node> {
         calls.push((NodeId(number), behind));
     }
     let doors = Arc::new(doors);
+    let is_down = Arc::new(AtomicBool::new(false));
     let start = |(id, mut behind): (NodeId, mpsc::Receiver<(NodeId, DuplexStream)>)| {
         let (trusted, trusted_out) = watch::channel(Vec::new());
-        let network = Network { doors: Arc::clone(&doors), me: id };
+        let network = Network { is_down: Arc::clone(&is_down), doors: Arc::clone(&doors), me: id };
         let (broker, task) = Broker::new(network, trusted_out, Notices::new().0);
         tokio::spawn(task);
         let serving = broker.clone();
@@ -57,7 +65,7 @@ fn nodes(count: u32) -> Vec<Node> {
                 });
             }
         });
-        Node { id, broker, trusted }
+        Node { id, broker, trusted, is_down: Arc::clone(&is_down) }
     };
     calls.into_iter().map(start).collect()
 }
@@ -261,4 +269,30 @@ async fn a_publisher_of_another_node_is_slowed_down_after_its_burst_and_loses_no
     }
     let waits: Vec<Duration> = (0..3).map(|_| allowance.take()).collect();
     assert!(waits.is_sorted() && waits[2] > Duration::from_millis(15), "{waits:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_comes_back_and_says_so_is_heard_at_once() {
+    let nodes = nodes(2);
+    nodes[0].is_down.store(true, Ordering::Relaxed);
+    nodes[0].trusted.send_replace(vec![NodeId(2)]);
+    let (mut reader, brokers) = nodes[0].subscribe(NodeId(1), "t").await;
+    assert_eq!(brokers, 0);
+    // Long enough for the pauses between tries to have grown.
+    sleep(Duration::from_secs(600)).await;
+    nodes[0].is_down.store(false, Ordering::Relaxed);
+    let back = Instant::now();
+    let (mut theirs, _) = nodes[1].subscribe(NodeId(2), pilot_wire::events::NOTHING).await;
+    let _greeting = nodes[0].subscribe(NodeId(2), pilot_wire::events::NOTHING).await;
+    let (_other, brokers) = loop {
+        let subscribed = nodes[0].subscribe(NodeId(1), "t").await;
+        if subscribed.1 == 1 {
+            break subscribed;
+        }
+        sleep(Duration::from_millis(1)).await;
+    };
+    assert_eq!(brokers, 1);
+    theirs.publish("t", "back").await;
+    assert_eq!(reader.next_with_source().await.0.payload, "back");
+    assert!(back.elapsed() < Duration::from_millis(500), "{:?}", back.elapsed());
 }
