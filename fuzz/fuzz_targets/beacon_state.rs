@@ -21,7 +21,7 @@ fuzz_target!(|script: &[u8]| {
         match op & 0x0F {
             0 => now += Duration::from_secs(u64::from(*length)),
             1 => state.registered(NodeId(u32::from(*length)), from.ip()),
-            2 => state.notify(now, NodeId(u32::from(*length)), NotifyKind::Handshake, None),
+            2 => state.notify(now, NodeId(u32::from(*length)), NotifyKind::Handshake),
             _ => state.handle_datagram(now, from, datagram),
         }
         while let Some(question) = state.poll_question() {

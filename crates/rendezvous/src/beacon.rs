@@ -203,16 +203,22 @@ impl State {
         }
     }
 
-    /// Something waits for the node at the registry. A node that has not been heard of, because this beacon has just
-    /// started, is told where it registered to listen.
-    pub fn notify(&mut self, now: Instant, node: NodeId, kind: NotifyKind, registered: Option<SocketAddr>) {
+    /// A node that had registered to listen there before this beacon started. It may be talking through a beacon right
+    /// now and repeats its discover only in a minute; until then it is taken to be where it said.
+    pub fn remembered(&mut self, now: Instant, node: NodeId, addr: SocketAddr) {
+        self.registered(node, addr.ip());
+        if self.entries.len() < self.config.max_nodes {
+            self.enter(now, node, addr, false);
+        }
+    }
+
+    /// Something waits for the node at the registry.
+    pub fn notify(&mut self, now: Instant, node: NodeId, kind: NotifyKind) {
         let rate = self.config.notify;
-        let to = match self.entries.get_mut(&node) {
-            Some(entry) => entry.notify.take(rate, now).is_ok().then_some(entry.addr),
-            None => registered,
-        };
-        if let Some(to) = to {
-            self.send(to, &Message::Notify(kind));
+        let Some(entry) = self.entries.get_mut(&node) else { return };
+        if entry.notify.take(rate, now).is_ok() {
+            let addr = entry.addr;
+            self.send(addr, &Message::Notify(kind));
         }
     }
 
@@ -260,19 +266,23 @@ impl State {
             return Err(Drop::Impostor);
         }
         self.make_room(node);
+        self.enter(now, node, from, delivers_to);
+        Ok(())
+    }
+
+    fn enter(&mut self, now: Instant, node: NodeId, addr: SocketAddr, delivers_to: bool) {
         let config = &self.config;
         let entry = self.entries.entry(node).or_insert_with(|| Entry {
-            addr: from,
+            addr,
             seen: now,
             delivers_to,
             relay: Bucket::full(config.relay, now),
             punch: Bucket::full(config.punch, now),
             notify: Bucket::full(config.notify, now),
         });
-        entry.addr = from;
+        entry.addr = addr;
         entry.delivers_to = delivers_to;
         self.file(node, now);
-        Ok(())
     }
 
     /// Puts an entry where it belongs by its address and the time it was last heard of.

@@ -136,8 +136,8 @@ pub async fn run(
     let (to_beacon, beacon_orders) = mpsc::channel(BEACON_QUEUE);
     let introductions = crate::beacon::Config { introductions: Introductions::Ask, ..config.beacon.clone() };
     let mut beacon = crate::beacon::State::new(introductions);
-    while let Some((node, ip)) = state.poll_endpoint() {
-        beacon.registered(node, ip);
+    while let Some((node, addr)) = state.poll_endpoint() {
+        beacon.remembered(clock.start(), node, addr);
     }
     let beacon = beacon::serve(udp, beacon, beacon_orders, to_registry.clone());
     let registry = registry::serve(state, store, registry_events, to_beacon);

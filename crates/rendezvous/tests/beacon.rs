@@ -210,6 +210,18 @@ fn a_flood_of_claims_does_not_displace_who_is_where_it_registered() {
 }
 
 #[test]
+fn relaying_goes_on_over_a_restart() {
+    let mut world = World::new(Config::default());
+    world.state = State::new(Config::default());
+    world.state.remembered(world.now, A, addr(HOME_A));
+    world.state.remembered(world.now, B, addr("192.0.2.2:9999"));
+    assert_eq!(world.home(B), Some(addr("192.0.2.2:9999")));
+    world.discover(B, HOME_B);
+    assert_eq!(world.home(B), Some(addr(HOME_B)), "where it really is");
+    assert_eq!(world.home(A), Some(addr(HOME_A)));
+}
+
+#[test]
 fn relaying_and_introducing_are_limited_for_each_node() {
     let rate = Rate { burst: 3, per_second: 1.0 };
     let mut world = World::new(Config { relay: rate, punch: rate, ..Config::default() });
@@ -224,15 +236,12 @@ fn relaying_and_introducing_are_limited_for_each_node() {
 #[test]
 fn a_notice_goes_to_where_the_node_is() {
     let mut world = World::new(Config::default());
-    let elsewhere = Some(addr(STRANGER));
-    world.state.notify(world.now, A, NotifyKind::Handshake, elsewhere);
+    world.state.notify(world.now, A, NotifyKind::Handshake);
     assert_eq!(world.sent(), [(addr(HOME_A), vec![0x0A, 0x01])]);
-    world.state.notify(world.now, NodeId(9), NotifyKind::Handshake, None);
+    world.state.notify(world.now, NodeId(9), NotifyKind::Handshake);
     assert_eq!(world.sent(), []);
-    world.state.notify(world.now, NodeId(9), NotifyKind::Handshake, elsewhere);
-    assert_eq!(world.sent(), [(addr(STRANGER), vec![0x0A, 0x01])], "where it registered");
     for _ in 0..100 {
-        world.state.notify(world.now, A, NotifyKind::Handshake, elsewhere);
+        world.state.notify(world.now, A, NotifyKind::Handshake);
     }
     assert_eq!(world.sent().len(), 4);
 }

@@ -87,7 +87,7 @@ pub struct State {
     changed: BTreeSet<Key>,
     replies: VecDeque<(ConnId, Response)>,
     notices: VecDeque<NodeId>,
-    pub(super) endpoints: VecDeque<(NodeId, IpAddr)>,
+    pub(super) endpoints: VecDeque<(NodeId, SocketAddr)>,
 }
 
 /// Searches for names of nodes that the seeker does not know, from one address: plenty for people, slow for a dictionary.
@@ -272,15 +272,10 @@ impl State {
         self.notices.pop_front()
     }
 
-    /// From where a node has registered, which the beacon compares with where it is heard from.
-    pub fn poll_endpoint(&mut self) -> Option<(NodeId, IpAddr)> {
+    /// Where a node has registered to be reached, which the beacon compares with where it is heard from. After
+    /// [`restore`](Self::restore) these are all that are registered.
+    pub fn poll_endpoint(&mut self) -> Option<(NodeId, SocketAddr)> {
         self.endpoints.pop_front()
-    }
-
-    /// Where a node has registered to be reached.
-    #[must_use]
-    pub fn endpoint(&self, node: NodeId) -> Option<SocketAddr> {
-        self.presence(node)?.endpoint
     }
 
     /// Numbers of nodes registered now and ever.
@@ -554,8 +549,8 @@ impl State {
                 self.by_ip.remove(&before);
             }
         }
-        if let Some(after) = after.map(|addr| addr.ip()) {
-            self.by_ip.entry(after).or_default().insert(node);
+        if let Some(after) = after {
+            self.by_ip.entry(after.ip()).or_default().insert(node);
             self.endpoints.push_back((node, after));
         }
     }

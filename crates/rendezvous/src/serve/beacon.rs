@@ -13,8 +13,8 @@ use tokio::{net::UdpSocket, sync::mpsc};
 /// What the registry tells the beacon.
 #[derive(Debug)]
 pub(super) enum Order {
-    /// Something waits for the node, which registered to listen there.
-    Notify(NodeId, Option<SocketAddr>),
+    /// Something waits for the node.
+    Notify(NodeId),
     /// The node has registered from there.
     Registered(NodeId, IpAddr),
     /// May the two be introduced?
@@ -44,9 +44,7 @@ pub(super) async fn serve(
             Some(order) = orders.recv() => {
                 let now = Instant::now();
                 match order {
-                    Order::Notify(node, registered) => {
-                        state.notify(now, node, NotifyKind::Handshake, registered);
-                    }
+                    Order::Notify(node) => state.notify(now, node, NotifyKind::Handshake),
                     Order::Registered(node, ip) => state.registered(node, ip),
                     Order::Introduce(question, allowed) => state.handle_answer(question, allowed),
                 }

@@ -140,8 +140,8 @@ impl Registry {
         let fresh = self.state.take_changes();
         let saved = self.save(fresh).await;
         // Before the reply that lets the node go to the beacon. The beacon never waits for the registry.
-        while let Some((node, ip)) = self.state.poll_endpoint() {
-            let _ = self.to_beacon.send(Order::Registered(node, ip)).await;
+        while let Some((node, addr)) = self.state.poll_endpoint() {
+            let _ = self.to_beacon.send(Order::Registered(node, addr.ip())).await;
         }
         while let Some((conn, response)) = self.state.poll_reply() {
             let Some(reply) = self.replies.remove(&conn) else { continue };
@@ -153,8 +153,7 @@ impl Registry {
             let _ = reply.send(response);
         }
         while let Some(node) = self.state.poll_notice() {
-            let registered = self.state.endpoint(node);
-            self.order(Order::Notify(node, registered));
+            self.order(Order::Notify(node));
         }
     }
 
