@@ -47,6 +47,8 @@ const IDS: [NodeId; 2] = [NodeId(1), NodeId(2)];
 const PORT: Port = Port(1000);
 /// Outputs after one input. Two full send buffers are a few thousand datagrams.
 const OUTPUTS_MAX: usize = 100_000;
+/// Reads until a stream has nothing more: byte by byte it may have a receive buffer full.
+const READS_MAX: usize = 16 << 20;
 /// Datagrams under way; beyond, the network loses what is sent.
 const UNDER_WAY_MAX: usize = 512;
 
@@ -280,7 +282,7 @@ impl World {
     fn read_all(&mut self, at: usize, choice: u8) {
         let Some(id) = self.pick(at, choice) else { return };
         let max = 1 << (choice % 17);
-        for _ in 0..OUTPUTS_MAX {
+        for _ in 0..READS_MAX {
             match self.sides[at].node.read(self.now, id, max) {
                 Ok(Read::Data(data)) => {
                     assert!(!data.is_empty() && data.len() <= max, "{} bytes of {max}", data.len());
