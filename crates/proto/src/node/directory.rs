@@ -24,6 +24,9 @@ const TRUST_LIFE: Duration = Duration::from_secs(60);
 /// How long a refusal is believed, so that a stranger who keeps knocking does not keep the registry busy.
 const REFUSAL_LIFE: Duration = Duration::from_secs(3);
 
+/// How long a question that the registry did not answer is not asked again: well below the time that a dial has.
+const SILENCE_LIFE: Duration = Duration::from_millis(250);
+
 /// An answer that may not be there yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lookup<T> {
@@ -81,6 +84,11 @@ impl Directory {
 
     pub(super) fn learned_key(&mut self, now: Instant, node: NodeId, key: Option<PublicKey>) {
         self.keys.put(now, node, key, if key.is_some() { KEY_LIFE } else { REFUSAL_LIFE });
+    }
+
+    /// The registry could not be asked. It may be back any moment, and somebody is waiting.
+    pub(super) fn key_unanswered(&mut self, now: Instant, node: NodeId) {
+        self.keys.put(now, node, None, SILENCE_LIFE);
     }
 
     /// Forgets a key that does not fit, unless it is so fresh that asking again would give the same.
@@ -192,6 +200,9 @@ mod tests {
         directory.learned_key(now, NODE, None);
         assert_eq!(directory.key(now, NODE), Lookup::Refused);
         assert_eq!(directory.key(now + REFUSAL_LIFE, NODE), Lookup::Asking);
+        directory.key_unanswered(now, NODE);
+        assert_eq!(directory.key(now, NODE), Lookup::Refused);
+        assert_eq!(directory.key(now + SILENCE_LIFE, NODE), Lookup::Asking, "a registry that was away may be back");
     }
 
     #[test]

@@ -31,7 +31,10 @@ impl Node {
         match (query, answer) {
             (Query::Resolve(node), Answer::Resolved(result)) => self.located(now, node, result),
             (Query::PeerKey(node), Answer::PeerKey(result)) => {
-                self.directory.learned_key(now, node, result.clone().ok());
+                match &result {
+                    Err(QueryError::Unreachable(_)) => self.directory.key_unanswered(now, node),
+                    Ok(_) | Err(_) => self.directory.learned_key(now, node, result.clone().ok()),
+                }
                 if let Ok(key) = result {
                     let steps = self.book.learned_key(node, key);
                     self.carry_out(now, steps);
