@@ -340,8 +340,11 @@ fn where_a_node_is_that_wants_to_be_relayed_is_told_to_nobody() {
             relay_only: true,
             ..Register::default()
         };
-        world.by(&a, Request::Register(shy));
         world.publish(&a);
+        assert!(world.state.may_introduce(b.id, a.id));
+        world.by(&a, Request::Register(shy));
+        assert!(!world.state.may_introduce(b.id, a.id));
+        assert!(!world.state.may_introduce(a.id, b.id));
         match world.resolve(&b, a.id) {
             Response::Resolve(resolved) => {
                 assert_eq!((resolved.real_addr.as_str(), resolved.lan_addrs.len()), (told, 0));

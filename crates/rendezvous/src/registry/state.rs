@@ -290,7 +290,15 @@ impl State {
         self.sessions.get(&conn).is_some_and(|session| !session.proven.is_empty())
     }
 
-    /// True if `asker` may learn where `target` is: the rule of `resolve`, and of punching.
+    /// True if the two may be told each other's address, so that they can punch: as in `resolve`, and neither of them
+    /// wants to be relayed only.
+    #[must_use]
+    pub fn may_introduce(&self, asker: NodeId, target: NodeId) -> bool {
+        let is_open = |node| self.presence(node).is_some_and(|presence| !presence.relay_only);
+        is_open(asker) && is_open(target) && self.may_meet(asker, target)
+    }
+
+    /// True if `asker` may learn where `target` is: the rule of `resolve`.
     #[must_use]
     pub fn may_meet(&self, asker: NodeId, target: NodeId) -> bool {
         asker == target

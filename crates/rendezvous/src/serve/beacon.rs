@@ -79,7 +79,7 @@ fn receive(
         state.handle_datagram(Instant::now(), from, &buffer[..length]);
         transmit(socket, state);
         while let Some(question) = state.poll_question() {
-            if to_registry.try_send(Event::MayMeet(question)).is_err() {
+            if to_registry.try_send(Event::MayIntroduce(question)).is_err() {
                 tracing::debug!(?question, "the registry is busy; nobody is introduced");
             }
         }

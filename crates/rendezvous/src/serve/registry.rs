@@ -40,7 +40,7 @@ pub(super) enum Event {
     /// It is gone.
     Closed { conn: ConnId },
     /// The beacon asks.
-    MayMeet(Question),
+    MayIntroduce(Question),
 }
 
 /// Events handled before the changes are committed. Bounds the time in which nobody is answered.
@@ -128,8 +128,8 @@ impl Registry {
                 self.replies.remove(&conn);
                 self.proven.remove(&conn);
             }
-            Event::MayMeet(question) => {
-                let allowed = self.state.may_meet(question.requester, question.target);
+            Event::MayIntroduce(question) => {
+                let allowed = self.state.may_introduce(question.requester, question.target);
                 self.order(Order::Introduce(question, allowed));
             }
         }
