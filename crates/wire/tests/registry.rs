@@ -1,5 +1,11 @@
 //! The registry's messages against what was recorded from the reference's servers and nodes.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test stops at what it did not expect"
+)]
+
 use pilot_wire::{
     NodeId, Signature,
     registry::{Envelope, Request, Response, signed_text},

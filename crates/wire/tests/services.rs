@@ -1,5 +1,7 @@
 //! Data-exchange, event and handshake formats against captures of running 1.18.0 and February 2026 daemons.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
 use bytes::Bytes;
 use pilot_wire::dataexchange::{
     Answer, Content, DEFAULT_MAX_FRAME, Decoder, Delivery, FileStream, Frame, FrameError, FrameType, Init,
