@@ -15,6 +15,7 @@ pub mod handshake;
 pub mod ids;
 pub mod ipc;
 pub mod keys;
+pub mod mailbox;
 pub mod packet;
 pub mod reader;
 pub mod registry;
