@@ -202,7 +202,8 @@ mod tests {
         assert_eq!(directory.key(now + REFUSAL_LIFE, NODE), Lookup::Asking);
         directory.key_unanswered(now, NODE);
         assert_eq!(directory.key(now, NODE), Lookup::Refused);
-        assert_eq!(directory.key(now + SILENCE_LIFE, NODE), Lookup::Asking, "a registry that was away may be back");
+        let later = now + SILENCE_LIFE;
+        assert_eq!(directory.key(later, NODE), Lookup::Asking, "a registry that was away may be back");
     }
 
     #[test]
