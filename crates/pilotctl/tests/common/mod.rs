@@ -54,7 +54,9 @@ impl World {
     fn start_rendezvous(&mut self, registry: &str, beacon: &str) {
         let home = self.directory.path().join("rendezvous");
         let words = ["rendezvous", "run", "--json", "--registry-addr", registry, "--beacon-addr", beacon];
-        let mut running = Running::start(command(&home, &home.join("sock"), &words));
+        let mut command = command(&home, &home.join("sock"), &words);
+        command.stderr(log(&home));
+        let mut running = Running::start(command);
         let ready = running.json_line();
         assert_eq!(ready["status"], "ok", "{ready}");
         self.registry = ready["data"]["registry_addr"].as_str().unwrap().to_owned();
@@ -100,6 +102,29 @@ impl World {
     }
 }
 
+/// A test that fails shows what the processes logged.
+impl Drop for World {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for entry in std::fs::read_dir(self.directory.path()).into_iter().flatten().flatten() {
+            let path = entry.path().join(LOG);
+            if let Ok(text) = std::fs::read_to_string(&path) {
+                eprintln!("--- {}\n{text}", path.display());
+            }
+        }
+    }
+}
+
+/// Where the processes of a test log, in their state directory.
+const LOG: &str = "test.log";
+
+fn log(home: &Path) -> std::fs::File {
+    std::fs::create_dir_all(home).unwrap();
+    std::fs::OpenOptions::new().create(true).append(true).open(home.join(LOG)).unwrap()
+}
+
 /// `from` asks, `to` approves; returns when both know it.
 pub(crate) fn befriend(from: &Agent, to: &Agent) {
     let asking = from.spawn(&["handshake", &to.address(), "for the test", "--wait=20s"]);
@@ -116,7 +141,9 @@ impl Agent {
         let words =
             ["daemon", "run", "--json", "--registry", &registry, "--beacon", &beacon, "--hostname", &name];
         let words = [&words[..], &["--listen", "127.0.0.1:0"], more].concat();
-        let mut running = Running::start(self.command(&words));
+        let mut command = self.command(&words);
+        command.stderr(log(&self.home));
+        let mut running = Running::start(command);
         let ready = running.json_line();
         assert_eq!(ready["status"], "ok", "{ready}");
         assert_eq!(ready["data"]["registered"], true, "{ready}");
