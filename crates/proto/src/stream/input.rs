@@ -22,6 +22,9 @@ const MAX_FIN_ANSWERS: u8 = 3;
 /// quiet for this long.
 const QUIET: Duration = Duration::from_secs(10);
 
+/// A SYN of the reference that comes this soon after its stream ended is a late copy of the one that opened it.
+const STRAY_COPY: Duration = Duration::from_secs(2);
+
 /// Windows announced below this make an old peer stop, and it asks with empty packets.
 const SMALL_WINDOW: usize = 2 * 1152;
 
@@ -44,7 +47,7 @@ impl Stream {
                 Verdict::Taken
             }
             Phase::Closed => self.when_over(header),
-            Phase::TimeWait { .. } => self.in_time_wait(now, header, payload),
+            Phase::TimeWait { until } => self.in_time_wait(now, *until, header, payload),
             Phase::Answering(_) | Phase::Connected { .. } => {
                 self.heard(now);
                 if flags.contains(Flags::SYN) {
@@ -325,14 +328,17 @@ impl Stream {
         }
     }
 
-    fn in_time_wait(&mut self, now: Instant, header: &Header, payload: &[u8]) -> Verdict {
+    fn in_time_wait(&mut self, now: Instant, until: Instant, header: &Header, payload: &[u8]) -> Verdict {
         if header.flags.contains(Flags::SYN) && !header.flags.contains(Flags::ACK) {
             let same = self.receiver.as_ref().is_some_and(|receiver| receiver.initial() == header.seq);
-            if !same || self.agreed.is_legacy() {
-                self.phase = Phase::Closed;
-                return Verdict::Reopen;
+            // The reference starts from zero again when it restarts; but a copy of the old SYN may still be on its way.
+            let copy =
+                same && (!self.agreed.is_legacy() || now + self.limits.time_wait() < until + STRAY_COPY);
+            if copy {
+                return Verdict::Taken;
             }
-            return Verdict::Taken;
+            self.phase = Phase::Closed;
+            return Verdict::Reopen;
         }
         if header.flags.contains(Flags::SYN) {
             // An answer to a dial that somebody repeated: the peer has a stream on these ports of which we know nothing.
