@@ -464,7 +464,7 @@ impl World {
 
     fn watch_repeated(&mut self, host: Host, stream: StreamId, id: TransferId) {
         let now = self.now;
-        if let Ok(Read::Data(_) | Read::Finished) = self.hosts[host.0].node.read(now, stream, 1) {
+        if let Ok(Read::Data(_)) = self.hosts[host.0].node.read(now, stream, 1) {
             self.watch.note(Fault::Observed(id, Role::Listener, Violation::Repeated));
         }
     }
@@ -672,6 +672,7 @@ impl World {
     pub fn progress(&self, id: TransferId, role: Role) -> Progress {
         let side = &self.transfers[id.0].sides[&role];
         Progress {
+            began: side.stream.is_some(),
             written: side.written,
             read: side.read,
             ended: side.ended.clone(),
@@ -696,6 +697,8 @@ impl World {
 /// How one side of a transfer stands.
 #[derive(Clone, Debug)]
 pub struct Progress {
+    /// There is a stream, or was.
+    pub began: bool,
     /// Bytes that the stream took from the application.
     pub written: u64,
     /// Bytes that the application read, each checked.
