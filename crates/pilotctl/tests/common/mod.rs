@@ -1,6 +1,6 @@
 //! Real processes in a temporary place: a rendezvous, agents with daemons, and lines run on them.
 #![allow(dead_code, reason = "each test file uses its own part")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on stops, and says why")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
