@@ -195,6 +195,90 @@ fn a_node_talks_to_itself_without_a_datagram() {
     assert_eq!(world.datagrams(), before);
 }
 
+#[test]
+fn a_friend_that_is_gone_is_asked_for_ever_more_seldom() {
+    let (mut world, alice, bob) = friends();
+    let id = message(&mut world, alice, bob, Port(2000));
+    assert!(world.run_until(5 * SECOND, |world| world.is_over(id)));
+    world.set_conditions(Conditions::CUT);
+    world.run_for(1800 * SECOND);
+    let before = world.datagrams();
+    world.run_for(24 * 3600 * SECOND);
+    let an_hour = (world.datagrams() - before) / 24;
+    assert!(an_hour < 200, "{an_hour} datagrams an hour to somebody who is not there");
+
+    world.set_conditions(Conditions::PERFECT);
+    let again = message(&mut world, alice, bob, Port(2001));
+    assert!(world.run_until(2 * SECOND, |world| world.is_over(again)), "a new stream is tried at once");
+    assert!(is_complete(&world, again));
+}
+
+#[test]
+fn a_dial_that_was_held_back_brings_nothing_a_second_time() {
+    for (options, after) in [(true, 1), (false, 1), (true, 15), (false, 15)] {
+        let mut world = World::new(1, Detail::Lines);
+        let [alice, bob] = ["alice", "bob"].map(|name| {
+            world.node_with(name, Visibility::Public, move |config| config.streams.options = options)
+        });
+        let first = message(&mut world, alice, bob, Port(2000));
+        assert!(world.run_until(5 * SECOND, |world| world.is_over(first)));
+
+        // The dial and the message in it are held back; repetitions get through.
+        world.record_datagrams(alice, bob);
+        world.set_link(alice, bob, Conditions::CUT);
+        let second = message(&mut world, alice, bob, Port(2001));
+        world.run_for(Duration::from_millis(100));
+        let held_back = world.take_recorded();
+        assert!(!held_back.is_empty());
+        world.set_link(alice, bob, Conditions::PERFECT);
+        assert!(world.run_until(5 * SECOND, |world| world.is_over(second)));
+
+        world.run_for(after * SECOND);
+        let from = world.socket_addr(alice);
+        for datagram in &held_back {
+            world.inject(bob, from, datagram);
+        }
+        // A byte on a second stream of the same dial is a fault of the world.
+        world.run_for(60 * SECOND);
+        assert_eq!(world.fault(), None, "options {options}, after {after} s");
+    }
+}
+
+#[test]
+fn a_datagram_arrives_whole_and_once_or_not_at_all() {
+    let (mut world, alice, bob) = friends();
+    world.set_conditions(Conditions {
+        loss: 0.1,
+        duplicate: 0.3,
+        reorder: 0.3,
+        held_back: Duration::from_millis(200),
+        corrupt: 0.05,
+        ..Conditions::PERFECT
+    });
+    let to = world.addr(bob).port(Port(2000));
+    for number in 0..500_u32 {
+        let data = [&number.to_be_bytes()[..], &vec![7; number as usize]].concat();
+        world.with_node(alice, |node, now| node.send_datagram(now, to, Some(Port(2001)), &data)).unwrap();
+        world.run_for(Duration::from_millis(10));
+    }
+    world.run_for(5 * SECOND);
+    let mut arrived = Vec::new();
+    for event in world.take_events(bob) {
+        if let Event::Datagram { from, to: Port(2000), data } = event {
+            let (number, rest) = data.split_first_chunk::<4>().expect("a number");
+            let number = u32::from_be_bytes(*number);
+            assert_eq!(from, world.addr(alice).port(Port(2001)));
+            assert_eq!(rest, vec![7; number as usize]);
+            arrived.push(number);
+        }
+    }
+    let all = arrived.len();
+    arrived.sort_unstable();
+    arrived.dedup();
+    assert_eq!(arrived.len(), all, "some came twice");
+    assert!((380..=460).contains(&all), "{all} of 500 arrived");
+}
+
 /// Two private nodes whose owners have agreed.
 fn friends() -> (World, Host, Host) {
     let mut world = World::new(1, Detail::Lines);
