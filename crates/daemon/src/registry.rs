@@ -4,6 +4,7 @@
 //! [`ANSWER_WAIT`] at most and are then answered with the reason, so known peers are served without a registry.
 
 mod connection;
+mod notices;
 mod queries;
 
 use std::collections::VecDeque;
@@ -13,13 +14,15 @@ use std::time::Duration;
 use pilot_crypto::Identity;
 use pilot_proto::{Answer, Query, QueryError, QueryId};
 use pilot_wire::registry::{
-    Envelope, Handshakes, Register, Registered, Request, Response, SetTags, SetVisibility, Signed,
+    AwaitNotices, Envelope, Handshakes, Register, Registered, Request, Response, SetTags, SetVisibility,
+    Signed,
 };
 use pilot_wire::{NodeId, PublicKey};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use connection::{Connection, Lost};
+use notices::Notices;
 pub(crate) use queries::{failed, request};
 
 /// A question without an answer after this long is answered "unreachable": an unreachable peer is to be reported within
@@ -320,6 +323,7 @@ where
             connection,
             asked: VecDeque::new(),
             registered: false,
+            notices: None,
             heartbeat: Instant::now() + self.keepalive,
         };
         self.moved = false;
@@ -354,6 +358,7 @@ where
                 }
             }
             proceed = self.collect() => if !proceed { return Err(Lost::DriverGone) },
+            () = next_notice(&mut session.notices) => self.fetch_handshakes(session, Instant::now()),
             () = sleep_until(deadline) => self.on_time(session).await?,
         }
         Ok(())
@@ -462,6 +467,9 @@ where
             Asker::Inbox => match Response::parse(reply) {
                 Ok(Response::PollHandshakes(found)) => {
                     if !found.requests.is_empty() || !found.responses.is_empty() {
+                        if let Some(notices) = &mut session.notices {
+                            notices.fetched();
+                        }
                         (self.report)(Report::Handshakes(found)).await;
                     }
                 }
@@ -506,9 +514,20 @@ where
             self.ask(session, Request::SetTags(tags), Asker::Profile("tags"), now);
         }
         self.fetch_handshakes(session, now);
+        let question = AwaitNotices { node_id, timeout_ms: notices::PATIENCE_MS, ..AwaitNotices::default() };
+        let question = Request::AwaitNotices(question).sign_with(|text| self.identity.sign(text));
+        session.notices = Some(Notices::new(self.address().to_owned(), question.into()));
         (self.report)(Report::Status { address: self.address().to_owned(), error: None }).await;
         (self.report)(Report::Registered(key, registered)).await;
         Ok(())
+    }
+}
+
+/// Resolves when something waits at the registry.
+async fn next_notice(notices: &mut Option<Notices>) {
+    match notices {
+        Some(notices) => notices.next().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -541,6 +560,8 @@ struct Session {
     connection: Connection,
     asked: VecDeque<Asked>,
     registered: bool,
+    /// Exists once the node is registered.
+    notices: Option<Notices>,
     heartbeat: Instant,
 }
 

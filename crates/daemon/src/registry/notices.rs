@@ -1,0 +1,128 @@
+//! A second connection on which the registry says at once that something waits for the node.
+//!
+//! The beacon says so too, in one datagram that may be lost or come before the beacon knows the node. Registries that do
+//! not know the question answer with an error; then the beacon and the heartbeat are all there is.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use pilot_wire::registry::{Envelope, Response};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::CONNECT_WAIT;
+use super::connection::{Connection, Lost};
+
+/// How long the registry may keep the question, in milliseconds: less than it keeps an idle connection.
+pub(super) const PATIENCE_MS: u32 = 240_000;
+
+/// The answer is overdue after this long.
+const ANSWER_WAIT: Duration = Duration::from_secs(270);
+
+/// First pause after a notice for which nothing was found; doubled each time up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+
+/// Longest such pause.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// Pause after a failure, and after an answer that is none.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(30);
+
+type Question = Pin<Box<dyn Future<Output = Result<(Connection, Response), Lost>> + Send>>;
+
+/// The standing question.
+pub(super) struct Notices {
+    address: String,
+    envelope: Envelope,
+    state: State,
+    pause: Duration,
+}
+
+enum State {
+    Resting { until: Instant, connection: Option<Connection> },
+    Asking(Question),
+}
+
+impl Notices {
+    /// Asks with `envelope`, which is signed, at the registry of that address.
+    pub(super) fn new(address: String, envelope: Envelope) -> Self {
+        let state = State::Resting { until: Instant::now(), connection: None };
+        Self { address, envelope, state, pause: PAUSE_MIN }
+    }
+
+    /// Resolves when something waits. Nothing is lost when the future is dropped before.
+    pub(super) async fn next(&mut self) {
+        loop {
+            match &mut self.state {
+                State::Resting { until, connection } => {
+                    sleep_until(*until).await;
+                    let question = ask(self.address.clone(), self.envelope.clone(), connection.take());
+                    self.state = State::Asking(Box::pin(question));
+                }
+                State::Asking(question) => {
+                    let answer = question.await;
+                    if self.rest_after(answer) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What waited was fetched: the next notice will be about something else.
+    pub(super) fn fetched(&mut self) {
+        self.pause = PAUSE_MIN;
+        if let State::Resting { until, .. } = &mut self.state {
+            *until = Instant::now();
+        }
+    }
+
+    /// Whether something waits.
+    fn rest_after(&mut self, answer: Result<(Connection, Response), Lost>) -> bool {
+        let now = Instant::now();
+        let (pause, connection, waiting) = match answer {
+            Ok((connection, Response::AwaitNotices { waiting: true })) => {
+                let pause = self.pause;
+                self.pause = (pause * 2).min(PAUSE_MAX);
+                (pause, Some(connection), true)
+            }
+            Ok((connection, Response::AwaitNotices { waiting: false })) => {
+                self.pause = PAUSE_MIN;
+                (Duration::ZERO, Some(connection), false)
+            }
+            Ok((_, other)) => {
+                tracing::debug!(?other, "the registry does not give notice");
+                (PAUSE_AFTER_FAILURE, None, false)
+            }
+            Err(lost) => {
+                tracing::debug!(%lost, "no notices from the registry");
+                (PAUSE_AFTER_FAILURE, None, false)
+            }
+        };
+        self.state = State::Resting { until: now + pause, connection };
+        waiting
+    }
+}
+
+async fn ask(
+    address: String,
+    envelope: Envelope,
+    connection: Option<Connection>,
+) -> Result<(Connection, Response), Lost> {
+    let mut connection = match connection {
+        Some(connection) => connection,
+        None => match timeout(CONNECT_WAIT, Connection::open(&address)).await {
+            Ok(opened) => opened.map_err(Lost::Connect)?,
+            Err(_) => return Err(Lost::NoConnection),
+        },
+    };
+    connection.queue(&envelope);
+    let answer = async {
+        loop {
+            if let Some(reply) = connection.exchange().await? {
+                return Response::parse(&reply).map_err(|error| Lost::Malformed(error.to_string()));
+            }
+        }
+    };
+    let answer = timeout(ANSWER_WAIT, answer).await.map_err(|_| Lost::Silent)??;
+    Ok((connection, answer))
+}
