@@ -20,7 +20,11 @@ pub(crate) fn copy() -> Result<(), Failure> {
         let to = root().join(folder);
         fs::create_dir_all(&to).map_err(during(format!("create {}", to.display())))?;
         let target = to.join(name);
-        fs::copy(&from, &target).map_err(during(format!("copy {} to {}", from.display(), target.display())))?;
+        fs::copy(&from, &target).map_err(during(format!(
+            "copy {} to {}",
+            from.display(),
+            target.display()
+        )))?;
         println!("{}", target.display());
     }
     Ok(())
