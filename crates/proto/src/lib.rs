@@ -17,11 +17,11 @@
 //! | module | keeps |
 //! |---|---|
 //! | [`node`] | the tables, and what belongs to several of the others |
-//! | [`tunnel`] | the keys shared with one peer |
-//! | [`path`] | where one peer is reached |
+//! | `tunnel` | the keys shared with one peer |
+//! | `path` | where one peer is reached |
 //! | [`stream`] | one connection |
 //! | [`trust`] | who may talk to us |
-//! | [`query`] | what the registry is asked |
+//! | `query` | what the registry is asked |
 
 mod config;
 mod error;

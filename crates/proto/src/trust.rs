@@ -1,7 +1,7 @@
 //! Whom this node trusts, who asks to be, and whom it asked.
 //!
-//! The book is pure bookkeeping: it is told of requests, answers and the owner's decisions, and gives back the
-//! [`Step`]s that follow from them. Carrying the steps out is the node's business, storing the book the
+//! The book is pure bookkeeping: it is told of requests, answers and the owner's decisions, and gives back
+//! the steps that follow from them. Carrying the steps out is the node's business, storing the book the
 //! daemon's.
 //!
 //! A relation starts with a request in one direction and ends with the other owner's yes (or with a request in

@@ -93,11 +93,13 @@ impl Driver {
                 self.decided(to, node, "rejected", result);
             }
             Handshake::Revoke { node } => match self.node.revoke(now, wall, node) {
-                Ok(()) => self.answer(
-                    to,
-                    Command::HandshakeOk,
-                    &NodeStatus { node_id: node, ..NodeStatus::default() },
-                ),
+                Ok(()) => match self.trust_is_stored() {
+                    Ok(()) => {
+                        let done = NodeStatus { node_id: node, ..NodeStatus::default() };
+                        self.answer(to, Command::HandshakeOk, &done);
+                    }
+                    Err(refusal) => self.refuse(to, refusal),
+                },
                 Err(error) => self.refuse(
                     to,
                     Refusal::new(Code::NotFound, error.to_string())
@@ -140,14 +142,24 @@ impl Driver {
     fn decided(&mut self, to: ReplyTo, node: NodeId, status: &str, result: Result<(), TrustError>) {
         let done = NodeStatus { node_id: node, status: status.to_owned() };
         match (result, to.slot) {
-            (Ok(()), _) | (Err(_), super::replies::Slot::InOrder(_)) => {
-                self.answer(to, Command::HandshakeOk, &done)
-            }
+            (Ok(()), _) => match self.trust_is_stored() {
+                Ok(()) => self.answer(to, Command::HandshakeOk, &done),
+                Err(refusal) => self.refuse(to, refusal),
+            },
+            (Err(_), super::replies::Slot::InOrder(_)) => self.answer(to, Command::HandshakeOk, &done),
             (Err(error), super::replies::Slot::Tagged(_)) => self.refuse(
                 to,
                 Refusal::new(Code::NotFound, error.to_string()).hint("see who has asked: pilotctl pending"),
             ),
         }
+    }
+
+    /// A decision counts as made once it is on disk: it is written before the reply.
+    fn trust_is_stored(&self) -> Result<(), Refusal> {
+        crate::state::store_trust(&self.config.trust_file(), self.node.trust()).map_err(|error| {
+            Refusal::new(Code::Internal, format!("the decision cannot be written to disk: {error}"))
+                .hint("it holds until the daemon stops and is written again every few seconds; make room on the disk")
+        })
     }
 
     fn pending_list(&self) -> PendingList {
