@@ -51,6 +51,20 @@ async fn trust_is_on_disk_before_anybody_is_told_of_it() {
 }
 
 #[tokio::test]
+async fn a_decision_that_cannot_be_written_is_not_confirmed() {
+    use pilot_wire::ipc::Handshake;
+    let Pair { a, b, rendezvous, homes } = Pair::of_friends().await;
+    // What is in the way of the file keeps root, too, from writing it.
+    let file = homes[0].path().join("trust.json");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir_all(file.join("in the way")).unwrap();
+    let mut program = a.program().await;
+    let refused = program.handshake(Handshake::Revoke { node: b.node() }).await;
+    assert!(refused.is_err(), "{refused:?}");
+    drop((rendezvous, b));
+}
+
+#[tokio::test]
 async fn a_killed_rendezvous_comes_back_and_everybody_goes_on() {
     let Pair { a, b, mut rendezvous, homes } = Pair::of_friends().await;
     echo_works(&a, &b).await;
