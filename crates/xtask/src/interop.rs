@@ -22,6 +22,8 @@ pub(crate) struct Args {
 /// Installs the reference where it is missing, builds our executable and runs the tests.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let venv = args.reference.clone().unwrap_or_else(|| root().join("target/reference").join(RELEASE));
+    // The tests run in the folder of their crate.
+    let venv = std::path::absolute(&venv).map_err(crate::during(format!("find {}", venv.display())))?;
     if !venv.join("bin/python").exists() {
         run_program(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
         run_program(
