@@ -9,6 +9,7 @@ mod clients;
 mod deadlines;
 mod envelope;
 mod info;
+mod network;
 mod pump;
 mod registry;
 mod replies;
@@ -421,6 +422,8 @@ impl Driver {
             Event::Datagram { from, to, data } => self.on_datagram(from, to, &data),
             Event::Pong { ping, rtt } => self.on_pong(ping, rtt),
             Event::Observed(address) => self.on_observed(address),
+            Event::Beacon(event) => self.on_beacon(now, event),
+            Event::Surveyed(survey) => self.on_surveyed(now, *survey),
             Event::HandshakeWaiting => self.fetch_handshakes(),
             Event::Trust(event) => self.on_trust(now, event),
             Event::Peer(peer, event) => self.on_peer(peer, &event),

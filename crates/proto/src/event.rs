@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pilot_wire::{Endpoint, NodeId, Port, PublicKey, StreamId, handshake};
 
-use crate::{DialError, stream::CloseReason};
+use crate::{DialError, Survey, stream::CloseReason};
 
 /// Something an application or the daemon should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,10 @@ pub enum Event {
     },
     /// The beacon says which address our datagrams come from.
     Observed(SocketAddr),
+    /// The beacon answers, or does not.
+    Beacon(BeaconEvent),
+    /// What kind of box this node is behind, as far as it could be found out.
+    Surveyed(Box<Survey>),
     /// The beacon says something waits for us at the registry.
     HandshakeWaiting,
     /// Trust, or a request for it, changed.
@@ -71,6 +75,15 @@ pub enum Closed {
     /// It was open.
     #[error(transparent)]
     Stream(#[from] CloseReason),
+}
+
+/// Whether the beacon can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BeaconEvent {
+    /// It answers, for the first time or again.
+    Answers,
+    /// It has left three questions in a row unanswered (1.5 s at first): it is gone, or UDP does not get through.
+    Silent,
 }
 
 /// Names one ping until it is answered or given up.

@@ -4,6 +4,7 @@ mod directory;
 mod exchange;
 mod incoming;
 mod outgoing;
+mod paths;
 mod peer;
 mod pings;
 mod stats;
@@ -29,12 +30,13 @@ use crate::stream::{Read, Stream, StreamError};
 use crate::timer::Timers;
 use crate::trust::Book;
 use crate::{
-    Closed, Config, DatagramError, DialError, Encryption, Event, PingId, PortInUse, Query, QueryId, Side,
-    StreamEvent, Visibility,
+    CandidateSource, Closed, Config, DatagramError, DialError, Encryption, Event, PingId, PortInUse, Query,
+    QueryId, Side, StreamEvent, Visibility,
 };
 
 use directory::{Directory, Lookup};
 use exchange::Held;
+pub use paths::{CandidateReport, PathReport, RelayReason, RelayReport, Survey};
 use peer::Peer;
 use pings::{Pings, Purpose};
 pub use stats::{Drop, Stats};
@@ -202,8 +204,9 @@ impl Node {
         }
     }
 
-    /// An address at which a peer was reached in an earlier life.
-    pub fn hint(&mut self, now: Instant, peer: NodeId, addr: SocketAddr) {
+    /// An address at which a peer may be reached, and how that is known. It is tried when the peer is wanted.
+    pub fn hint(&mut self, now: Instant, peer: NodeId, addr: SocketAddr, source: CandidateSource) {
+        let _ = source;
         if self.id != Some(peer) {
             self.peer(now, peer).path.hint(addr);
         }

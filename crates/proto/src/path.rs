@@ -5,6 +5,7 @@
 //! has answered a probe, so an attacker who forwards a captured frame from elsewhere moves nothing.
 
 pub(crate) mod beacon;
+pub(crate) mod candidate;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

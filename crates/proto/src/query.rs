@@ -63,6 +63,8 @@ pub struct Location {
     pub lan: Vec<SocketAddr>,
     /// The node asks to be reached through the beacon only.
     pub relay_only: bool,
+    /// How long ago the registry last heard of the node, if it says.
+    pub seen: Option<std::time::Duration>,
 }
 
 /// Why the registry gave no answer.

@@ -171,7 +171,10 @@ impl State {
                 | Message::PunchCommand(_)
                 | Message::RelayDeliver { .. }
                 | Message::RelayDeliverTo { .. }
-                | Message::Notify(_),
+                | Message::Notify(_)
+                | Message::Survey { .. }
+                | Message::SurveyReply { .. }
+                | Message::Unknown { .. },
             )
             | Err(_) => Err(Drop::Unreadable),
         };

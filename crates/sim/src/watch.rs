@@ -115,7 +115,10 @@ impl Watch {
                     | beacon::Message::PunchRequest { .. }
                     | beacon::Message::PunchCommand(_)
                     | beacon::Message::Sync { .. }
-                    | beacon::Message::Notify(_) => return Ok(()),
+                    | beacon::Message::Notify(_)
+                    | beacon::Message::Survey { .. }
+                    | beacon::Message::SurveyReply { .. }
+                    | beacon::Message::Unknown { .. } => return Ok(()),
                 }
             }
             Some(_) => datagram,
@@ -175,6 +178,8 @@ impl fmt::Display for Seen<'_> {
             }
             Event::Pong { .. }
             | Event::Observed(_)
+            | Event::Beacon(_)
+            | Event::Surveyed(_)
             | Event::HandshakeWaiting
             | Event::Trust(_)
             | Event::Peer(..) => write!(f, "{:?}", self.0),

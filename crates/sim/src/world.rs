@@ -617,6 +617,8 @@ impl World {
             | Event::Datagram { .. }
             | Event::Pong { .. }
             | Event::Observed(_)
+            | Event::Beacon(_)
+            | Event::Surveyed(_)
             | Event::HandshakeWaiting
             | Event::Trust(_)
             | Event::Peer(..) => None,

@@ -76,7 +76,45 @@ pub enum Message<'a> {
     },
     /// Beacon: something waits for the node at the registry.
     Notify(NotifyKind),
+    /// Node: "answer this, and from there": how a node finds out what kind of box it is behind (RFC 5780). Ours; older
+    /// beacons ignore it.
+    Survey {
+        /// Comes back in the reply.
+        token: u64,
+        /// Where the reply shall come from.
+        from: ReplyFrom,
+    },
+    /// Beacon: where a survey came from, and where else this beacon listens.
+    SurveyReply {
+        /// That of the question.
+        token: u64,
+        /// The address that the question came from.
+        observed: SocketAddr,
+        /// Another port of the address that was asked, which answers surveys too.
+        second_port: Option<u16>,
+        /// Another address of the beacon, which answers surveys too.
+        second_addr: Option<SocketAddr>,
+    },
+    /// Beacon: a frame could not be relayed, because this node is not known here. Ours; older nodes ignore it.
+    Unknown {
+        /// For whom the frame was.
+        destination: NodeId,
+    },
 }
+
+/// Which socket of a beacon shall answer a survey.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplyFrom {
+    /// The one that was asked.
+    Here,
+    /// One with another port, to which nobody ever sends.
+    OtherPort,
+    /// One with another address and port, to which nobody ever sends.
+    OtherAddress,
+}
+
+/// Bytes of a [`Message::Survey`]: no less than those of the reply, so that a spoofed one is no lever.
+pub const SURVEY_LEN: usize = 64;
 
 /// A target's permission for a punch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +168,9 @@ const SYNC: u8 = 0x07;
 const DISCOVER_EX: u8 = 0x08;
 const RELAY_DELIVER_TO: u8 = 0x09;
 const NOTIFY: u8 = 0x0A;
+const SURVEY: u8 = 0x0B;
+const SURVEY_REPLY: u8 = 0x0C;
+const UNKNOWN: u8 = 0x0D;
 
 const NOTIFY_HANDSHAKE: u8 = 0x01;
 
@@ -169,6 +210,20 @@ impl<'a> Message<'a> {
                 NOTIFY_HANDSHAKE => NotifyKind::Handshake,
                 other => NotifyKind::Other(other),
             })),
+            SURVEY if datagram.len() < SURVEY_LEN => {
+                Err(ParseError::Truncated { need: SURVEY_LEN, have: datagram.len() })
+            }
+            SURVEY => Ok(Self::Survey { token: reader.u64()?, from: reply_from(reader.u8()?)? }),
+            SURVEY_REPLY => Ok(Self::SurveyReply {
+                token: reader.u64()?,
+                observed: read_socket_addr(&mut reader)?,
+                second_port: Some(reader.u16()?).filter(|&port| port != 0),
+                second_addr: match reader.u8()? {
+                    0 => None,
+                    _ => Some(read_socket_addr(&mut reader)?),
+                },
+            }),
+            UNKNOWN => Ok(Self::Unknown { destination: node(&mut reader)? }),
             unknown => Err(ParseError::UnknownType { what: "beacon message", value: u32::from(unknown) }),
         }
     }
@@ -233,7 +288,44 @@ impl<'a> Message<'a> {
                     NotifyKind::Other(other) => *other,
                 });
             }
+            Self::Survey { token, from } => {
+                let start = out.len();
+                out.push(SURVEY);
+                out.extend_from_slice(&token.to_be_bytes());
+                out.push(match from {
+                    ReplyFrom::Here => 0,
+                    ReplyFrom::OtherPort => 1,
+                    ReplyFrom::OtherAddress => 2,
+                });
+                out.resize(start + SURVEY_LEN, 0);
+            }
+            Self::SurveyReply { token, observed, second_port, second_addr } => {
+                out.push(SURVEY_REPLY);
+                out.extend_from_slice(&token.to_be_bytes());
+                emit_socket_addr(*observed, out);
+                out.extend_from_slice(&second_port.unwrap_or(0).to_be_bytes());
+                match second_addr {
+                    None => out.push(0),
+                    Some(addr) => {
+                        out.push(1);
+                        emit_socket_addr(*addr, out);
+                    }
+                }
+            }
+            Self::Unknown { destination } => {
+                out.push(UNKNOWN);
+                emit_nodes(&[*destination], out);
+            }
         }
+    }
+}
+
+fn reply_from(byte: u8) -> Result<ReplyFrom, ParseError> {
+    match byte {
+        0 => Ok(ReplyFrom::Here),
+        1 => Ok(ReplyFrom::OtherPort),
+        2 => Ok(ReplyFrom::OtherAddress),
+        other => Err(ParseError::UnknownType { what: "survey", value: u32::from(other) }),
     }
 }
 
@@ -252,7 +344,7 @@ fn optional_grant(reader: &mut Reader<'_>) -> Option<PunchGrant> {
 
 /// An address length of 4 or 16, the address, the port. An IPv4 address in IPv6 clothing becomes plain IPv4, so that
 /// one host has one address.
-fn read_socket_addr(reader: &mut Reader<'_>) -> Result<SocketAddr, ParseError> {
+pub(crate) fn read_socket_addr(reader: &mut Reader<'_>) -> Result<SocketAddr, ParseError> {
     let ip = match reader.u8()? {
         4 => IpAddr::V4(Ipv4Addr::from(reader.array::<4>()?)),
         16 => IpAddr::V6(Ipv6Addr::from(reader.array::<16>()?)).to_canonical(),
@@ -261,7 +353,7 @@ fn read_socket_addr(reader: &mut Reader<'_>) -> Result<SocketAddr, ParseError> {
     Ok(SocketAddr::new(ip, reader.u16()?))
 }
 
-fn emit_socket_addr(addr: SocketAddr, out: &mut Vec<u8>) {
+pub(crate) fn emit_socket_addr(addr: SocketAddr, out: &mut Vec<u8>) {
     match addr.ip().to_canonical() {
         IpAddr::V4(ip) => {
             out.push(4);

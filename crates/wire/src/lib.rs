@@ -17,6 +17,7 @@ pub mod ipc;
 pub mod keys;
 pub mod mailbox;
 pub mod packet;
+pub mod path;
 pub mod reader;
 pub mod registry;
 pub mod sack;

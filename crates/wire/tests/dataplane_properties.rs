@@ -2,7 +2,7 @@
 
 use pilot_wire::{
     Addr, AgreementPublic, Endpoint, NetworkId, NodeId, ParseError, Port, PublicKey, Reader, Seq, Signature,
-    beacon::{Message, NotifyKind, PunchGrant, is_beacon},
+    beacon::{Message, NotifyKind, PunchGrant, ReplyFrom, is_beacon},
     packet::{Flags, HEADER_LEN, Header, Packet, Protocol},
     sack::{MAX_BLOCKS, MAX_BLOCKS_EXTENDED, SackBlock, SackList, is_lookalike},
     tunnel::{Frame, KeyExchange, Nonce},
@@ -85,7 +85,13 @@ proptest! {
         let fixed = match message {
             Message::Discover { .. } | Message::DiscoverEx { .. } | Message::RelayDeliver { .. } => 5,
             Message::PunchRequest { .. } | Message::Relay { .. } | Message::RelayDeliverTo { .. } => 9,
-            Message::DiscoverReply(_) | Message::PunchCommand(_) | Message::Sync { .. } | Message::Notify(_) => wire.len(),
+            Message::DiscoverReply(_)
+            | Message::PunchCommand(_)
+            | Message::Sync { .. }
+            | Message::Notify(_)
+            | Message::Survey { .. }
+            | Message::SurveyReply { .. }
+            | Message::Unknown { .. } => wire.len(),
         };
         for len in 0..fixed {
             prop_assert!(is_truncated(Message::parse(&wire[..len])), "{} of {} bytes", len, wire.len());
@@ -253,6 +259,23 @@ fn messages() -> impl Strategy<Value = Message<'static>> {
         }),
         (2..=255_u8).prop_map(|kind| Message::Notify(NotifyKind::Other(kind))),
         Just(Message::Notify(NotifyKind::Handshake)),
+        (any::<u64>(), 0..3_u8).prop_map(|(token, from)| Message::Survey {
+            token,
+            from: match from {
+                0 => ReplyFrom::Here,
+                1 => ReplyFrom::OtherPort,
+                _ => ReplyFrom::OtherAddress,
+            }
+        }),
+        (any::<u64>(), socket_addrs(), option::of(1..=u16::MAX), option::of(socket_addrs())).prop_map(
+            |(token, observed, second_port, second_addr)| Message::SurveyReply {
+                token,
+                observed,
+                second_port,
+                second_addr
+            }
+        ),
+        nodes().prop_map(|destination| Message::Unknown { destination }),
     ]
 }
 

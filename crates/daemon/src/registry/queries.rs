@@ -42,6 +42,7 @@ pub(super) fn answer(query: &Query, reply: &[u8]) -> Answer {
             public: resolved.real_addr.parse().ok(),
             lan: resolved.lan_addrs.iter().filter_map(|address| address.parse().ok()).collect(),
             relay_only: resolved.relay_only,
+            seen: resolved.seen_secs_ago.map(std::time::Duration::from_secs),
         })),
         (Query::PeerKey(_), Response::Lookup(lookup)) => Answer::PeerKey(Ok(lookup.public_key)),
         (Query::CheckTrust(_), Response::CheckTrust { trusted }) => Answer::Trusted(Ok(trusted)),

@@ -66,11 +66,13 @@ impl Node {
                 self.events.push_back(Event::HandshakeWaiting)
             }
             beacon::Message::Notify(beacon::NotifyKind::Other(_)) => {}
+            beacon::Message::SurveyReply { .. } | beacon::Message::Unknown { .. } => {}
             beacon::Message::Discover { .. }
             | beacon::Message::DiscoverEx { .. }
             | beacon::Message::PunchRequest { .. }
             | beacon::Message::Relay { .. }
-            | beacon::Message::Sync { .. } => self.drop_frame(Drop::Malformed),
+            | beacon::Message::Sync { .. }
+            | beacon::Message::Survey { .. } => self.drop_frame(Drop::Malformed),
         }
     }
 

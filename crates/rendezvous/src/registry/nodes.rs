@@ -290,6 +290,7 @@ impl State {
             real_addr: self.told_endpoint(conn, presence),
             lan_addrs: lan_addrs.iter().map(SocketAddr::to_string).collect(),
             relay_only: presence.relay_only,
+            seen_secs_ago: self.last_seen.get(&target).map(|at| now.saturating_duration_since(*at).as_secs()),
             key_age_days: Some(u32::try_from(age).unwrap_or(u32::MAX)),
             public_key: Some(node.key),
         }))

@@ -339,6 +339,9 @@ pub struct Resolved {
     /// Only to be reached through a beacon.
     #[serde(default, deserialize_with = "lenient::or_default", skip_serializing_if = "is_false")]
     pub relay_only: bool,
+    /// Seconds since the registry last heard of the node. Ours; an age, because clocks differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_secs_ago: Option<u64>,
     /// Age of its key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_age_days: Option<u32>,
