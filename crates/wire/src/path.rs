@@ -134,7 +134,6 @@ fn behaviour(byte: u8) -> Behaviour {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test stops where something is not as it says")]
     use super::*;
 
     fn example() -> Candidates {
