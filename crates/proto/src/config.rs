@@ -67,11 +67,10 @@ pub enum Visibility {
 /// Times of tunnels and paths.
 #[derive(Debug, Clone)]
 pub struct TunnelConfig {
-    /// A peer with a session gets a sign of life after this much silence from us, which also keeps NAT
-    /// bindings open (RFC 4787 REQ-5 allows them to close after 2 minutes, and many do after 30 s).
+    /// A peer with a session is asked for a sign of life after this much silence from us, which also keeps NAT
+    /// bindings open (RFC 4787 REQ-5 allows them to close after 2 minutes, and many do after 30 s) and shows
+    /// whether the way still works.
     pub keepalive: Duration,
-    /// A peer from whom nothing came for this long is probed.
-    pub probe_after: Duration,
     /// A dial to a peer that gives no sign of life at all fails after this long.
     pub unreachable_after: Duration,
     /// A dial to a peer that lives but does not answer the dial fails after this long.
@@ -82,7 +81,6 @@ impl Default for TunnelConfig {
     fn default() -> Self {
         Self {
             keepalive: Duration::from_secs(25),
-            probe_after: Duration::from_secs(55),
             unreachable_after: Duration::from_secs(2),
             unanswered_after: Duration::from_secs(10),
         }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use pilot_wire::{NodeId, Port};
 
+use crate::node::Silence;
+
 /// Why a stream to a peer did not come about.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DialError {
@@ -25,14 +27,14 @@ pub enum DialError {
         reason: String,
     },
     /// No sign of life over any path.
-    #[error("no answer from node {node} in {} ms ({tried})", waited.as_millis())]
+    #[error("no answer from node {node} in {} ms: {silence}", waited.as_millis())]
     Unreachable {
         /// The node dialled.
         node: NodeId,
         /// How long was waited.
         waited: Duration,
-        /// The paths tried, for people.
-        tried: String,
+        /// What is known about it.
+        silence: Box<Silence>,
     },
     /// The node lives, but let the dial pass without an answer.
     #[error("node {node} is alive but does not answer on port {port}: it may not trust this node")]

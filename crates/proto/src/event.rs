@@ -82,7 +82,7 @@ pub enum Closed {
 pub enum BeaconEvent {
     /// It answers, for the first time or again.
     Answers,
-    /// It has left three questions in a row unanswered (1.5 s at first): it is gone, or UDP does not get through.
+    /// It has not answered for a second and a half: it is gone, or UDP does not get through.
     Silent,
 }
 

@@ -40,7 +40,7 @@ mod tunnel;
 pub use config::{Config, Encryption, TunnelConfig, Visibility};
 pub use error::{DatagramError, DialError, PortInUse};
 pub use event::{Agreement, BeaconEvent, Closed, Event, PeerEvent, PingId, Side, StreamEvent, TrustEvent};
-pub use node::{Node, Survey, Transmit};
+pub use node::{Node, RelayState, Silence, Survey, Transmit};
 pub use path::candidate::CandidateSource;
 pub use query::{Answer, Location, Query, QueryError, QueryId};
 pub use stream::{Read, StreamError};

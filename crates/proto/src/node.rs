@@ -7,6 +7,8 @@ mod outgoing;
 mod paths;
 mod peer;
 mod pings;
+mod probing;
+mod reports;
 mod stats;
 mod streams;
 mod trusting;
@@ -25,6 +27,9 @@ use rand::{Rng, SeedableRng};
 
 use crate::path::Via;
 use crate::path::beacon::Beacon;
+use crate::path::candidate::is_plausible;
+use crate::path::ledger::Ledger;
+use crate::path::survey::Surveyor;
 use crate::rate::{Bucket, Buckets, Rate};
 use crate::stream::{Read, Stream, StreamError};
 use crate::timer::Timers;
@@ -36,9 +41,9 @@ use crate::{
 
 use directory::{Directory, Lookup};
 use exchange::Held;
-pub use paths::{CandidateReport, PathReport, RelayReason, RelayReport, Survey};
 use peer::Peer;
 use pings::{Pings, Purpose};
+pub use reports::{CandidateReport, PathReport, RelayReason, RelayReport, RelayState, Silence, Survey};
 pub use stats::{Drop, Stats};
 use streams::{Streams, Tuple};
 pub use view::{PathView, PeerView, StreamView};
@@ -83,6 +88,16 @@ pub struct Node {
     wall: Option<(Instant, crate::trust::UnixTime)>,
     directory: Directory,
     beacon: Option<Beacon>,
+    /// Addresses of this host, with the tunnel's port.
+    local: Vec<SocketAddr>,
+    /// The address that a gateway maps to us.
+    mapped: Option<SocketAddr>,
+    /// Grows with each change of our addresses.
+    generation: u64,
+    surveyor: Surveyor,
+    ledger: Ledger,
+    /// Whom we asked to be introduced to, and when.
+    introductions: VecDeque<(NodeId, Instant)>,
     /// Key exchanges that wait for an answer of the registry.
     held: BTreeMap<NodeId, Held>,
     exchange_limits: Buckets<Source>,
@@ -117,6 +132,8 @@ enum Timer {
     Pings,
     /// The beacon should hear from us.
     Beacon,
+    /// The survey under way goes on.
+    Survey,
 }
 
 /// Datagrams to one destination, appended to the caller's buffer back to back.
@@ -151,6 +168,12 @@ impl Node {
             wall: None,
             directory: Directory::default(),
             beacon,
+            local: Vec::new(),
+            mapped: None,
+            generation: 1,
+            surveyor: Surveyor::default(),
+            ledger: Ledger::default(),
+            introductions: VecDeque::new(),
             held: BTreeMap::new(),
             exchange_limits: Buckets::new(EXCHANGES_PER_SOURCE, SOURCES_MAX),
             request_limits: Buckets::new(KEY_REQUESTS, SOURCES_MAX),
@@ -206,9 +229,8 @@ impl Node {
 
     /// An address at which a peer may be reached, and how that is known. It is tried when the peer is wanted.
     pub fn hint(&mut self, now: Instant, peer: NodeId, addr: SocketAddr, source: CandidateSource) {
-        let _ = source;
-        if self.id != Some(peer) {
-            self.peer(now, peer).path.hint(addr);
+        if self.id != Some(peer) && is_plausible(addr, self.lives_on_loopback()) {
+            self.peer(now, peer).path.learn(now, addr, source);
         }
     }
 
@@ -463,9 +485,15 @@ impl Node {
         self.events.push_back(Event::Stream(id, StreamEvent::Closed(Closed::Dial(error))));
     }
 
+    /// Makes sure that the peer is looked at when something is due. Deadlines mostly move away, with each frame; a
+    /// timer that goes off early costs less than moving it each time.
     fn arm_peer(&mut self, id: NodeId) {
-        let at = self.peers.get(&id).and_then(|peer| peer.poll_timeout(&self.config.tunnel));
-        self.timers.set(Timer::Peer(id), at);
+        let polite = self.id > Some(id);
+        let at = self.peers.get(&id).and_then(|peer| peer.poll_timeout(&self.config.tunnel, polite));
+        match (self.timers.get(Timer::Peer(id)), at) {
+            (Some(armed), Some(at)) if armed <= at => {}
+            (_, at) => self.timers.set(Timer::Peer(id), at),
+        }
     }
 
     /// Whether `node` may have an answer from us on `port`; asks the registry when only it can know.

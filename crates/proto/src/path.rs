@@ -1,26 +1,40 @@
-//! Where one peer is reached: directly at an address that has proved itself, or through the beacon.
+//! The ways to one peer: addresses that answered, addresses that might, and the relay.
 //!
-//! Addresses that somebody merely told us are *hints*: they get key exchanges and probes, which are small, and
-//! nothing else until an authentic frame has come from them. A working address is replaced only when the new one
-//! has answered a probe, so an attacker who forwards a captured frame from elsewhere moves nothing.
+//! Addresses that somebody named are *candidates*: they get key exchanges and probes, which are small and counted
+//! ([`ledger`]), and nothing else until an authentic answer has come from them. Of those that answered, the one with the
+//! shortest round trip is the *route*. It is left when it stops answering or another is clearly nearer; an attacker who
+//! forwards a captured frame from elsewhere moves nothing, because the answer to a probe never reaches us from there.
+//! The relay is the route only while no address answers.
 
 pub(crate) mod beacon;
 pub(crate) mod candidate;
+pub(crate) mod ledger;
+pub(crate) mod search;
+pub(crate) mod survey;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// Hints kept for a peer: the registry's address, a few of its own network, one from a punch.
-const HINTS_MAX: usize = 6;
+use pilot_wire::path::{Candidates, Kind, Nat};
 
-/// When frames come through the relay and none came directly for this long, the direct way is checked.
-const DIRECT_GRACE: Duration = Duration::from_secs(3);
+use candidate::{Candidate, CandidateSource, smoothed};
+use search::Search;
 
-/// How long the answer to such a check may take.
-const CHECK_TIME: Duration = Duration::from_secs(1);
+/// Addresses kept for a peer: those of a few interfaces, as the registry and the peer name them, and some that frames
+/// came from. When full, the oldest that never answered makes room.
+const CANDIDATES_MAX: usize = 16;
 
-/// Probes sent to an address that frames newly come from.
-const VALIDATIONS_MAX: u8 = 3;
+/// Addresses tried in one shot.
+const SHOT_MAX: usize = 10;
+
+/// Another address is nearer if its round trip is shorter by a fifth and by this much.
+const NEARER_BY: Duration = Duration::from_micros(200);
+
+/// An address that frames come from is asked for an answer this often. The last question may be under way.
+const PROBE_APART: Duration = Duration::from_millis(750);
+
+/// A relay from which something came within this time is trusted to work when a direct way is lost.
+const RELAY_FRESH: Duration = Duration::from_secs(3);
 
 /// How a frame came or goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,248 +45,396 @@ pub(crate) enum Via {
     Relay,
 }
 
-/// What an authentic frame says about the path.
+/// Frames go another way from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Heard {
-    /// Nothing new.
-    Known,
-    /// Our frames go another way from now on.
-    Moved(Via),
-    /// It came from an address that must prove itself first: probe it.
-    Validate(SocketAddr),
+pub(crate) struct Moved {
+    pub(crate) to: Via,
+    /// The way before does not work any more: what is under way on it will not arrive.
+    pub(crate) lost: bool,
+}
+
+/// What is to be done after something came.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Reaction {
+    /// Frames go another way from now on.
+    pub(crate) moved: Option<Moved>,
+    /// This address must answer before it is used: probe it.
+    pub(crate) probe: Option<SocketAddr>,
+    /// This address worked; ask whether it still does.
+    pub(crate) check: Option<SocketAddr>,
 }
 
 /// The ways to one peer.
 #[derive(Debug, Default)]
 pub(crate) struct Path {
-    direct: Option<Direct>,
-    validating: Option<(SocketAddr, u8)>,
-    relay_heard: Option<Instant>,
-    /// Where a signed key exchange came from. It may be a recorded one, so frames go there only while nothing
+    candidates: Vec<Candidate>,
+    pub(crate) relay: Relay,
+    /// Where frames go, once something authentic has come.
+    route: Option<Via>,
+    since: Option<Instant>,
+    /// Where a signed key exchange came from. It may be a recorded one, so few frames go there, and only while nothing
     /// authentic has come from anywhere.
     provisional: Option<Via>,
-    hints: Vec<SocketAddr>,
     /// The peer asked to be reached through the beacon only.
     relay_only: bool,
+    pub(crate) search: Search,
+    /// The latest list of candidates that the peer sent in this life.
+    generation: Option<u64>,
+    pub(crate) their_nat: Nat,
+    /// A direct way was lost and none has been found since.
+    pub(crate) direct_lost: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Direct {
-    addr: SocketAddr,
-    heard: Instant,
-    /// When it was asked whether it still works.
-    checked: Option<Instant>,
-    /// Since when it seems not to. A relayed frame after that moves the route.
-    doubted: Option<Instant>,
+/// The way through the beacon.
+#[derive(Debug, Default)]
+pub(crate) struct Relay {
+    /// When a frame last came that way.
+    pub(crate) heard: Option<Instant>,
+    /// When the beacon last said that it does not know the peer.
+    pub(crate) unknown: Option<Instant>,
+    pub(crate) rtt: Option<Duration>,
 }
 
-impl Direct {
-    fn new(addr: SocketAddr, heard: Instant) -> Self {
-        Self { addr, heard, checked: None, doubted: None }
-    }
-}
-
+/// What is learned about addresses.
 impl Path {
-    /// Somebody said the peer is at `addr`. The latest word comes first.
-    pub(crate) fn hint(&mut self, addr: SocketAddr) {
-        self.hints.retain(|known| *known != addr);
-        self.hints.insert(0, addr);
-        self.hints.truncate(HINTS_MAX);
+    /// Somebody said the peer is at `addr`.
+    pub(crate) fn learn(&mut self, now: Instant, addr: SocketAddr, source: CandidateSource) {
+        if let Some(known) = self.candidate_mut(addr) {
+            // A name says more than that something came from there once.
+            if matches!(known.source, CandidateSource::Frames | CandidateSource::Remembered) {
+                known.source = source;
+            }
+            return;
+        }
+        if self.candidates.len() >= CANDIDATES_MAX && !self.make_room() {
+            return;
+        }
+        self.candidates.push(Candidate::new(now, addr, source));
+        self.candidates.sort_by_key(|candidate| candidate.source);
+    }
+
+    fn make_room(&mut self) -> bool {
+        let route = self.route;
+        let spare = |candidate: &&Candidate| route != Some(Via::Direct(candidate.addr));
+        let oldest =
+            self.candidates.iter().filter(spare).min_by_key(|c| (c.answered, c.added)).map(|c| c.addr);
+        self.candidates.retain(|candidate| Some(candidate.addr) != oldest);
+        oldest.is_some()
+    }
+
+    /// The registry said where the peer is. What it said before is forgotten, unless it answered.
+    pub(crate) fn located(
+        &mut self,
+        now: Instant,
+        public: Option<SocketAddr>,
+        lan: &[SocketAddr],
+        relay_only: bool,
+    ) {
+        self.relay_only = relay_only;
+        let named = |addr| public == Some(addr) || lan.contains(&addr);
+        self.forget_unnamed(CandidateSource::is_registrys_word, named);
+        for &addr in lan {
+            self.learn(now, addr, CandidateSource::RegistryLan);
+        }
+        if let Some(addr) = public {
+            self.learn(now, addr, CandidateSource::Registry);
+        }
+    }
+
+    /// The peer said where it is. `true` if that is news.
+    pub(crate) fn told(
+        &mut self,
+        now: Instant,
+        candidates: &Candidates,
+        plausible: impl Fn(SocketAddr) -> bool,
+    ) -> bool {
+        if self.generation.is_some_and(|known| known >= candidates.generation) {
+            return false;
+        }
+        self.generation = Some(candidates.generation);
+        self.their_nat = candidates.nat;
+        let named = |addr| candidates.list.iter().any(|candidate| candidate.addr == addr);
+        self.forget_unnamed(CandidateSource::is_peers_word, named);
+        for candidate in candidates.list.iter().filter(|candidate| plausible(candidate.addr)) {
+            let source = match candidate.kind {
+                Kind::Host => CandidateSource::PeerHost,
+                Kind::Observed => CandidateSource::PeerObserved,
+                Kind::Mapped => CandidateSource::PeerMapped,
+            };
+            self.learn(now, candidate.addr, source);
+        }
+        true
+    }
+
+    /// Forgets what a source said before and does not say any more, unless it answered.
+    fn forget_unnamed(&mut self, of: impl Fn(CandidateSource) -> bool, named: impl Fn(SocketAddr) -> bool) {
+        let route = self.route;
+        self.candidates.retain(|candidate| {
+            !of(candidate.source)
+                || named(candidate.addr)
+                || candidate.answered.is_some()
+                || route == Some(Via::Direct(candidate.addr))
+        });
+    }
+
+    /// The peer began another life: what it said in the last one is void.
+    pub(crate) fn peer_restarted(&mut self) {
+        self.generation = None;
     }
 
     /// A key exchange with a good signature came this way.
-    pub(crate) fn exchanged(&mut self, via: Via) {
-        self.provisional = Some(via);
-        if let Via::Direct(addr) = via {
-            self.hint(addr);
+    pub(crate) fn exchanged(&mut self, now: Instant, via: Via) {
+        match via {
+            Via::Direct(addr) => {
+                let tried = self.candidate(addr).is_some_and(|candidate| candidate.tried.is_some());
+                self.learn(now, addr, CandidateSource::Frames);
+                // An address that we wrote to is a better guess than one that only writes to us.
+                if tried || self.provisional.is_none() {
+                    self.provisional = Some(via);
+                }
+            }
+            Via::Relay => self.provisional = self.provisional.or(Some(via)),
         }
     }
+}
 
-    pub(crate) fn set_relay_only(&mut self, relay_only: bool) {
-        self.relay_only = relay_only;
-    }
-
-    /// An authentic frame came this way.
-    pub(crate) fn heard(&mut self, now: Instant, via: Via) -> Heard {
-        // A provisional way that proves itself is news, too.
-        let before = self.route().filter(|_| self.is_proven());
-        match (via, &mut self.direct) {
-            (Via::Relay, direct) => {
-                self.relay_heard = Some(now);
-                // A peer may use the relay though the direct way works: that is no reason to leave it.
-                if let Some(direct) = direct
-                    && now > direct.heard + DIRECT_GRACE
-                {
-                    match direct.checked {
-                        None => {
-                            direct.checked = Some(now);
-                            return Heard::Validate(direct.addr);
-                        }
-                        Some(at) if now > at + CHECK_TIME => direct.doubted = direct.doubted.or(Some(at)),
-                        Some(_) => {}
+/// What comes and what does not.
+impl Path {
+    /// An authentic frame came this way. `proof`: it proves a key that was agreed anew, so it answers the exchange that
+    /// we sent there.
+    pub(crate) fn heard(&mut self, now: Instant, via: Via, proof: bool) -> Reaction {
+        let mut reaction = Reaction::default();
+        match via {
+            Via::Relay => {
+                self.relay.heard = Some(now);
+                self.relay.unknown = None;
+            }
+            Via::Direct(addr) => {
+                if self.candidate(addr).is_none() {
+                    self.learn(now, addr, CandidateSource::Frames);
+                }
+                if let Some(candidate) = self.candidate_mut(addr) {
+                    candidate.heard = Some(now);
+                    if proof && candidate.answered.is_none() && candidate.tried.is_some() {
+                        candidate.answers(now, None);
+                        candidate.confirm(now);
+                        reaction.check = Some(addr);
+                    } else if !candidate.is_usable()
+                        && candidate.tried.is_none_or(|at| at + PROBE_APART <= now)
+                    {
+                        reaction.probe = Some(addr);
                     }
                 }
             }
-            (Via::Direct(addr), Some(direct)) if direct.addr == addr => *direct = Direct::new(addr, now),
-            (Via::Direct(addr), Some(_)) => return self.validate(addr),
-            (Via::Direct(addr), direct @ None) => *direct = Some(Direct::new(addr, now)),
         }
-        match self.route() {
-            Some(after) if before != Some(after) => Heard::Moved(after),
-            Some(_) | None => Heard::Known,
-        }
-    }
-
-    /// Nothing is heard from the peer though something should be: the next relayed frame moves the route.
-    pub(crate) fn doubt_direct(&mut self, now: Instant) {
-        if let Some(direct) = &mut self.direct {
-            direct.doubted = direct.doubted.or(Some(now));
-        }
-    }
-
-    /// The peer answered, whichever way, what was sent to this address only: if it is the proven one, it works.
-    pub(crate) fn confirmed(&mut self, now: Instant, addr: SocketAddr) {
-        if let Some(direct) = &mut self.direct
-            && direct.addr == addr
+        if let Some(Via::Direct(current)) = self.route
+            && via != Via::Direct(current)
+            && self.candidate_mut(current).is_some_and(|candidate| candidate.check(now))
         {
-            *direct = Direct::new(addr, now);
+            reaction.check = Some(current);
+        }
+        reaction.moved = self.choose(now);
+        reaction
+    }
+
+    /// The peer answered a probe of this way, over this way.
+    pub(crate) fn answered(&mut self, now: Instant, via: Via, rtt: Duration) -> Reaction {
+        match via {
+            Via::Relay => {
+                self.relay.heard = Some(now);
+                self.relay.unknown = None;
+                self.relay.rtt = Some(smoothed(self.relay.rtt, rtt));
+            }
+            Via::Direct(addr) => {
+                if let Some(candidate) = self.candidate_mut(addr) {
+                    candidate.answers(now, Some(rtt));
+                }
+            }
+        }
+        Reaction { moved: self.choose(now), ..Reaction::default() }
+    }
+
+    /// The peer answered another way what was sent to this address: if it is one that answered before, it works.
+    pub(crate) fn confirmed(&mut self, now: Instant, addr: SocketAddr, rtt: Duration) -> Reaction {
+        if let Some(candidate) = self.candidate_mut(addr)
+            && candidate.answered.is_some()
+        {
+            candidate.answers(now, Some(rtt));
+        }
+        Reaction { moved: self.choose(now), ..Reaction::default() }
+    }
+
+    /// Something came from this address, and nothing here is authentic: encryption is off.
+    pub(crate) fn answered_unasked(&mut self, now: Instant, addr: SocketAddr) -> Reaction {
+        if let Some(candidate) = self.candidate_mut(addr) {
+            candidate.answers(now, None);
+        }
+        Reaction { moved: self.choose(now), ..Reaction::default() }
+    }
+
+    /// All addresses that worked must show whether they still do, because our own network is another one.
+    pub(crate) fn recheck(&mut self, now: Instant) {
+        for candidate in self.candidates.iter_mut().filter(|candidate| candidate.is_usable()) {
+            candidate.confirm(now);
         }
     }
 
-    fn validate(&mut self, addr: SocketAddr) -> Heard {
-        let sent = match self.validating {
-            Some((validating, sent)) if validating == addr => sent,
-            Some(_) | None => 0,
+    /// Nothing is heard from the peer though something should be.
+    pub(crate) fn doubt_direct(&mut self, now: Instant) -> Option<Moved> {
+        if let Some(Via::Direct(addr)) = self.route
+            && let Some(candidate) = self.candidate_mut(addr)
+        {
+            candidate.doubt(now);
+        }
+        self.choose(now)
+    }
+
+    /// Checks that are overdue.
+    pub(crate) fn expire(&mut self, now: Instant) -> Option<Moved> {
+        let mut any = false;
+        for candidate in &mut self.candidates {
+            any |= candidate.expire_check(now);
+        }
+        if any { self.choose(now) } else { None }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let checks = self.candidates.iter().filter_map(Candidate::check_deadline);
+        checks.chain(self.search.poll_timeout()).min()
+    }
+
+    /// Takes the best way that works. Returns it if it is another than before.
+    fn choose(&mut self, now: Instant) -> Option<Moved> {
+        let current = match self.route {
+            Some(Via::Direct(addr)) => self.candidate(addr),
+            Some(Via::Relay) | None => None,
         };
-        if sent == VALIDATIONS_MAX {
-            return Heard::Known;
+        let usable = self.candidates.iter().filter(|candidate| candidate.is_usable());
+        let nearest = usable.min_by_key(|candidate| candidate.rtt.unwrap_or(Duration::MAX));
+        let best = match (current.filter(|candidate| candidate.is_usable()), nearest) {
+            (Some(current), Some(nearest)) if !is_nearer(nearest, current) => Some(Via::Direct(current.addr)),
+            (_, Some(nearest)) => Some(Via::Direct(nearest.addr)),
+            (_, None) => {
+                let doubted = current.and_then(|candidate| candidate.doubted);
+                match (self.route, self.relay.heard) {
+                    (Some(Via::Direct(_)), Some(heard))
+                        if doubted.is_none_or(|since| heard >= since) || heard + RELAY_FRESH > now =>
+                    {
+                        Some(Via::Relay)
+                    }
+                    (None, Some(_)) => Some(Via::Relay),
+                    (route, _) => route,
+                }
+            }
+        };
+        if best == self.route {
+            return None;
         }
-        self.validating = Some((addr, sent + 1));
-        Heard::Validate(addr)
-    }
-
-    /// The peer answered our probe from this address.
-    pub(crate) fn validated(&mut self, now: Instant, addr: SocketAddr) -> Heard {
-        if self.direct.is_some_and(|direct| direct.addr == addr) {
-            return Heard::Known;
+        let lost = current.is_some_and(|candidate| candidate.doubted.is_some());
+        if let Some(Via::Direct(_)) = self.route {
+            self.direct_lost = best == Some(Via::Relay);
+        } else if best != Some(Via::Relay) {
+            self.direct_lost = false;
         }
-        self.direct = Some(Direct::new(addr, now));
-        self.validating = None;
-        Heard::Moved(Via::Direct(addr))
+        self.route = best;
+        self.since = Some(now);
+        best.map(|to| Moved { to, lost })
     }
+}
 
-    /// Where frames go: the direct address, unless it seems dead and the relay works.
+/// A round trip that was never measured is no reason to go or to stay.
+fn is_nearer(other: &Candidate, current: &Candidate) -> bool {
+    match (other.rtt, current.rtt) {
+        (Some(other), Some(current)) => other * 5 / 4 + NEARER_BY < current,
+        (_, None) | (None, _) => false,
+    }
+}
+
+/// What is known.
+impl Path {
+    /// Where frames go.
     pub(crate) fn route(&self) -> Option<Via> {
-        match (self.direct, self.relay_heard) {
-            (Some(Direct { doubted: Some(since), .. }), Some(relay)) if relay > since => Some(Via::Relay),
-            (Some(direct), _) => Some(Via::Direct(direct.addr)),
-            (None, Some(_)) => Some(Via::Relay),
-            (None, None) => self.provisional,
+        self.route.or(self.provisional)
+    }
+
+    /// Since when frames go there.
+    pub(crate) fn since(&self) -> Option<Instant> {
+        self.route.and(self.since)
+    }
+
+    /// The smoothed round trip of the route.
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        match self.route? {
+            Via::Direct(addr) => self.candidate(addr)?.rtt,
+            Via::Relay => self.relay.rtt,
         }
     }
 
     /// Whether an authentic frame ever came.
     pub(crate) fn is_proven(&self) -> bool {
-        self.direct.is_some() || self.relay_heard.is_some()
+        self.route.is_some()
+    }
+
+    /// Whether this address ever answered authentically.
+    pub(crate) fn has_answered(&self, addr: SocketAddr) -> bool {
+        self.candidate(addr).is_some_and(|candidate| candidate.answered.is_some())
+    }
+
+    /// Something was sent there to see whether it answers.
+    pub(crate) fn was_tried(&mut self, now: Instant, addr: SocketAddr) {
+        if let Some(candidate) = self.candidate_mut(addr) {
+            candidate.was_tried(now);
+        }
     }
 
     /// Whether there is any address to try.
-    pub(crate) fn has_hints(&self) -> bool {
-        !self.hints.is_empty() || self.direct.is_some()
+    pub(crate) fn has_candidates(&self) -> bool {
+        self.candidates.iter().any(|candidate| self.may_try(candidate))
     }
 
-    /// Every way worth trying: the proven address, the hints, the relay (which the caller may not have).
-    pub(crate) fn all(&self) -> impl Iterator<Item = Via> + '_ {
-        let proven = self.direct.map(|direct| direct.addr);
-        let hints = self.hints.iter().copied().filter(move |hint| Some(*hint) != proven && !self.relay_only);
-        proven.into_iter().chain(hints).map(Via::Direct).chain([Via::Relay])
+    /// Every address worth a key exchange.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.candidates.iter().filter(|candidate| self.may_try(candidate)).map(|c| c.addr).collect()
     }
 
-    /// Whether a better way than the present one may exist.
+    /// The addresses that answered once: worth a ping when the peer falls silent.
+    pub(crate) fn known_addresses(&self) -> Vec<SocketAddr> {
+        self.candidates.iter().filter(|candidate| candidate.answered.is_some()).map(|c| c.addr).collect()
+    }
+
+    /// The addresses to shoot at in a search: those that are not known to work.
+    pub(crate) fn targets(&self) -> Vec<SocketAddr> {
+        let targets =
+            self.candidates.iter().filter(|candidate| !candidate.is_usable() && self.may_try(candidate));
+        targets.map(|candidate| candidate.addr).take(SHOT_MAX).collect()
+    }
+
+    /// All that is kept, for people.
+    pub(crate) fn candidates(&self) -> &[Candidate] {
+        &self.candidates
+    }
+
+    pub(crate) fn is_relay_only(&self) -> bool {
+        self.relay_only
+    }
+
+    fn may_try(&self, candidate: &Candidate) -> bool {
+        !(self.relay_only && candidate.source.is_registrys_word())
+    }
+
+    /// Whether a better way than the present one may exist: no address works.
     pub(crate) fn is_improvable(&self) -> bool {
-        !self.relay_only && self.route() == Some(Via::Relay)
+        !self.candidates.iter().any(Candidate::is_usable)
+    }
+
+    fn candidate(&self, addr: SocketAddr) -> Option<&Candidate> {
+        self.candidates.iter().find(|candidate| candidate.addr == addr)
+    }
+
+    fn candidate_mut(&mut self, addr: SocketAddr) -> Option<&mut Candidate> {
+        self.candidates.iter_mut().find(|candidate| candidate.addr == addr)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn addr(last: u8) -> SocketAddr {
-        SocketAddr::from(([10, 0, 0, last], 4000))
-    }
-
-    #[test]
-    fn a_relayed_peer_moves_to_the_direct_path_with_its_first_direct_frame() {
-        let now = crate::testing::start();
-        let mut path = Path::default();
-        path.hint(addr(1));
-        assert_eq!(path.route(), None, "a hint is not a route");
-        assert_eq!(path.heard(now, Via::Relay), Heard::Moved(Via::Relay));
-        assert!(path.is_improvable());
-        assert_eq!(path.heard(now, Via::Direct(addr(1))), Heard::Moved(Via::Direct(addr(1))));
-        assert_eq!(path.heard(now, Via::Relay), Heard::Known);
-    }
-
-    #[test]
-    fn a_relay_that_was_only_assumed_is_left_once_it_is_sure() {
-        let now = crate::testing::start();
-        let mut path = Path::default();
-        path.exchanged(Via::Relay);
-        assert_eq!(path.route(), Some(Via::Relay));
-        assert_eq!(
-            path.heard(now, Via::Relay),
-            Heard::Moved(Via::Relay),
-            "the node looks for a better way now"
-        );
-    }
-
-    #[test]
-    fn a_direct_path_that_does_not_answer_gives_way_to_the_relay() {
-        let start = crate::testing::start();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let mut path = Path::default();
-        path.heard(at(0), Via::Direct(addr(1)));
-        assert_eq!(path.heard(at(2), Via::Relay), Heard::Known);
-        assert_eq!(path.heard(at(10), Via::Relay), Heard::Validate(addr(1)));
-        assert_eq!(path.heard(at(12), Via::Relay), Heard::Moved(Via::Relay));
-        assert_eq!(path.heard(at(13), Via::Direct(addr(1))), Heard::Moved(Via::Direct(addr(1))));
-    }
-
-    #[test]
-    fn a_peer_that_prefers_the_relay_does_not_move_us_off_a_working_direct_path() {
-        let start = crate::testing::start();
-        let mut path = Path::default();
-        path.heard(start, Via::Direct(addr(1)));
-        for seconds in 1..100 {
-            let now = start + Duration::from_secs(seconds);
-            if path.heard(now, Via::Relay) == Heard::Validate(addr(1)) {
-                path.confirmed(now, addr(1));
-            }
-            assert_eq!(path.route(), Some(Via::Direct(addr(1))));
-        }
-    }
-
-    #[test]
-    fn a_peer_that_falls_silent_is_followed_to_the_relay_at_once() {
-        let start = crate::testing::start();
-        let mut path = Path::default();
-        path.heard(start, Via::Direct(addr(1)));
-        path.doubt_direct(start + Duration::from_millis(250));
-        assert_eq!(path.route(), Some(Via::Direct(addr(1))), "there is nothing better yet");
-        let moved = path.heard(start + Duration::from_millis(251), Via::Relay);
-        assert_eq!(moved, Heard::Moved(Via::Relay));
-    }
-
-    #[test]
-    fn another_address_must_answer_a_probe_before_it_is_used() {
-        let now = crate::testing::start();
-        let mut path = Path::default();
-        path.heard(now, Via::Direct(addr(1)));
-        let frames = (0..10).map(|_| path.heard(now, Via::Direct(addr(2))));
-        assert_eq!(frames.filter(|heard| *heard == Heard::Validate(addr(2))).count(), 3);
-        assert_eq!(path.route(), Some(Via::Direct(addr(1))));
-        assert_eq!(path.validated(now, addr(2)), Heard::Moved(Via::Direct(addr(2))));
-        assert_eq!(path.route(), Some(Via::Direct(addr(2))));
-    }
-}
+mod tests;

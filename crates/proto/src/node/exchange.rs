@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use pilot_wire::beacon;
 use pilot_wire::tunnel::{KeyExchange, Nonce};
 use pilot_wire::{AgreementPublic, NodeId, PublicKey, Signature};
 use rand::Rng;
 
 use super::{Drop, Lookup, Node, PEERS_MAX, Purpose, Source, Via};
+use crate::path::candidate::CandidateSource;
 use crate::rate::Rate;
 use crate::tunnel::KeyShown;
 use crate::{Encryption, Event, PeerEvent, Query};
@@ -167,7 +167,7 @@ impl Node {
             Ok(shown) => shown,
             Err(_) => return self.drop_frame(Drop::BadSignature),
         };
-        peer.path.exchanged(via);
+        peer.path.exchanged(now, via);
         let relayed = via == Via::Relay && peer.needs_location(now);
         let steps = self.book.learned_key(sender, identity);
         self.carry_out(now, steps);
@@ -183,15 +183,14 @@ impl Node {
         self.arm_peer(sender);
     }
 
-    /// An offer of a key that is in use came: if it came directly while frames go through the relay, ask the
-    /// address for a sign of life.
+    /// An offer of a key that is in use came: if it came directly while no address works, ask this one for a sign of
+    /// life.
     fn on_known_offer(&mut self, now: Instant, node: NodeId, via: Via) {
         let Via::Direct(addr) = via else { return };
         let improvable = self.peers.get(&node).is_some_and(|peer| peer.path.is_improvable());
         if improvable && self.request_limits.take(now, node) {
-            self.peer(now, node).path.hint(addr);
-            let packet = self.start_ping(now, node, 0, Purpose::Validate(addr));
-            self.send_packet_via(now, node, via, &packet);
+            self.peer(now, node).path.learn(now, addr, CandidateSource::Frames);
+            self.probe(now, node, addr);
         }
     }
 
@@ -201,8 +200,8 @@ impl Node {
         u64::try_from(age).unwrap_or(u64::MAX >> 21) << 20
     }
 
-    /// There is a key now: what waited for it goes out.
-    fn tunnel_ready(&mut self, now: Instant, node: NodeId) {
+    /// There is a key now, or a way: what waited for it goes out.
+    pub(super) fn tunnel_ready(&mut self, now: Instant, node: NodeId) {
         let queue = self.peers.get_mut(&node).map(super::Peer::take_queue).unwrap_or_default();
         for packet in queue {
             self.send_packet(now, node, packet);
@@ -215,7 +214,7 @@ impl Node {
     /// Sends a ping under the newest candidate key: only its owner can answer.
     fn ask_for_proof(&mut self, now: Instant, node: NodeId, via: Via) {
         let packet = self.start_ping(now, node, 0, Purpose::Life);
-        let Some(us) = self.id else { return };
+        let Some(us) = self.id.filter(|_| self.may_show_key(now, node, via)) else { return };
         let mut frame = Vec::new();
         let Some(destination) = self.open_frame(node, via, &mut frame) else { return };
         if let Some(peer) = self.peers.get_mut(&node)
@@ -244,7 +243,7 @@ impl Node {
             return self.offer(now, node, via);
         }
         // A stranger at a public node, or somebody in its name: ask, and remember nothing until it signs.
-        let Some(us) = self.id else { return };
+        let Some(us) = self.id.filter(|_| self.may_show_key(now, node, via)) else { return };
         let mut frame = Vec::new();
         if let Some(destination) = self.open_frame(node, via, &mut frame) {
             pilot_wire::tunnel::emit_key_request(us, &self.request_key, &mut frame);
@@ -252,13 +251,24 @@ impl Node {
         }
     }
 
+    /// Whether a frame of an exchange may go this way.
+    fn may_show_key(&mut self, now: Instant, node: NodeId, via: Via) -> bool {
+        match via {
+            Via::Direct(addr) => self.may_write(now, node, addr),
+            Via::Relay => true,
+        }
+    }
+
     /// Shows our key to a peer one way.
     pub(super) fn offer(&mut self, now: Instant, node: NodeId, via: Via) {
-        let Some(us) = self.id else { return };
+        let Some(us) = self.id.filter(|_| self.may_show_key(now, node, via)) else { return };
         let mut frame = Vec::new();
         let Some(destination) = self.open_frame(node, via, &mut frame) else { return };
         self.peer(now, node).offered = Some(now);
         if let Some(peer) = self.peers.get_mut(&node) {
+            if let Via::Direct(addr) = via {
+                peer.path.was_tried(now, addr);
+            }
             peer.tunnel.emit_offer(us, &self.config.identity, &mut frame);
             peer.sent = now;
             self.outbox.push_back((destination, frame));
@@ -273,33 +283,27 @@ impl Node {
         }
     }
 
-    /// Asks for the peer's key every way there is. Peers that know us repeat theirs until it arrives.
+    /// Asks for the peer's key every way that works or may. Peers that know us repeat theirs until it arrives.
     pub(super) fn request_everywhere(&mut self, node: NodeId) {
         let Some(us) = self.id else { return };
         for via in self.ways(node) {
+            let Some(peer) = self.peers.get(&node) else { return };
+            // What never answered has few packets to get, and an offer says more.
+            if matches!(via, Via::Direct(addr) if !peer.path.has_answered(addr)) {
+                continue;
+            }
             let mut frame = Vec::new();
-            if let Some(destination) = self.open_frame(node, via, &mut frame)
-                && let Some(peer) = self.peers.get(&node)
-            {
+            if let Some(destination) = self.open_frame(node, via, &mut frame) {
                 peer.tunnel.emit_request(us, &mut frame);
                 self.outbox.push_back((destination, frame));
             }
         }
     }
 
-    /// The beacon tells both sides to open their NATs for each other.
-    pub(super) fn request_punch(&mut self, node: NodeId) {
-        if let (Some(us), Some(beacon)) = (self.id, &self.beacon) {
-            let mut message = Vec::new();
-            beacon::Message::PunchRequest { requester: us, target: node, grant: None }.emit(&mut message);
-            self.outbox.push_back((beacon.addr(), message));
-        }
-    }
-
     /// Every way to a peer that this node can use now.
     pub(super) fn ways(&self, node: NodeId) -> Vec<Via> {
-        let relay = self.beacon.is_some();
-        let ways = self.peers.get(&node).map(|peer| peer.path.all().collect::<Vec<_>>()).unwrap_or_default();
-        ways.into_iter().filter(|via| relay || *via != Via::Relay).collect()
+        let relay = self.beacon.is_some().then_some(Via::Relay);
+        let addresses = self.peers.get(&node).map(|peer| peer.path.addresses()).unwrap_or_default();
+        addresses.into_iter().map(Via::Direct).chain(relay).collect()
     }
 }

@@ -10,13 +10,11 @@ use pilot_wire::{Addr, NodeId, Port, Seq, beacon};
 use rand::Rng;
 
 use super::{Drop, Lookup, Node, Purpose, Timer, Tuple, Via, streams};
-use crate::path::Heard;
+use crate::path::candidate::CandidateSource;
+use crate::path::survey::Reply;
 use crate::stream::{Stream, Verdict, reset_for};
 use crate::tunnel::{OpenFailure, Proof};
-use crate::{Encryption, Event, PeerEvent, Side, StreamEvent};
-
-/// Punch frames sent for one punch command.
-const PUNCHES: usize = 2;
+use crate::{BeaconEvent, Encryption, Event, PeerEvent, Side, StreamEvent};
 
 impl Node {
     /// A datagram came. It is opened where it lies.
@@ -31,25 +29,23 @@ impl Node {
     }
 
     fn on_beacon(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8]) {
-        if self.beacon.as_ref().map(super::Beacon::addr) != Some(from) {
-            return self.drop_frame(Drop::NotTheBeacon);
-        }
         let Ok(message) = beacon::Message::parse(datagram) else { return self.drop_frame(Drop::Malformed) };
+        // Answers to surveys come from sockets that we do not know; their tokens prove them.
         match message {
-            beacon::Message::DiscoverReply(addr) => {
-                if let Some(beacon) = &mut self.beacon {
-                    let news = beacon.replied(now, addr);
-                    self.timers.set(Timer::Beacon, Some(beacon.poll_timeout()));
-                    self.events.extend(news.map(Event::Observed));
-                }
+            beacon::Message::SurveyReply { token, observed, second_port, second_addr } => {
+                return self.on_survey_reply(now, from, Reply { token, observed, second_port, second_addr });
             }
-            beacon::Message::PunchCommand(addr) => {
-                for _ in 0..PUNCHES {
-                    let mut punch = Vec::new();
-                    pilot_wire::tunnel::emit_punch(&mut punch);
-                    self.outbox.push_back((addr, punch));
+            beacon::Message::Survey { token, .. } => {
+                if !self.on_survey_came_back(now, from, token) {
+                    self.drop_frame(Drop::NotTheBeacon);
                 }
+                return;
             }
+            _ if self.beacon.as_ref().map(super::Beacon::addr) != Some(from) => {
+                return self.drop_frame(Drop::NotTheBeacon);
+            }
+            beacon::Message::DiscoverReply(addr) => self.on_discovered(now, addr),
+            beacon::Message::PunchCommand(addr) => self.on_introduction(now, addr),
             beacon::Message::RelayDeliver { source, frame } => {
                 let start = datagram.len() - frame.len();
                 self.on_frame(now, Via::Relay, Some(source), &mut datagram[start..]);
@@ -66,13 +62,37 @@ impl Node {
                 self.events.push_back(Event::HandshakeWaiting)
             }
             beacon::Message::Notify(beacon::NotifyKind::Other(_)) => {}
-            beacon::Message::SurveyReply { .. } | beacon::Message::Unknown { .. } => {}
+            beacon::Message::Unknown { destination } => self.on_unknown_to_beacon(now, destination),
             beacon::Message::Discover { .. }
             | beacon::Message::DiscoverEx { .. }
             | beacon::Message::PunchRequest { .. }
             | beacon::Message::Relay { .. }
-            | beacon::Message::Sync { .. }
-            | beacon::Message::Survey { .. } => self.drop_frame(Drop::Malformed),
+            | beacon::Message::Sync { .. } => self.drop_frame(Drop::Malformed),
+        }
+    }
+
+    /// The beacon answered, and says where it sees us. Over a way that has no such address it says nothing.
+    fn on_discovered(&mut self, now: Instant, observed: SocketAddr) {
+        let Some(beacon) = &mut self.beacon else { return };
+        let first = beacon.observed().is_none();
+        let answered = beacon.replied(now, Some(observed).filter(|addr| !addr.ip().is_unspecified()));
+        self.timers.set(Timer::Beacon, Some(beacon.poll_timeout()));
+        if answered.back {
+            self.events.push_back(Event::Beacon(BeaconEvent::Answers));
+            self.beacon_is_back(now);
+        }
+        if let Some(observed) = answered.news {
+            self.events.push_back(Event::Observed(observed));
+            self.observed_elsewhere(now, first);
+        }
+    }
+
+    /// The beacon could not relay: it does not know the receiver, or us.
+    fn on_unknown_to_beacon(&mut self, now: Instant, destination: NodeId) {
+        if Some(destination) == self.id {
+            self.announce(now);
+        } else if let Some(peer) = self.peers.get_mut(&destination) {
+            peer.path.relay.unknown = Some(now);
         }
     }
 
@@ -106,10 +126,13 @@ impl Node {
         };
         match peer.tunnel.open(now, header, ciphertext, &mut self.scratch) {
             Ok(opened) => {
+                if opened.proof == Proof::Restarted {
+                    peer.path.peer_restarted();
+                }
                 if peer.alive() || opened.proof != Proof::Known {
                     self.proved(now, node, via, opened.proof);
                 }
-                self.heard(now, node, via);
+                self.heard(now, node, via, opened.proof);
                 self.on_packet(now, node, via, &ciphertext[..opened.len]);
                 self.arm_peer(node);
             }
@@ -149,29 +172,20 @@ impl Node {
     }
 
     /// An authentic frame came this way.
-    fn heard(&mut self, now: Instant, node: NodeId, via: Via) {
+    fn heard(&mut self, now: Instant, node: NodeId, via: Via, proof: Proof) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
-        match peer.path.heard(now, via) {
-            Heard::Known => {}
-            Heard::Moved(to) => self.moved(now, node, to),
-            Heard::Validate(addr) => self.validate(now, node, addr),
+        let fresh = proof != Proof::Known;
+        let reaction = peer.path.heard(now, via, fresh);
+        if fresh
+            && let Via::Direct(addr) = via
+            && peer.path.has_answered(addr)
+        {
+            self.ledger.answered(addr);
         }
-    }
-
-    fn moved(&mut self, now: Instant, node: NodeId, to: Via) {
-        let event = match to {
-            Via::Direct(addr) => PeerEvent::Direct(addr),
-            Via::Relay => PeerEvent::Relayed,
-        };
-        self.events.push_back(Event::Peer(node, event));
-        if to == Via::Relay {
-            self.look_for_better_path(now, node);
+        self.react(now, node, reaction);
+        if fresh {
+            self.begin_search(now, node);
         }
-    }
-
-    fn validate(&mut self, now: Instant, node: NodeId, addr: SocketAddr) {
-        let packet = self.start_ping(now, node, 0, Purpose::Validate(addr));
-        self.send_packet_via(now, node, Via::Direct(addr), &packet);
     }
 
     fn on_plain(&mut self, now: Instant, via: Via, packet: &[u8]) {
@@ -189,7 +203,15 @@ impl Node {
         if back {
             self.proved(now, node, via, Proof::Known);
         }
-        self.heard(now, node, via);
+        if let Via::Direct(addr) = via {
+            // Nothing is authentic here anyway.
+            let peer = self.peer(now, node);
+            peer.path.learn(now, addr, CandidateSource::Frames);
+            let reaction = peer.path.answered_unasked(now, addr);
+            self.react(now, node, reaction);
+        } else {
+            self.heard(now, node, via, Proof::Known);
+        }
         self.on_packet(now, node, via, packet);
         self.arm_peer(node);
     }
@@ -224,30 +246,46 @@ impl Node {
             pong.ack = header.seq + 1;
             let mut packet = Vec::new();
             pong.emit_with(&[payload], &mut packet);
-            // The way it came: the ping may be asking whether that way works.
-            self.send_packet_via(now, node, via, &packet);
+            self.answer_ping(now, node, via, &packet);
+        } else if header.dst_port == pilot_wire::path::PORT {
+            self.on_candidates(now, node, payload);
+        }
+    }
+
+    /// The way it came: the ping may be asking whether that way works.
+    fn answer_ping(&mut self, now: Instant, node: NodeId, via: Via, pong: &[u8]) {
+        let allowed = match via {
+            Via::Direct(addr) if self.id != Some(node) => self.may_write(now, node, addr),
+            Via::Direct(_) | Via::Relay => true,
+        };
+        if allowed {
+            self.emit_packet(now, node, via, pong);
         }
     }
 
     fn on_pong(&mut self, now: Instant, node: NodeId, via: Via, header: &Header, payload: &[u8]) {
         let Some((purpose, rtt)) = self.pings.answered(now, node, header.dst_port, payload) else { return };
         self.timers.set(Timer::Pings, self.pings.poll_timeout());
-        match purpose {
-            Purpose::Application(ping) => self.events.push_back(Event::Pong { ping, rtt: Some(rtt) }),
-            Purpose::Validate(addr) if via == Via::Direct(addr) => {
-                if let Some(peer) = self.peers.get_mut(&node)
-                    && let Heard::Moved(to) = peer.path.validated(now, addr)
-                {
-                    self.moved(now, node, to);
-                }
+        let Some(peer) = self.peers.get_mut(&node) else {
+            if let Purpose::Application(ping) = purpose {
+                self.events.push_back(Event::Pong { ping, rtt: Some(rtt) });
             }
-            Purpose::Validate(addr) => {
-                if let Some(peer) = self.peers.get_mut(&node) {
-                    peer.path.confirmed(now, addr);
-                }
+            return;
+        };
+        let reaction = match purpose {
+            Purpose::Application(ping) => {
+                self.events.push_back(Event::Pong { ping, rtt: Some(rtt) });
+                return;
             }
-            Purpose::Life => {}
-        }
+            Purpose::Probe(addr) if via == Via::Direct(addr) => {
+                self.ledger.answered(addr);
+                peer.path.answered(now, via, rtt)
+            }
+            Purpose::Probe(addr) => peer.path.confirmed(now, addr, rtt),
+            Purpose::Relay if via == Via::Relay => peer.path.answered(now, via, rtt),
+            Purpose::Relay | Purpose::Life => return,
+        };
+        self.react(now, node, reaction);
     }
 
     fn on_datagram(&mut self, now: Instant, node: NodeId, header: &Header, payload: &[u8]) {
@@ -270,6 +308,9 @@ impl Node {
                 Verdict::Taken => {
                     if let Some(peer) = self.peers.get_mut(&node) {
                         peer.used = now;
+                        if !payload.is_empty() {
+                            peer.flows(now, payload.len());
+                        }
                     }
                     return self.settle(now, id);
                 }

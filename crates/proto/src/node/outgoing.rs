@@ -53,14 +53,19 @@ impl Node {
         max_segments: usize,
     ) -> Option<Transmit> {
         let us = self.id?;
-        let entry = self.streams.get_mut(id)?;
-        let node = entry.peer();
-        let peer = self.peers.get_mut(&node)?;
+        let node = self.streams.get(id)?.peer();
         let clear = self.config.encryption == Encryption::Off;
-        if !clear && !peer.tunnel.is_ready() {
+        if !clear && !self.peers.get(&node)?.tunnel.is_ready() {
             return None;
         }
-        let via = peer.path.route().or_else(|| if clear { peer.path.all().next() } else { None })?;
+        let via = self.way_to(now, node)?;
+        let entry = self.streams.get_mut(id)?;
+        let peer = self.peers.get_mut(&node)?;
+        // Each datagram to an address that has not answered is counted.
+        let max_segments = match via {
+            Via::Direct(addr) if !clear && !peer.path.has_answered(addr) => 1,
+            Via::Direct(_) | Via::Relay => max_segments,
+        };
         let destination = match via {
             Via::Direct(addr) => addr,
             Via::Relay => self.beacon.as_ref()?.addr(),
@@ -141,21 +146,18 @@ impl Node {
             return true;
         }
         let clear = self.config.encryption == Encryption::Off;
-        let peer = self.peer(now, node);
-        let route = peer.path.route().or_else(|| if clear { peer.path.all().next() } else { None });
-        if let Some(via) = route
-            && (clear || peer.tunnel.is_ready())
-        {
-            self.send_packet_via(now, node, via, &packet);
+        let ready = clear || self.peer(now, node).tunnel.is_ready();
+        if ready && let Some(via) = self.way_to(now, node) {
+            self.emit_packet(now, node, via, &packet);
             return true;
         }
-        let kept = peer.enqueue(packet);
+        let kept = self.peer(now, node).enqueue(packet);
         self.want(now, node);
         kept
     }
 
-    /// Sends one packet a given way, if there is a key.
-    pub(super) fn send_packet_via(&mut self, now: Instant, node: NodeId, via: Via, packet: &[u8]) {
+    /// Sends one packet a given way, if there is a key. That it may go there has been seen to.
+    pub(super) fn emit_packet(&mut self, now: Instant, node: NodeId, via: Via, packet: &[u8]) {
         if self.id == Some(node) {
             return self.on_packet(now, node, via, packet);
         }

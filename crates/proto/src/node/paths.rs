@@ -1,150 +1,286 @@
 //! The ways to peers: what this node is told about its own addresses, and what it can say about each way.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pilot_wire::NodeId;
-use pilot_wire::path::{Candidate, Nat};
+use pilot_wire::path::{Candidate, Kind, Nat};
 
-use super::{Node, PathView};
-use crate::path::candidate::CandidateSource;
+use super::peer::Peer;
+use super::reports::{CandidateReport, PathReport, RelayReason, RelayReport, RelayState, Silence, Survey};
+use super::{Beacon, Node, PathView, Timer, Via};
+use crate::path::survey::{self, Reply};
+use crate::{Event, QueryError};
 
 /// The network around this node changed, or it learned about it.
 impl Node {
     /// The addresses of this host's interfaces with the tunnel's port. Call again whenever they change: peers are told,
     /// and all paths looked at anew.
     pub fn set_local(&mut self, now: Instant, addrs: Vec<SocketAddr>) {
-        let _ = (now, addrs);
+        if self.local != addrs {
+            let first = self.local.is_empty();
+            self.local = addrs;
+            if first && self.peers.is_empty() {
+                self.survey_anew(now);
+            } else {
+                self.network_changed(now);
+            }
+        }
     }
 
     /// The address that a gateway maps to this node, if one does.
     pub fn set_mapped(&mut self, now: Instant, addr: Option<SocketAddr>) {
-        let _ = (now, addr);
+        if self.mapped != addr {
+            self.mapped = addr;
+            self.candidates_changed(now);
+        }
     }
 
     /// Something about the network changed that cannot be seen in the addresses: another default route, waking up from
     /// a suspend. All paths are looked at anew.
     pub fn network_changed(&mut self, now: Instant) {
-        let _ = now;
+        self.ledger.clear_waits(now);
+        self.announce(now);
+        self.survey_anew(now);
+        self.candidates_changed(now);
+        for id in self.peers.keys().copied().collect::<Vec<_>>() {
+            if let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.tunnel.is_ready()) {
+                peer.path.search.restart(now);
+                peer.ask_now(now);
+                self.tend(now, id);
+            }
+        }
     }
 
     /// The addresses at which this node believes it can be reached, as peers are told.
     #[must_use]
     pub fn local_candidates(&self) -> Vec<Candidate> {
-        Vec::new()
+        let hosts = self.local.iter().filter(|addr| !addr.ip().is_loopback() || self.lives_on_loopback());
+        let hosts = hosts.map(|&addr| Candidate { kind: Kind::Host, addr });
+        let observed = self.observed().filter(|addr| !self.local.contains(addr));
+        let observed = observed.map(|addr| Candidate { kind: Kind::Observed, addr });
+        let mapped = self.mapped.filter(|addr| Some(*addr) != self.observed());
+        let mapped = mapped.map(|addr| Candidate { kind: Kind::Mapped, addr });
+        observed.into_iter().chain(mapped).chain(hosts).collect()
     }
 
+    /// The beacon sees us at another address than before: the box in front of us is another, or lost its bindings.
+    pub(super) fn observed_elsewhere(&mut self, now: Instant, first: bool) {
+        self.surveyor.forget();
+        self.survey(now);
+        self.candidates_changed(now);
+        if !first {
+            self.ask_peers(now, |_| true);
+        }
+    }
+
+    /// The beacon answers again: what only the relay brings may go on.
+    pub(super) fn beacon_is_back(&mut self, now: Instant) {
+        self.ask_peers(now, |peer| peer.path.is_improvable());
+    }
+
+    /// Asks peers that somebody here uses for a sign of life, at once.
+    fn ask_peers(&mut self, now: Instant, which: impl Fn(&Peer) -> bool) {
+        for id in self.peers.keys().copied().collect::<Vec<_>>() {
+            if let Some(peer) = self.peers.get_mut(&id)
+                && peer.tunnel.is_ready()
+                && peer.is_in_use(now)
+                && which(peer)
+            {
+                peer.ask_now(now);
+                self.tend(now, id);
+            }
+        }
+    }
+
+    /// Our addresses are others than before: peers in use should know.
+    pub(super) fn candidates_changed(&mut self, now: Instant) {
+        self.generation += 1;
+        for id in self.peers.keys().copied().collect::<Vec<_>>() {
+            if self.peers.get(&id).is_some_and(|peer| peer.tunnel.is_ready() && peer.is_in_use(now)) {
+                self.tell_candidates(now, id);
+            }
+        }
+    }
+}
+
+/// What kind of box this node is behind.
+impl Node {
     /// Finds out what kind of box this node is behind. [`Event::Surveyed`](crate::Event::Surveyed) follows, within
     /// 3 seconds; also when a survey is under way already.
     pub fn survey(&mut self, now: Instant) {
-        let _ = now;
+        match self.beacon.as_ref().map(Beacon::addr) {
+            Some(beacon) => self.surveyor.start(now, beacon, &mut self.rng),
+            None => self.events.push_back(Event::Surveyed(Box::new(Survey::default()))),
+        }
+        self.go_on_surveying(now);
     }
 
+    /// What the last survey of the present network found out.
+    #[must_use]
+    pub fn last_survey(&self) -> Option<&Survey> {
+        self.surveyor.last()
+    }
+
+    /// The network is another one: what was known of the box in front of it is void.
+    fn survey_anew(&mut self, now: Instant) {
+        let wanted = self.surveyor.is_running() || self.surveyor.last().is_some();
+        self.surveyor.forget();
+        if wanted || self.beacon.as_ref().is_some_and(Beacon::is_there) {
+            self.survey(now);
+        }
+    }
+
+    pub(super) fn on_survey_reply(&mut self, now: Instant, from: SocketAddr, reply: Reply) {
+        self.surveyor.replied(now, from, reply);
+        self.go_on_surveying(now);
+    }
+
+    /// Our own question came back: the box leads what is sent to its outside address back in.
+    pub(super) fn on_survey_came_back(&mut self, now: Instant, from: SocketAddr, token: u64) -> bool {
+        let expected = self.surveyor.came_back(from, token);
+        self.go_on_surveying(now);
+        expected
+    }
+
+    pub(super) fn go_on_surveying(&mut self, now: Instant) {
+        let was_running = self.surveyor.is_running();
+        for ask in self.surveyor.poll(now, &self.local, &mut self.rng) {
+            self.outbox.push_back((ask.to, survey::emit(ask)));
+        }
+        self.timers.set(Timer::Survey, self.surveyor.poll_timeout());
+        if was_running
+            && !self.surveyor.is_running()
+            && let Some(survey) = self.surveyor.last().cloned()
+        {
+            let nat_known = survey.nat != Nat::default();
+            self.events.push_back(Event::Surveyed(Box::new(self.with_beacons_word(survey))));
+            if nat_known {
+                self.candidates_changed(now);
+            }
+        }
+    }
+
+    /// A beacon that knows no surveys still tells where it sees us.
+    fn with_beacons_word(&self, survey: Survey) -> Survey {
+        let Some(beacon) = self.beacon.as_ref().filter(|beacon| beacon.is_there() && !survey.udp) else {
+            return survey;
+        };
+        let observed = beacon.observed();
+        let is_local = observed.is_some_and(|addr| self.local.contains(&addr));
+        let mapping = if is_local { pilot_wire::path::Behaviour::None } else { survey.nat.mapping };
+        Survey {
+            udp: true,
+            rtt: beacon.rtt(),
+            observed,
+            nat: Nat { mapping, ..survey.nat },
+            port_preserved: observed.map(|seen| self.local.iter().any(|own| own.port() == seen.port())),
+            ..survey
+        }
+    }
+}
+
+/// Reports.
+impl Node {
     /// What is known about the ways to a peer. `None` for a peer that nobody has tried to reach.
     #[must_use]
     pub fn path_report(&self, now: Instant, node: NodeId) -> Option<PathReport> {
-        let _ = (now, node);
-        None
+        let peer = self.peers.get(&node)?;
+        let path = &peer.path;
+        let candidates = path.candidates().iter().map(|candidate| CandidateReport {
+            addr: candidate.addr,
+            source: candidate.source,
+            tried: candidate.tried,
+            tries: candidate.tries,
+            answered: candidate.answered,
+            rtt: candidate.rtt,
+            in_use: path.is_proven() && path.route() == Some(Via::Direct(candidate.addr)),
+        });
+        let view = super::view::path_view(path);
+        Some(PathReport {
+            path: view,
+            since: path.since(),
+            rtt: path.rtt(),
+            heard: peer.tunnel.heard(),
+            seen: peer.location.as_ref().and_then(|location| Some((location.seen?, location.at))),
+            candidates: candidates.collect(),
+            relay: self.relay_report(node)?,
+            relayed_because: (view == PathView::Relayed).then(|| self.relay_reason(now, node)),
+            next_try: path.search.poll_timeout().or_else(|| peer.next_try()),
+            our_nat: self.surveyor.nat(),
+            their_nat: path.their_nat,
+        })
+    }
+
+    fn relay_report(&self, node: NodeId) -> Option<RelayReport> {
+        let relay = &self.peers.get(&node)?.path.relay;
+        Some(RelayReport {
+            beacon: self.beacon.as_ref().map(Beacon::addr),
+            beacon_answered: self.beacon.as_ref().and_then(Beacon::answered),
+            heard: relay.heard,
+            unknown: relay.unknown,
+            rtt: relay.rtt,
+        })
+    }
+
+    fn relay_reason(&self, now: Instant, node: NodeId) -> RelayReason {
+        let Some(path) = self.peers.get(&node).map(|peer| &peer.path) else {
+            return RelayReason::NoCandidates;
+        };
+        if path.targets().is_empty() {
+            return match path.is_relay_only() {
+                true => RelayReason::PeerWantsRelay,
+                false => RelayReason::NoCandidates,
+            };
+        }
+        if path.search.is_on() && path.search.is_young() {
+            return RelayReason::Trying;
+        }
+        let _ = now;
+        if path.direct_lost {
+            RelayReason::DirectLost
+        } else if !can_meet(self.surveyor.nat(), path.their_nat) {
+            RelayReason::NatsDoNotFit
+        } else {
+            RelayReason::NoAnswer
+        }
+    }
+
+    /// What can be said of a peer that does not answer, for the one who dials it.
+    pub(super) fn silence(&self, now: Instant, node: NodeId) -> Silence {
+        let peer = self.peers.get(&node);
+        let heard = peer.and_then(|peer| peer.tunnel.heard()).map(|at| now.saturating_duration_since(at));
+        let seen = peer
+            .and_then(|peer| peer.location.as_ref())
+            .and_then(|location| Some(location.seen? + now.saturating_duration_since(location.at)));
+        let last_seen = match (heard, seen) {
+            (Some(heard), Some(seen)) => Some(heard.min(seen)),
+            (heard, seen) => heard.or(seen),
+        };
+        let relay = match (&self.beacon, peer.map(|peer| &peer.path.relay)) {
+            (None, _) => RelayState::None,
+            (Some(beacon), _) if !beacon.is_there() => RelayState::BeaconSilent,
+            (Some(_), Some(relay)) if relay.unknown.is_some() => RelayState::NotRegistered,
+            (Some(_), _) => RelayState::NoAnswer,
+        };
+        let tried = peer.map(|peer| {
+            let tried = peer.path.candidates().iter().filter(|candidate| candidate.tried.is_some());
+            tried.map(|candidate| candidate.addr).collect()
+        });
+        let registry =
+            peer.and_then(|peer| peer.location.as_ref()).and_then(|location| match &location.found {
+                Err(QueryError::Unreachable(reason)) => Some(reason.clone()),
+                Ok(()) | Err(_) => None,
+            });
+        Silence { last_seen, tried: tried.unwrap_or_default(), relay, registry }
     }
 }
 
-/// Everything about the ways to one peer, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PathReport {
-    /// The way in use.
-    pub path: PathView,
-    /// Since when.
-    pub since: Option<Instant>,
-    /// Its smoothed round trip.
-    pub rtt: Option<Duration>,
-    /// When the last authentic frame came, over any way.
-    pub heard: Option<Instant>,
-    /// How long ago the registry last heard of the peer, when it was last asked, and when that was.
-    pub seen: Option<(Duration, Instant)>,
-    /// Every address, in the order in which they are tried.
-    pub candidates: Vec<CandidateReport>,
-    /// The way through the beacon.
-    pub relay: RelayReport,
-    /// Why frames go through the relay, when they do.
-    pub relayed_because: Option<RelayReason>,
-    /// When a better way is looked for next, if that is planned.
-    pub next_try: Option<Instant>,
-    /// The box in front of this node.
-    pub our_nat: Nat,
-    /// The box in front of the peer, as the peer says.
-    pub their_nat: Nat,
-}
-
-/// One address of a peer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CandidateReport {
-    /// The address.
-    pub addr: SocketAddr,
-    /// How it became known.
-    pub source: CandidateSource,
-    /// When something was last sent there to see whether it answers.
-    pub tried: Option<Instant>,
-    /// How many times so far, since it last answered.
-    pub tries: u32,
-    /// When it last gave an authentic answer.
-    pub answered: Option<Instant>,
-    /// Smoothed round trip of its answers.
-    pub rtt: Option<Duration>,
-    /// Frames go there.
-    pub in_use: bool,
-}
-
-/// The way through the beacon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RelayReport {
-    /// The beacon of this node, if it has one.
-    pub beacon: Option<SocketAddr>,
-    /// When the beacon last answered this node.
-    pub beacon_answered: Option<Instant>,
-    /// When a frame of the peer last came through it.
-    pub heard: Option<Instant>,
-    /// When the beacon last said that it does not know the peer, unless a frame came through it since.
-    pub unknown: Option<Instant>,
-    /// Smoothed round trip.
-    pub rtt: Option<Duration>,
-}
-
-/// Why frames go through the relay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RelayReason {
-    /// The peer asks for it.
-    PeerWantsRelay,
-    /// No other address of the peer is known.
-    NoCandidates,
-    /// The other addresses are being tried.
-    Trying,
-    /// None of the other addresses answered; both boxes give each destination another port, or let in only what
-    /// answers, so that none could.
-    NatsDoNotFit,
-    /// None of the other addresses answered.
-    NoAnswer,
-    /// The direct way that was in use stopped answering.
-    DirectLost,
-}
-
-/// What a survey found out about the network in front of this node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Survey {
-    /// The beacon that was asked.
-    pub beacon: Option<SocketAddr>,
-    /// Whether it answered over UDP.
-    pub udp: bool,
-    /// Round trip to it.
-    pub rtt: Option<Duration>,
-    /// The address it sees this node at.
-    pub observed: Option<SocketAddr>,
-    /// The box, in the words of RFC 4787.
-    pub nat: Nat,
-    /// Whether the outside port is the inside one. `None` if there is no outside address.
-    pub port_preserved: Option<bool>,
-    /// Whether the box sends what goes to its own outside address back in (RFC 4787 6).
-    pub hairpinning: Option<bool>,
-    /// Whether the answers from another address of the beacon could be asked for: without one, a box that is
-    /// address-dependent cannot be told from one that is endpoint-independent.
-    pub second_address: bool,
+/// Whether two boxes let their nodes meet, as far as they are known (RFC 5128): a box that gives each destination
+/// another port needs one on the other side that does not look at ports.
+fn can_meet(ours: Nat, theirs: Nat) -> bool {
+    use pilot_wire::path::Behaviour::{AddressAndPortDependent, AddressDependent};
+    let shifting = |nat: Nat| matches!(nat.mapping, AddressDependent | AddressAndPortDependent);
+    let strict = |nat: Nat| nat.filtering == AddressAndPortDependent;
+    !(shifting(ours) && (shifting(theirs) || strict(theirs)) || shifting(theirs) && strict(ours))
 }

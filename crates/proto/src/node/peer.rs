@@ -14,9 +14,6 @@ use crate::{QueryError, TunnelConfig};
 /// they are what the application said first.
 const QUEUE_MAX: usize = 64;
 
-/// How often a better path is looked for while frames go through the relay.
-const UPGRADE_INTERVAL: Duration = Duration::from_secs(15);
-
 /// How long an answer of the registry about a peer's addresses is used without asking again.
 const LOCATION_LIFE: Duration = Duration::from_secs(60);
 
@@ -32,11 +29,23 @@ const FIRST_PROBE_AGAIN: Duration = Duration::from_secs(30);
 /// A silent peer is probed this often at least: somebody has to notice that both are back.
 const LAST_PROBE_AGAIN: Duration = Duration::from_secs(15 * 60);
 
-/// A peer that was not used for this long rests.
+/// A peer that was not used for this long rests: no better way to it is looked for.
 const RESTING_AFTER: Duration = Duration::from_secs(60);
 
-/// How often a better path to a resting peer is looked for.
-const RESTING_UPGRADE_INTERVAL: Duration = Duration::from_secs(5 * 60);
+/// The node with the higher number asks for a sign of life this much later, so that usually one asks and the other's
+/// answer serves both.
+const POLITENESS: Duration = Duration::from_secs(3);
+
+/// A peer that we only send to, or only hear from, is asked for a sign of life as well, this much later.
+const ONE_WAY: Duration = Duration::from_secs(5);
+
+/// Bytes that came without a pause of [`FLOW_PAUSE`]: a transfer, the end of which is worth a question.
+const FLOW_MIN: u64 = 64 << 10;
+const FLOW_PAUSE: Duration = Duration::from_secs(1);
+
+/// When a transfer towards us stops for this long, or for two round trips, we ask whether the peer still reaches us:
+/// behind a box that lost its bindings nobody else can know.
+const STALL: Duration = Duration::from_millis(300);
 
 /// One peer.
 #[derive(Debug)]
@@ -55,7 +64,10 @@ pub(super) struct Peer {
     /// How often in a row all tries were in vain, and when the next ones are worth their datagrams.
     failures: u32,
     probe_again: Option<Instant>,
-    upgrade_at: Option<Instant>,
+    /// What comes of the peer's streams without a pause.
+    flow: Option<Flow>,
+    /// When our addresses were last told to the peer.
+    pub(super) told: Option<Instant>,
     pub(super) offered: Option<Instant>,
     pub(super) sent: Instant,
     /// When somebody here last wanted something of it, or it of us.
@@ -67,6 +79,15 @@ pub(super) struct Peer {
 pub(super) struct Location {
     pub(super) at: Instant,
     pub(super) found: Result<(), QueryError>,
+    /// How long before that it had heard of the peer.
+    pub(super) seen: Option<Duration>,
+}
+
+/// Payload that comes from the peer without a pause.
+#[derive(Debug, Clone, Copy)]
+struct Flow {
+    bytes: u64,
+    last: Instant,
 }
 
 /// We wait for a sign of life.
@@ -76,6 +97,9 @@ struct Awaiting {
     tries: usize,
     next: Instant,
 }
+
+/// An answer is not waited for longer than this before the first try, however far the peer is.
+const ANSWER_MAX: Duration = Duration::from_millis(800);
 
 /// When to try, counted from the start: quickly while somebody waits for a first answer, then with back-off.
 /// The reference takes five exchanges a second from one address (spec/dataplane.md 2.7).
@@ -105,7 +129,8 @@ impl Peer {
             awaiting: None,
             failures: 0,
             probe_again: None,
-            upgrade_at: None,
+            flow: None,
+            told: None,
             offered: None,
             sent: now,
             used: now,
@@ -126,12 +151,21 @@ impl Peer {
     }
 
     /// Something was sent, or is to be, that the peer answers if it lives. The first try is due at once when
-    /// there is no key, and after a quarter of a second when there is: the answer is probably on its way.
+    /// there is no key, and after a quarter of a second (or two round trips) when there is: the answer is probably on
+    /// its way.
     pub(super) fn expect_answer(&mut self, now: Instant) {
         if self.awaiting.is_none() {
             let tries = usize::from(self.tunnel.is_ready());
-            self.awaiting = Some(Awaiting { since: now, tries, next: now + TRIES[tries] });
+            let on_its_way = self.path.rtt().map_or(Duration::ZERO, |rtt| (rtt * 2).min(ANSWER_MAX));
+            let wait = if tries == 0 { TRIES[0] } else { TRIES[1].max(on_its_way) };
+            self.awaiting = Some(Awaiting { since: now, tries, next: now + wait });
         }
+    }
+
+    /// The peer should have been heard of, or our network changed: the first try is due at once.
+    pub(super) fn ask_now(&mut self, now: Instant) {
+        self.expect_answer(now);
+        self.hurry(now);
     }
 
     /// Puts the first try off: the registry is being asked for an address.
@@ -141,18 +175,6 @@ impl Peer {
         {
             awaiting.next = now + LOCATION_TIME;
         }
-    }
-
-    /// Somebody wants to use the path: look for a better one soon, not as late as for a peer that rests.
-    pub(super) fn stir(&mut self, now: Instant) {
-        if self.upgrade_at.is_some_and(|at| at > now + UPGRADE_INTERVAL) {
-            self.upgrade_at = Some(now);
-        }
-    }
-
-    /// A better path may exist: look for it at once.
-    pub(super) fn search_again(&mut self) {
-        self.upgrade_at = None;
     }
 
     /// Tries at once: an address was learned.
@@ -167,6 +189,11 @@ impl Peer {
         self.failures = 0;
         self.probe_again = None;
         self.awaiting.take().is_some_and(|awaiting| awaiting.tries > 2)
+    }
+
+    /// How long a sign of life has been waited for.
+    pub(super) fn waited(&self, now: Instant) -> Duration {
+        self.awaiting.map_or(Duration::ZERO, |awaiting| now.saturating_duration_since(awaiting.since))
     }
 
     /// If a try is due: its number, from 1.
@@ -209,33 +236,58 @@ impl Peer {
             .is_none_or(|location| location.found.is_err() || location.at + LOCATION_LIFE <= now)
     }
 
-    /// If it is time to look for a better path.
-    pub(super) fn upgrade_due(&mut self, now: Instant) -> bool {
-        if !self.tunnel.is_ready() || !self.path.is_improvable() {
-            self.upgrade_at = None;
-            return false;
+    /// Payload of one of its streams came.
+    pub(super) fn flows(&mut self, now: Instant, bytes: usize) {
+        let bytes = bytes as u64;
+        let before = self.flow.filter(|flow| flow.last + FLOW_PAUSE > now).map_or(0, |flow| flow.bytes);
+        self.flow = Some(Flow { bytes: before + bytes, last: now });
+    }
+
+    /// When a transfer towards us counts as stalled.
+    fn stall_at(&self) -> Option<Instant> {
+        let flow = self.flow.filter(|flow| flow.bytes >= FLOW_MIN && self.streams > 0)?;
+        let patience = self.path.rtt().map_or(STALL, |rtt| STALL.max(rtt * 2));
+        Some(flow.last + patience)
+    }
+
+    /// If a transfer towards us stalled: once for each time.
+    pub(super) fn stalls(&mut self, now: Instant) -> bool {
+        let stalled = self.stall_at().is_some_and(|at| at <= now);
+        if stalled {
+            self.flow = None;
         }
-        let due = self.upgrade_at.is_none_or(|at| at <= now);
-        if due {
-            let resting = self.is_unused() && self.used + RESTING_AFTER <= now;
-            self.upgrade_at = Some(now + if resting { RESTING_UPGRADE_INTERVAL } else { UPGRADE_INTERVAL });
+        stalled
+    }
+
+    /// Whether somebody here uses the peer, or did a moment ago.
+    pub(super) fn is_in_use(&self, now: Instant) -> bool {
+        !self.is_unused() || self.used + RESTING_AFTER > now
+    }
+
+    /// Whether it is time to ask for a sign of life. `polite`: our number is the higher one.
+    pub(super) fn watch_due(&self, now: Instant, config: &TunnelConfig, polite: bool) -> bool {
+        self.watch_at(config, polite).is_some_and(|at| at <= now)
+    }
+
+    fn watch_at(&self, config: &TunnelConfig, polite: bool) -> Option<Instant> {
+        let heard = self.tunnel.heard().filter(|_| self.tunnel.is_ready() && self.awaiting.is_none())?;
+        match self.probe_again {
+            Some(again) => Some(again),
+            None => {
+                let politeness = if polite { POLITENESS } else { Duration::ZERO };
+                Some((self.sent.min(heard + ONE_WAY)) + config.keepalive + politeness)
+            }
         }
-        due
     }
 
-    pub(super) fn keepalive_due(&self, now: Instant, config: &TunnelConfig) -> bool {
-        self.tunnel.is_ready() && self.failures == 0 && self.sent + config.keepalive <= now
+    /// Whether somebody here waits for the peer.
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.dials.is_empty() || !self.queue.is_empty()
     }
 
-    /// Whether the peer has been silent for so long that it should be asked for a sign of life.
-    pub(super) fn probe_due(&self, now: Instant, config: &TunnelConfig) -> bool {
-        self.probe_at(config).is_some_and(|at| at <= now)
-    }
-
-    fn probe_at(&self, config: &TunnelConfig) -> Option<Instant> {
-        let heard = self.tunnel.heard().filter(|_| self.awaiting.is_none())?;
-        let at = heard + config.probe_after;
-        Some(self.probe_again.map_or(at, |again| at.max(again)))
+    /// When the next try to reach a peer that does not answer is planned.
+    pub(super) fn next_try(&self) -> Option<Instant> {
+        self.awaiting.map(|awaiting| awaiting.next).or(self.probe_again)
     }
 
     /// Whether nothing here has a use for the peer.
@@ -248,8 +300,7 @@ impl Peer {
     }
 
     /// When something is to be done about this peer without anything coming from it.
-    pub(super) fn poll_timeout(&self, config: &TunnelConfig) -> Option<Instant> {
-        let keeps_alive = self.tunnel.is_ready() && self.failures == 0;
+    pub(super) fn poll_timeout(&self, config: &TunnelConfig, polite: bool) -> Option<Instant> {
         let dials = self.dials.values().flat_map(|&since| {
             let silent = self.tunnel.heard().is_none_or(|heard| heard < since);
             let unreachable = silent.then_some(since + config.unreachable_after);
@@ -258,9 +309,9 @@ impl Peer {
         dials
             .chain(self.awaiting.map(|awaiting| awaiting.next))
             .chain(self.tunnel.poll_timeout())
-            .chain(self.upgrade_at)
-            .chain(keeps_alive.then_some(self.sent + config.keepalive))
-            .chain(self.probe_at(config))
+            .chain(self.path.poll_timeout())
+            .chain(self.stall_at())
+            .chain(self.watch_at(config, polite))
             .chain(self.is_unused().then_some(self.used + IDLE_LIFE))
             .min()
     }

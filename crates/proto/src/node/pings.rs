@@ -20,7 +20,9 @@ pub(super) enum Purpose {
     /// Somebody wants to know.
     Application(PingId),
     /// To see whether the peer is at this address.
-    Validate(SocketAddr),
+    Probe(SocketAddr),
+    /// To see whether the relay reaches it.
+    Relay,
     /// Any sign of life will do.
     Life,
 }

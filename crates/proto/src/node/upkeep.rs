@@ -1,13 +1,17 @@
 //! What time brings about: retries, keepalives, deadlines, answers of the registry.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use pilot_wire::packet::{Flags, Header, Protocol};
-use pilot_wire::{Addr, NodeId, Port, beacon};
+use pilot_wire::{NodeId, Port, beacon};
 
-use super::peer::Location;
+use super::peer::{Location, Peer};
 use super::{Node, Purpose, Timer, Via};
-use crate::{Answer, DialError, Encryption, Event, PeerEvent, Query, QueryError, QueryId};
+use crate::path::candidate::is_plausible;
+use crate::path::search::Why;
+use crate::{Answer, BeaconEvent, DialError, Encryption, Event, PeerEvent, Query, QueryError, QueryId};
+
+/// A direct way is doubted when an answer has been waited for this long.
+const DOUBT_AFTER: Duration = Duration::from_millis(200);
 
 impl Node {
     /// Something is due. Harmless when called early or twice.
@@ -20,6 +24,7 @@ impl Node {
                 Timer::Peer(id) => self.tend(now, id),
                 Timer::Pings => self.expire_pings(now),
                 Timer::Beacon => self.discover(now),
+                Timer::Survey => self.go_on_surveying(now),
             }
         }
     }
@@ -55,7 +60,6 @@ impl Node {
         let clear = self.config.encryption == Encryption::Off;
         let peer = self.peer(now, node);
         peer.used = now;
-        peer.stir(now);
         if !peer.path.is_proven() && peer.needs_location(now) {
             self.directory.ask(Query::Resolve(node));
         }
@@ -64,8 +68,20 @@ impl Node {
             let _ = self.identity_of(now, node);
         }
         let peer = self.peer(now, node);
-        let blind = !peer.path.has_hints() && peer.needs_location(now);
+        let blind = !peer.path.has_candidates() && peer.needs_location(now);
+        let fresh = !peer.is_awaited();
+        let needs_relay = peer.path.is_improvable();
         peer.expect_answer(now);
+        if fresh && !peer.tunnel.is_ready() {
+            for addr in peer.path.addresses() {
+                self.ledger.renew(now, addr);
+            }
+        }
+        if needs_relay && let Some(beacon) = &mut self.beacon {
+            beacon.hurry(now);
+            self.timers.set(Timer::Beacon, Some(beacon.poll_timeout()));
+        }
+        let peer = self.peer(now, node);
         if blind {
             // The relay needs no address, but a peer that first hears of us through it may stay there.
             peer.wait_for_location(now);
@@ -77,23 +93,25 @@ impl Node {
     fn located(&mut self, now: Instant, node: NodeId, result: Result<crate::Location, QueryError>) {
         let relay = self.beacon.is_some();
         let trusted = self.book.get(node).is_some();
+        let (loopback, own) = (self.lives_on_loopback(), self.local.clone());
         let Some(peer) = self.peers.get_mut(&node) else { return };
-        let found = result.map(|location| {
-            for addr in location.lan.iter().chain(&location.public) {
-                peer.path.hint(*addr);
-            }
-            peer.path.set_relay_only(location.relay_only);
+        let mut seen = None;
+        let found = result.map(|mut location| {
+            seen = location.seen;
+            location.lan.retain(|addr| is_plausible(*addr, loopback) && !own.contains(addr));
+            let public = location.public.filter(|addr| is_plausible(*addr, loopback) && !own.contains(addr));
+            peer.path.located(now, public, &location.lan, location.relay_only);
         });
         let hopeless = match &found {
             Ok(()) => None,
             Err(QueryError::NotFound) => Some(DialError::UnknownNode(node)),
             Err(QueryError::Denied | QueryError::Refused(_)) if !trusted => Some(DialError::NotTrusted(node)),
-            Err(QueryError::Unreachable(reason)) if !relay && !peer.path.has_hints() => {
+            Err(QueryError::Unreachable(reason)) if !relay && !peer.path.has_candidates() => {
                 Some(DialError::NoRegistry { node, reason: reason.clone() })
             }
             Err(_) => None,
         };
-        peer.location = Some(Location { at: now, found });
+        peer.location = Some(Location { at: now, found, seen });
         if let Some(error) = hopeless.filter(|_| !peer.path.is_proven()) {
             peer.give_up(now);
             for id in std::mem::take(&mut peer.dials).into_keys() {
@@ -104,14 +122,14 @@ impl Node {
         peer.hurry(now);
         if peer.tunnel.is_ready() && peer.path.is_improvable() {
             // It showed its key through the relay before we knew where it is.
-            peer.search_again();
-            self.offer_everywhere(now, node);
+            let why = if peer.is_in_use(now) { Why::Wanted } else { Why::Told };
+            peer.path.search.start(now, why);
         }
         if self.config.encryption == Encryption::Off {
             for id in self.streams.with(node) {
                 self.streams.wake(id);
             }
-            let queue = self.peers.get_mut(&node).map(super::Peer::take_queue).unwrap_or_default();
+            let queue = self.peers.get_mut(&node).map(Peer::take_queue).unwrap_or_default();
             for packet in queue {
                 self.send_packet(now, node, packet);
             }
@@ -120,20 +138,25 @@ impl Node {
     }
 
     /// Everything that may be due for one peer.
-    fn tend(&mut self, now: Instant, node: NodeId) {
+    pub(super) fn tend(&mut self, now: Instant, node: NodeId) {
+        let polite = self.id > Some(node);
         let Some(peer) = self.peers.get_mut(&node) else { return };
         peer.tunnel.expire(now);
-        if peer.probe_due(now, &self.config.tunnel) {
-            peer.expect_answer(now);
+        let moved = peer.path.expire(now);
+        if peer.stalls(now) {
+            peer.ask_now(now);
         }
-        if let Some(tries) = peer.try_due(now) {
+        if peer.watch_due(now, &self.config.tunnel, polite) {
+            self.watch(now, node);
+        }
+        if let Some(moved) = moved {
+            self.moved(now, node, moved);
+        }
+        if let Some(tries) = self.peers.get_mut(&node).and_then(|peer| peer.try_due(now)) {
             self.try_again(now, node, tries);
         }
         self.expire_dials(now, node);
         self.look_for_better_path(now, node);
-        if self.peers.get(&node).is_some_and(|peer| peer.keepalive_due(now, &self.config.tunnel)) {
-            self.keep_alive(now, node);
-        }
         self.forget_if_idle(now, node);
         self.arm_peer(node);
     }
@@ -154,14 +177,13 @@ impl Node {
             return;
         }
         if ready {
-            peer.path.doubt_direct(now);
-            for via in self.ways(node) {
-                let purpose = match via {
-                    Via::Direct(addr) => Purpose::Validate(addr),
-                    Via::Relay => Purpose::Life,
-                };
-                let packet = self.start_ping(now, node, 0, purpose);
-                self.send_packet_via(now, node, via, &packet);
+            self.ask_every_way(now, node);
+        } else {
+            let wanted = self.peers.get(&node).is_some_and(Peer::is_wanted);
+            for addr in self.peers.get(&node).map(|peer| peer.path.addresses()).unwrap_or_default() {
+                if wanted {
+                    self.ledger.renew(now, addr);
+                }
             }
         }
         // A peer that lost its key cannot read the pings; one that has it ignores the offer.
@@ -171,8 +193,34 @@ impl Node {
         if !ready && tries > 1 {
             self.request_everywhere(node);
         }
+        if tries == 2 {
+            // Perhaps it is our own way to the beacon that is gone: behind a box that restarted nobody else can know.
+            self.announce(now);
+        }
         if !self.peers.get(&node).is_some_and(|peer| peer.path.is_proven()) || tries > 2 {
-            self.request_punch(node);
+            self.request_punch(now, node);
+        }
+    }
+
+    /// The peer has a key and does not answer: every way that ever worked is asked, and others are looked for.
+    fn ask_every_way(&mut self, now: Instant, node: NodeId) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        if peer.waited(now) >= DOUBT_AFTER {
+            if let Some(moved) = peer.path.doubt_direct(now) {
+                self.moved(now, node, moved);
+            }
+        } else {
+            peer.path.recheck(now);
+        }
+        for addr in self.peers.get(&node).map(|peer| peer.path.known_addresses()).unwrap_or_default() {
+            self.probe(now, node, addr);
+        }
+        self.ping_relay(now, node);
+        if let Some(peer) = self.peers.get_mut(&node)
+            && peer.is_in_use(now)
+            && peer.path.is_improvable()
+        {
+            peer.path.search.start(now, Why::Wanted);
         }
     }
 
@@ -184,7 +232,7 @@ impl Node {
         for (&id, &since) in &peer.dials {
             let silent = peer.tunnel.heard().is_none_or(|heard| heard < since);
             if silent && since + config.unreachable_after <= now {
-                failed.push((id, self.unreachable(node)));
+                failed.push((id, self.unreachable(now, node)));
             } else if since + config.unanswered_after <= now {
                 let port = self.streams.get(id).map_or(Port(0), |entry| entry.tuple.remote.port);
                 failed.push((id, DialError::Unanswered { node, port }));
@@ -195,7 +243,7 @@ impl Node {
         }
     }
 
-    fn unreachable(&self, node: NodeId) -> DialError {
+    fn unreachable(&self, now: Instant, node: NodeId) -> DialError {
         let waited = self.config.tunnel.unreachable_after;
         let peer = self.peers.get(&node);
         let location = peer.and_then(|peer| peer.location.as_ref());
@@ -206,45 +254,29 @@ impl Node {
             Some(Err(QueryError::Unreachable(reason))) if !key_known => {
                 DialError::NoRegistry { node, reason: reason.clone() }
             }
-            None if self.peers.get(&node).is_none_or(|peer| !peer.path.has_hints()) => {
+            None if self.peers.get(&node).is_none_or(|peer| !peer.path.has_candidates()) => {
                 DialError::NoRegistry { node, reason: "it gave no answer".into() }
             }
             Some(_) | None => {
-                let name = |via: Via| match via {
-                    Via::Direct(addr) => addr.to_string(),
-                    Via::Relay => "relay".into(),
-                };
-                let tried: Vec<_> = self.ways(node).into_iter().map(name).collect();
-                DialError::Unreachable { node, waited, tried: tried.join(", ") }
+                DialError::Unreachable { node, waited, silence: Box::new(self.silence(now, node)) }
             }
         }
     }
 
-    /// While frames go through the relay, the direct addresses are tried now and then.
-    pub(super) fn look_for_better_path(&mut self, now: Instant, node: NodeId) {
-        if !self.peers.get_mut(&node).is_some_and(|peer| peer.upgrade_due(now)) {
-            return;
-        }
-        self.request_punch(node);
-        for via in self.ways(node) {
-            if let Via::Direct(addr) = via {
-                let packet = self.start_ping(now, node, 0, Purpose::Validate(addr));
-                self.send_packet_via(now, node, via, &packet);
+    /// Asks for a sign of life on the way in use, which keeps it open and shows whether it works.
+    fn watch(&mut self, now: Instant, node: NodeId) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        let route = peer.path.route();
+        let clear = self.config.encryption == Encryption::Off;
+        peer.expect_answer(now);
+        match route {
+            _ if clear => {
+                let packet = self.start_ping(now, node, 0, Purpose::Life);
+                self.send_packet(now, node, packet);
             }
-        }
-    }
-
-    /// An empty control packet in the tunnel (spec/dataplane.md 2.9).
-    fn keep_alive(&mut self, now: Instant, node: NodeId) {
-        if let Some(peer) = self.peers.get_mut(&node) {
-            peer.sent = now;
-        }
-        let from = Addr::backbone(self.id.unwrap_or_default()).port(Port::PING);
-        let header = Header::new(Protocol::Control, Flags::NONE, from, Addr::UNSET.port(Port::PING));
-        let mut packet = Vec::new();
-        header.emit_with(&[], &mut packet);
-        if let Some(via) = self.peers.get(&node).and_then(|peer| peer.path.route()) {
-            self.send_packet_via(now, node, via, &packet);
+            Some(Via::Direct(addr)) => self.probe(now, node, addr),
+            Some(Via::Relay) => self.ping_relay(now, node),
+            None => {}
         }
     }
 
@@ -270,18 +302,28 @@ impl Node {
     pub(super) fn ping_failed(&mut self, purpose: Purpose) {
         match purpose {
             Purpose::Application(ping) => self.events.push_back(Event::Pong { ping, rtt: None }),
-            Purpose::Validate(_) | Purpose::Life => {}
+            Purpose::Probe(_) | Purpose::Relay | Purpose::Life => {}
         }
     }
 
     fn discover(&mut self, now: Instant) {
+        let needed = self.relay_is_needed(now);
         let Some(beacon) = &mut self.beacon else { return };
-        if beacon.is_due(now) {
+        if beacon.is_due(now, needed) {
             let mut message = Vec::new();
             beacon::Message::Discover { node: self.id.unwrap_or_default(), key: None }.emit(&mut message);
             self.outbox.push_back((beacon.addr(), message));
+            if beacon.falls_silent(now) {
+                self.events.push_back(Event::Beacon(BeaconEvent::Silent));
+            }
         }
         self.timers.set(Timer::Beacon, Some(beacon.poll_timeout()));
+    }
+
+    /// Whether something here waits for what only the relay brings.
+    fn relay_is_needed(&self, now: Instant) -> bool {
+        let is_without = |peer: &Peer| peer.path.is_improvable() && peer.is_in_use(now);
+        self.peers.values().any(is_without)
     }
 
     /// Whether a peer is trusted as far as this node can tell without asking.

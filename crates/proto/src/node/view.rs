@@ -1,12 +1,12 @@
 //! What a node shows of itself, for people.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pilot_wire::{Endpoint, NodeId, Port, PublicKey, StreamId};
 
 use super::{Node, Stats};
-use crate::path::{Via, beacon::Beacon};
+use crate::path::{Path, Via, beacon::Beacon};
 use crate::stream;
 
 /// A peer as others may see it.
@@ -18,6 +18,8 @@ pub struct PeerView {
     pub key: Option<PublicKey>,
     /// Where our frames go.
     pub path: PathView,
+    /// The smoothed round trip of that way, as probes of the path measured it.
+    pub rtt: Option<Duration>,
     /// Keys are agreed.
     pub encrypted: bool,
     /// The peer proved that it holds its keys.
@@ -60,11 +62,8 @@ impl Node {
         self.peers.iter().map(|(&node, peer)| PeerView {
             node,
             key: peer.key,
-            path: match peer.path.route() {
-                None => PathView::Unknown,
-                Some(Via::Direct(addr)) => PathView::Direct(addr),
-                Some(Via::Relay) => PathView::Relayed,
-            },
+            path: path_view(&peer.path),
+            rtt: peer.path.rtt(),
             encrypted: peer.tunnel.is_ready(),
             authenticated: peer.tunnel.is_proven(),
             heard: peer.tunnel.heard(),
@@ -93,5 +92,13 @@ impl Node {
     #[must_use]
     pub fn observed(&self) -> Option<SocketAddr> {
         self.beacon.as_ref().and_then(Beacon::observed)
+    }
+}
+
+pub(super) fn path_view(path: &Path) -> PathView {
+    match path.route() {
+        None => PathView::Unknown,
+        Some(Via::Direct(addr)) => PathView::Direct(addr),
+        Some(Via::Relay) => PathView::Relayed,
     }
 }

@@ -9,6 +9,19 @@ const INTERVAL: Duration = Duration::from_secs(25);
 /// The wait after an unanswered message doubles from this.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 
+/// While a stream depends on the relay, a beacon that does not answer is asked this often, so that the stream goes on
+/// within a second of its coming back.
+const NEEDED_RETRY: Duration = Duration::from_millis(700);
+
+/// After this long without an answer that is no use any more: a stream gives up before.
+const NEEDED_FOR: Duration = Duration::from_secs(180);
+
+/// When a message goes out and this many before it are unanswered, the beacon counts as silent: after 1.5 s.
+const SILENT_AFTER: u32 = 2;
+
+/// Our number or address may be announced out of turn this often.
+const ANNOUNCE_APART: Duration = Duration::from_millis(250);
+
 /// The beacon of a node.
 #[derive(Debug)]
 pub(crate) struct Beacon {
@@ -16,11 +29,35 @@ pub(crate) struct Beacon {
     observed: Option<SocketAddr>,
     due: Instant,
     retry: Duration,
+    asked: Option<Instant>,
+    answered: Option<Instant>,
+    unanswered: u32,
+    silent_since: Option<Instant>,
+    rtt: Option<Duration>,
+}
+
+/// What an answer of the beacon is to its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Answered {
+    /// Our address, if it is another than before.
+    pub(crate) news: Option<SocketAddr>,
+    /// It had not answered before, or not lately.
+    pub(crate) back: bool,
 }
 
 impl Beacon {
     pub(crate) fn new(now: Instant, addr: SocketAddr) -> Self {
-        Self { addr, observed: None, due: now, retry: FIRST_RETRY }
+        Self {
+            addr,
+            observed: None,
+            due: now,
+            retry: FIRST_RETRY,
+            asked: None,
+            answered: None,
+            unanswered: 0,
+            silent_since: None,
+            rtt: None,
+        }
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
@@ -32,28 +69,70 @@ impl Beacon {
         self.observed
     }
 
+    /// When it last answered.
+    pub(crate) fn answered(&self) -> Option<Instant> {
+        self.answered
+    }
+
+    /// How long its last answer took.
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        self.rtt
+    }
+
+    /// It answered, and has not been silent since.
+    pub(crate) fn is_there(&self) -> bool {
+        self.answered.is_some() && self.silent_since.is_none()
+    }
+
     /// Our number or address changed: the beacon should hear of it now.
     pub(crate) fn announce(&mut self, now: Instant) {
-        self.due = now;
+        self.due = self.asked.map_or(now, |asked| now.max(asked + ANNOUNCE_APART));
         self.retry = FIRST_RETRY;
     }
 
-    /// If a discover message is due.
-    pub(crate) fn is_due(&mut self, now: Instant) -> bool {
+    /// If a discover message is due. `needed`: a stream depends on the relay.
+    pub(crate) fn is_due(&mut self, now: Instant, needed: bool) -> bool {
         if self.due > now {
             return false;
         }
-        self.due = now + self.retry;
+        let given_up = self.silent_since.is_some_and(|since| since + NEEDED_FOR <= now);
+        let wait = if needed && !given_up { self.retry.min(NEEDED_RETRY) } else { self.retry };
+        self.due = now + wait;
         self.retry = (self.retry * 2).min(INTERVAL);
+        self.asked = Some(now);
+        self.unanswered += 1;
         true
     }
 
-    /// It answered. Returns the address if it is news.
-    pub(crate) fn replied(&mut self, now: Instant, observed: SocketAddr) -> Option<SocketAddr> {
+    /// If it has left so many messages unanswered that it counts as silent from now on.
+    pub(crate) fn falls_silent(&mut self, now: Instant) -> bool {
+        let falls = self.unanswered > SILENT_AFTER && self.silent_since.is_none();
+        if falls {
+            self.silent_since = Some(now);
+        }
+        falls
+    }
+
+    /// It answered. Over a way that is not UDP it sees no address of ours.
+    pub(crate) fn replied(&mut self, now: Instant, observed: Option<SocketAddr>) -> Answered {
+        let back = !self.is_there();
         self.due = now + INTERVAL;
         self.retry = FIRST_RETRY;
-        let news = self.observed.replace(observed) != Some(observed);
-        news.then_some(observed)
+        if self.unanswered == 1 {
+            self.rtt = self.asked.map(|asked| now.saturating_duration_since(asked));
+        }
+        self.unanswered = 0;
+        self.answered = Some(now);
+        self.silent_since = None;
+        let before = std::mem::replace(&mut self.observed, observed);
+        Answered { news: observed.filter(|_| before != observed), back }
+    }
+
+    /// A stream depends on the relay from now on: if the beacon owes an answer, ask again soon.
+    pub(crate) fn hurry(&mut self, now: Instant) {
+        if self.unanswered > 0 {
+            self.due = self.due.min(now + NEEDED_RETRY);
+        }
     }
 
     pub(crate) fn poll_timeout(&self) -> Instant {
@@ -65,21 +144,51 @@ impl Beacon {
 mod tests {
     use super::*;
 
+    fn asked(beacon: &mut Beacon, start: Instant, count: usize, needed: bool) -> Vec<u128> {
+        let mut asked = Vec::new();
+        while asked.len() < count {
+            let now = beacon.poll_timeout();
+            assert!(beacon.is_due(now, needed));
+            asked.push((now - start).as_millis());
+        }
+        asked
+    }
+
     #[test]
     fn a_silent_beacon_is_asked_with_back_off_and_an_answering_one_at_leisure() {
         let start = crate::testing::start();
         let addr = SocketAddr::from(([127, 0, 0, 1], 9001));
         let mut beacon = Beacon::new(start, addr);
-        let mut asked = Vec::new();
-        while asked.len() < 5 {
-            let now = beacon.poll_timeout();
-            assert!(beacon.is_due(now));
-            asked.push((now - start).as_millis());
-        }
-        assert_eq!(asked, [0, 500, 1500, 3500, 7500]);
+        assert_eq!(asked(&mut beacon, start, 5, false), [0, 500, 1500, 3500, 7500]);
         let now = start + Duration::from_secs(8);
-        assert_eq!(beacon.replied(now, addr), Some(addr));
-        assert_eq!(beacon.replied(now, addr), None);
+        assert_eq!(beacon.replied(now, Some(addr)), Answered { news: Some(addr), back: true });
+        assert_eq!(beacon.replied(now, Some(addr)), Answered { news: None, back: false });
         assert_eq!(beacon.poll_timeout(), now + INTERVAL);
+    }
+
+    #[test]
+    fn a_beacon_that_a_stream_waits_for_is_asked_more_than_once_a_second() {
+        let start = crate::testing::start();
+        let mut beacon = Beacon::new(start, SocketAddr::from(([127, 0, 0, 1], 9001)));
+        assert_eq!(asked(&mut beacon, start, 5, true), [0, 500, 1200, 1900, 2600]);
+    }
+
+    #[test]
+    fn a_beacon_without_an_answer_for_a_second_and_a_half_is_silent_once() {
+        let start = crate::testing::start();
+        let addr = SocketAddr::from(([127, 0, 0, 1], 9001));
+        let mut beacon = Beacon::new(start, addr);
+        let mut fell = Vec::new();
+        for _ in 0..6 {
+            let now = beacon.poll_timeout();
+            beacon.is_due(now, false);
+            if beacon.falls_silent(now) {
+                fell.push((now - start).as_millis());
+            }
+        }
+        assert_eq!(fell, [1500]);
+        assert!(!beacon.is_there());
+        beacon.replied(start + Duration::from_secs(60), Some(addr));
+        assert!(beacon.is_there());
     }
 }

@@ -1,0 +1,172 @@
+//! What may be sent to an address that never answered: three small packets.
+//!
+//! Addresses are named by others: by the registry, by the beacon, by peers, by whoever writes a source address on a
+//! datagram. So that none of them can make this node a nuisance to somebody else, each packet to an address that has
+//! not answered authentically is entered here, whatever it is for, and the fourth within [`WINDOW`] is not sent. Only
+//! the own side allows three more before that: when somebody here wants to reach a peer, after one second, then two,
+//! four and so on ([`Ledger::renew`]).
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// Packets to an address that never answered. Two to open a box and one that gets through, or three of which two
+/// are lost.
+pub(crate) const PACKETS: u8 = 3;
+
+/// After this long without a packet an address is forgotten, and has three again.
+pub(crate) const WINDOW: Duration = Duration::from_secs(120);
+
+/// The first wait before our own side may try an address again; doubled each time up to [`RENEWAL_MAX`].
+const RENEWAL_MIN: Duration = Duration::from_secs(1);
+const RENEWAL_MAX: Duration = Duration::from_secs(300);
+
+/// Addresses on the books. When full, what others cause is not sent; what our own side wants displaces the oldest.
+const ENTRIES_MAX: usize = 4096;
+
+/// How much was sent where.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    entries: BTreeMap<SocketAddr, Entry>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    sent: u8,
+    last: Instant,
+    renewable: Instant,
+    wait: Duration,
+}
+
+impl Ledger {
+    /// Enters one packet to an address that never answered; `false` if it must not be sent.
+    pub(crate) fn take(&mut self, now: Instant, addr: SocketAddr) -> bool {
+        if !self.has_room_for(now, addr) {
+            return false;
+        }
+        let entry = self.entry(now, addr);
+        let allowed = entry.sent < PACKETS;
+        if allowed {
+            entry.sent += 1;
+            entry.last = now;
+        }
+        allowed
+    }
+
+    /// Our own side wants to try this address again. Refused while the last time is too short ago.
+    pub(crate) fn renew(&mut self, now: Instant, addr: SocketAddr) {
+        if !self.has_room_for(now, addr)
+            && let Some(oldest) =
+                self.entries.iter().min_by_key(|(_, entry)| entry.last).map(|(addr, _)| *addr)
+        {
+            self.entries.remove(&oldest);
+        }
+        let entry = self.entry(now, addr);
+        if entry.renewable <= now {
+            entry.sent = 0;
+            entry.last = now;
+            entry.renewable = now + entry.wait;
+            entry.wait = (entry.wait * 2).min(RENEWAL_MAX);
+        }
+    }
+
+    /// Our own side wants the peer at this address, and the peer has just proved itself by another way: three more,
+    /// whatever the first words cost.
+    pub(crate) fn grant(&mut self, now: Instant, addr: SocketAddr) {
+        self.renew(now, addr);
+        self.entry(now, addr).sent = 0;
+    }
+
+    /// It answered: it is no stranger any more.
+    pub(crate) fn answered(&mut self, addr: SocketAddr) {
+        self.entries.remove(&addr);
+    }
+
+    /// Our own network is another one, so what did not answer may answer from here.
+    pub(crate) fn clear_waits(&mut self, now: Instant) {
+        for entry in self.entries.values_mut() {
+            entry.renewable = now;
+            entry.wait = RENEWAL_MIN;
+        }
+    }
+
+    fn entry(&mut self, now: Instant, addr: SocketAddr) -> &mut Entry {
+        let fresh = Entry { sent: 0, last: now, renewable: now, wait: RENEWAL_MIN };
+        let entry = self.entries.entry(addr).or_insert(fresh);
+        if entry.last + WINDOW <= now && entry.renewable <= now {
+            *entry = fresh;
+        } else if entry.last + WINDOW <= now {
+            entry.sent = 0;
+        }
+        entry
+    }
+
+    fn has_room_for(&mut self, now: Instant, addr: SocketAddr) -> bool {
+        if self.entries.len() < ENTRIES_MAX || self.entries.contains_key(&addr) {
+            return true;
+        }
+        self.entries.retain(|_, entry| entry.last + WINDOW > now || entry.renewable > now);
+        self.entries.len() < ENTRIES_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(last: u16) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, 1], last))
+    }
+
+    fn taken(ledger: &mut Ledger, now: Instant) -> usize {
+        (0..10).filter(|_| ledger.take(now, addr(1))).count()
+    }
+
+    #[test]
+    fn three_packets_and_no_more_until_two_minutes_have_passed() {
+        let start = crate::testing::start();
+        let mut ledger = Ledger::default();
+        assert_eq!(taken(&mut ledger, start), 3);
+        for seconds in 1..120 {
+            assert_eq!(taken(&mut ledger, start + Duration::from_secs(seconds)), 0);
+        }
+        assert_eq!(taken(&mut ledger, start + WINDOW), 3);
+    }
+
+    #[test]
+    fn our_own_side_may_try_again_with_back_off() {
+        let start = crate::testing::start();
+        let mut ledger = Ledger::default();
+        let mut allowed = Vec::new();
+        for millis in (0..40_000).step_by(250) {
+            let now = start + Duration::from_millis(millis);
+            ledger.renew(now, addr(1));
+            if taken(&mut ledger, now) == 3 {
+                allowed.push(millis / 1000);
+            }
+        }
+        assert_eq!(allowed, [0, 1, 3, 7, 15, 31]);
+    }
+
+    #[test]
+    fn an_address_that_answered_starts_afresh() {
+        let now = crate::testing::start();
+        let mut ledger = Ledger::default();
+        assert_eq!(taken(&mut ledger, now), 3);
+        ledger.answered(addr(1));
+        assert_eq!(taken(&mut ledger, now), 3);
+    }
+
+    #[test]
+    fn a_flood_of_addresses_neither_grows_the_books_nor_keeps_our_own_side_from_trying() {
+        let now = crate::testing::start();
+        let mut ledger = Ledger::default();
+        let sent = (0..20_000).filter(|&port| ledger.take(now, addr(port))).count();
+        assert_eq!(sent, ENTRIES_MAX);
+        let ours = SocketAddr::from(([10, 0, 0, 2], 1));
+        assert!(!ledger.take(now, ours));
+        ledger.renew(now, ours);
+        assert!(ledger.take(now, ours));
+        assert!(ledger.entries.len() <= ENTRIES_MAX);
+    }
+}
