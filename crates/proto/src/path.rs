@@ -298,9 +298,9 @@ impl Path {
         if any { self.choose(now) } else { None }
     }
 
+    /// When [`expire`](Self::expire) has something to do.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let checks = self.candidates.iter().filter_map(Candidate::check_deadline);
-        checks.chain(self.search.poll_timeout()).min()
+        self.candidates.iter().filter_map(Candidate::check_deadline).min()
     }
 
     /// Takes the best way that works. Returns it if it is another than before.

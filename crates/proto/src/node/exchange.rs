@@ -142,9 +142,10 @@ impl Node {
         if self.peers.get(&sender).is_some_and(|peer| peer.tunnel.knows(&agreement)) {
             // Nothing can change by it, so the signature need not be paid for. It may show another way, though:
             // peers send the same offer directly and through the relay.
-            self.on_known_offer(now, sender, via);
             if self.may_repeat_offer(now, sender) {
-                self.offer(now, sender, via);
+                self.repeat_offer(now, sender, via);
+            } else {
+                self.on_known_offer(now, sender, via);
             }
             return;
         }
@@ -181,6 +182,23 @@ impl Node {
             KeyShown::Candidate => self.ask_for_proof(now, sender, via),
         }
         self.arm_peer(sender);
+    }
+
+    /// The peer repeats its offer and nothing comes under its key: perhaps it has not seen ours. Perhaps it has, and
+    /// neither side has anything to say, so that both would repeat themselves for ever: a question ends that.
+    fn repeat_offer(&mut self, now: Instant, node: NodeId, via: Via) {
+        self.offer(now, node, via);
+        let spare = match via {
+            Via::Direct(addr) => {
+                self.peers.get(&node).is_some_and(|peer| peer.path.has_answered(addr))
+                    || self.ledger.take_spare(now, addr)
+            }
+            Via::Relay => true,
+        };
+        if spare {
+            let packet = self.start_ping(now, node, 0, Purpose::Life);
+            self.emit_packet(now, node, via, &packet);
+        }
     }
 
     /// An offer of a key that is in use came: if it came directly while no address works, ask this one for a sign of

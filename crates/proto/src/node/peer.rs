@@ -310,6 +310,7 @@ impl Peer {
             .chain(self.awaiting.map(|awaiting| awaiting.next))
             .chain(self.tunnel.poll_timeout())
             .chain(self.path.poll_timeout())
+            .chain(self.path.search.poll_timeout().filter(|_| self.tunnel.is_proven()))
             .chain(self.stall_at())
             .chain(self.watch_at(config, polite))
             .chain(self.is_unused().then_some(self.used + IDLE_LIFE))

@@ -95,8 +95,10 @@ impl Node {
         let clear = self.config.encryption == Encryption::Off;
         let first = || if clear { peer.path.addresses().first().copied().map(Via::Direct) } else { None };
         match peer.path.route().or_else(first)? {
-            Via::Direct(addr) if !self.may_write(now, node, addr) => {
-                self.beacon.is_some().then_some(Via::Relay)
+            Via::Direct(addr) if !clear && !peer.path.has_answered(addr) => {
+                let allowed = self.ledger.take_spare(now, addr);
+                let relay = self.beacon.is_some().then_some(Via::Relay);
+                if allowed { Some(Via::Direct(addr)) } else { relay }
             }
             via => Some(via),
         }
@@ -105,7 +107,7 @@ impl Node {
     /// While no address works, and for one round after the peer named new ones, they are tried now and then.
     pub(super) fn look_for_better_path(&mut self, now: Instant, node: NodeId) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
-        if !peer.tunnel.is_ready() || self.config.encryption == Encryption::Off {
+        if !peer.tunnel.is_proven() || self.config.encryption == Encryption::Off {
             return;
         }
         let in_use = peer.is_in_use(now);

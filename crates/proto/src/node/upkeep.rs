@@ -120,7 +120,7 @@ impl Node {
             return self.arm_peer(node);
         }
         peer.hurry(now);
-        if peer.tunnel.is_ready() && peer.path.is_improvable() {
+        if peer.tunnel.is_proven() && peer.path.is_improvable() {
             // It showed its key through the relay before we knew where it is.
             let why = if peer.is_in_use(now) { Why::Wanted } else { Why::Told };
             peer.path.search.start(now, why);
@@ -168,7 +168,8 @@ impl Node {
             self.events.push_back(Event::Peer(node, PeerEvent::Silent));
             return;
         }
-        let ready = peer.tunnel.is_ready();
+        // A key that the peer never used may be one that it does not know we have: it must see ours first.
+        let ready = peer.tunnel.is_proven();
         let needs_location = peer.needs_location(now);
         if needs_location && tries > 1 {
             self.directory.ask(Query::Resolve(node));

@@ -14,12 +14,13 @@ use std::time::{Duration, Instant};
 /// are lost.
 pub(crate) const PACKETS: u8 = 3;
 
-/// After this long without a packet an address is forgotten, and has three again.
-pub(crate) const WINDOW: Duration = Duration::from_secs(120);
+/// After this long without a packet an address is forgotten, and has three again: a peer whose answers were all lost
+/// must not stay without one for ever.
+pub(crate) const WINDOW: Duration = Duration::from_secs(60);
 
 /// The first wait before our own side may try an address again; doubled each time up to [`RENEWAL_MAX`].
 const RENEWAL_MIN: Duration = Duration::from_secs(1);
-const RENEWAL_MAX: Duration = Duration::from_secs(300);
+const RENEWAL_MAX: Duration = Duration::from_secs(30);
 
 /// Addresses on the books. When full, what others cause is not sent; what our own side wants displaces the oldest.
 const ENTRIES_MAX: usize = 4096;
@@ -51,6 +52,12 @@ impl Ledger {
             entry.last = now;
         }
         allowed
+    }
+
+    /// As [`take`](Self::take), but leaves one for a key exchange, without which nothing else is understood.
+    pub(crate) fn take_spare(&mut self, now: Instant, addr: SocketAddr) -> bool {
+        self.entries.get(&addr).is_none_or(|entry| entry.sent + 1 < PACKETS || entry.last + WINDOW <= now)
+            && self.take(now, addr)
     }
 
     /// Our own side wants to try this address again. Refused while the last time is too short ago.
@@ -123,11 +130,11 @@ mod tests {
     }
 
     #[test]
-    fn three_packets_and_no_more_until_two_minutes_have_passed() {
+    fn three_packets_and_no_more_until_a_minute_has_passed() {
         let start = crate::testing::start();
         let mut ledger = Ledger::default();
         assert_eq!(taken(&mut ledger, start), 3);
-        for seconds in 1..120 {
+        for seconds in 1..60 {
             assert_eq!(taken(&mut ledger, start + Duration::from_secs(seconds)), 0);
         }
         assert_eq!(taken(&mut ledger, start + WINDOW), 3);
