@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use libfuzzer_sys::fuzz_target;
-use pilot_rendezvous::beacon::{Config, Introductions, State};
+use pilot_rendezvous::beacon::{Config, Introductions, State, WebId};
 use pilot_wire::NodeId;
 use pilot_wire::beacon::NotifyKind;
 
@@ -22,6 +22,9 @@ fuzz_target!(|script: &[u8]| {
             0 => now += Duration::from_secs(u64::from(*length)),
             1 => state.registered(NodeId(u32::from(*length)), from.ip()),
             2 => state.notify(now, NodeId(u32::from(*length)), NotifyKind::Handshake),
+            3 => drop(state.web_opened(now, WebId(u64::from(op >> 4)), NodeId(u32::from(*length)), from)),
+            4 => state.web_closed(now, WebId(u64::from(op >> 4))),
+            5..8 => state.handle_web(now, WebId(u64::from(op >> 4)), datagram),
             _ => state.handle_datagram(now, from, datagram),
         }
         while let Some(question) = state.poll_question() {
@@ -36,6 +39,7 @@ fuzz_target!(|script: &[u8]| {
                 out.len()
             );
         }
-        assert!(state.len() <= 16, "more nodes than the limit");
+        // Those on the web are bounded by their connections, of which there are sixteen here.
+        assert!(state.len() <= 16 + 16, "more nodes than the limit");
     }
 });

@@ -5,6 +5,13 @@
 //! against that without their help: a claim from the address the node registered from displaces any other and is
 //! displaced by none; a claim from elsewhere does not displace one that is still being refreshed; and only the address
 //! that an entry names may relay and punch in the node's name.
+//!
+//! A node that datagrams do not reach comes over the web ([`Route::Web`]), where it proves who it is. No claim over UDP
+//! displaces it while it is there.
+
+mod route;
+
+pub use route::{Route, WebId};
 
 use crate::rate::{Bucket, Rate};
 use pilot_wire::{
@@ -16,6 +23,8 @@ use std::{
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
+
+use route::{Seat, Seats};
 
 /// Limits and rules of a beacon.
 #[derive(Clone, Debug)]
@@ -99,33 +108,44 @@ pub struct Stats {
 
 /// The beacon.
 ///
-/// Tell it of each [datagram](Self::handle_datagram), of [answers](Self::handle_answer) to its questions, of nodes
-/// that [registered](Self::registered), of nodes to [notify](Self::notify). After each of these send what
+/// Tell it of each [datagram](Self::handle_datagram), of connections over the web that [open](Self::web_opened) and
+/// [end](Self::web_closed) and each [message](Self::handle_web) on them, of [answers](Self::handle_answer) to its
+/// questions, of nodes that [registered](Self::registered), of nodes to [notify](Self::notify). After each of these send what
 /// [`poll_transmit`](Self::poll_transmit) gives, in that order, and put what [`poll_question`](Self::poll_question)
 /// asks. Frames of one source leave in the order in which they came.
 #[derive(Debug)]
 pub struct State {
     config: Config,
     entries: HashMap<NodeId, Entry>,
-    /// By when they were last heard of: those at the address they registered from, and the others.
+    /// Who proved to be on which connection. The shell bounds their number.
+    web: HashMap<WebId, Visitor>,
+    /// By when they were last heard of: those at the address they registered from, and the others. Those on the web are
+    /// in neither: they are there as long as their connection.
     residents: BTreeSet<(Instant, NodeId)>,
     strangers: BTreeSet<(Instant, NodeId)>,
     /// From where nodes registered.
     homes: BTreeMap<NodeId, IpAddr>,
-    transmits: VecDeque<(SocketAddr, Vec<u8>)>,
+    transmits: VecDeque<(Route, Vec<u8>)>,
     questions: VecDeque<Question>,
     stats: Stats,
 }
 
 #[derive(Debug)]
 struct Entry {
-    addr: SocketAddr,
+    seats: Seats,
+    /// When its claim over UDP was last repeated.
     seen: Instant,
-    /// Delivers relayed frames with the destination in front.
-    delivers_to: bool,
     relay: Bucket,
     punch: Bucket,
     notify: Bucket,
+}
+
+/// A node on the web.
+#[derive(Clone, Copy, Debug)]
+struct Visitor {
+    node: NodeId,
+    /// Where its connection comes from.
+    peer: SocketAddr,
 }
 
 /// How long a claim from elsewhere must wait after the last discover of the one it would displace. Nodes repeat theirs
@@ -144,6 +164,7 @@ impl State {
         Self {
             config,
             entries: HashMap::new(),
+            web: HashMap::new(),
             residents: BTreeSet::new(),
             strangers: BTreeSet::new(),
             homes: BTreeMap::new(),
@@ -155,9 +176,47 @@ impl State {
 
     /// A datagram arrived. What cannot be acted upon is counted and otherwise ignored.
     pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
-        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+        self.handle(now, Route::Udp(canonical(from)), datagram);
+    }
+
+    /// A message came over the web. On a connection on which nobody has proved to be anybody nothing is acted upon.
+    pub fn handle_web(&mut self, now: Instant, conn: WebId, message: &[u8]) {
+        self.handle(now, Route::Web(conn), message);
+    }
+
+    /// A node has proved who it is, on a connection from `peer`. Returns the connection that it was on before, which
+    /// nothing is expected of any more.
+    #[must_use]
+    pub fn web_opened(&mut self, now: Instant, conn: WebId, node: NodeId, peer: SocketAddr) -> Option<WebId> {
+        self.web.insert(conn, Visitor { node, peer: canonical(peer) });
+        self.make_room(node);
+        let entry = self.entry(now, node);
+        let before = entry.seats.web.replace(Seat { at: conn, delivers_to: false }).map(|seat| seat.at);
+        let seen = entry.seen;
+        self.file(node, seen);
+        if let Some(before) = before {
+            self.web.remove(&before);
+        }
+        before
+    }
+
+    /// A connection has ended. Where its node claimed to be over UDP it is taken to be now.
+    pub fn web_closed(&mut self, now: Instant, conn: WebId) {
+        let Some(Visitor { node, .. }) = self.web.remove(&conn) else { return };
+        let Some(entry) = self.entries.get_mut(&node) else { return };
+        entry.seats.web = None;
+        let seen = entry.seen;
+        let stale = now.saturating_duration_since(seen) >= self.config.expiry;
+        if stale || entry.seats.udp.is_none() {
+            self.entries.remove(&node);
+        } else {
+            self.file(node, seen);
+        }
+    }
+
+    fn handle(&mut self, now: Instant, from: Route, message: &[u8]) {
         self.expire(now);
-        let outcome = match Message::parse(datagram) {
+        let outcome = match Message::parse(message) {
             Ok(Message::Discover { node, .. }) => self.discover(now, from, node, false),
             Ok(Message::DiscoverEx { node, .. }) => self.discover(now, from, node, true),
             Ok(Message::PunchRequest { requester, target, .. }) => self.punch(now, from, requester, target),
@@ -219,14 +278,15 @@ impl State {
     pub fn notify(&mut self, now: Instant, node: NodeId, kind: NotifyKind) {
         let rate = self.config.notify;
         let Some(entry) = self.entries.get_mut(&node) else { return };
-        if entry.notify.take(rate, now).is_ok() {
-            let addr = entry.addr;
-            self.send(addr, &Message::Notify(kind));
+        if entry.notify.take(rate, now).is_ok()
+            && let Some((route, _)) = entry.seats.best()
+        {
+            self.send(route, &Message::Notify(kind));
         }
     }
 
-    /// A datagram to send, and to whom.
-    pub fn poll_transmit(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
+    /// A message to send, and by which way.
+    pub fn poll_transmit(&mut self) -> Option<(Route, Vec<u8>)> {
         self.transmits.pop_front()
     }
 
@@ -253,18 +313,21 @@ impl State {
         self.entries.is_empty()
     }
 
-    fn discover(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        node: NodeId,
-        delivers_to: bool,
-    ) -> Result<(), Drop> {
-        self.send(from, &Message::DiscoverReply(from));
+    fn discover(&mut self, now: Instant, from: Route, node: NodeId, delivers_to: bool) -> Result<(), Drop> {
+        let seen_at = self.seen_at(from)?;
+        self.send(from, &Message::DiscoverReply(seen_at));
         self.stats.discovered += 1;
         if node == NodeId::UNSET || node == NodeId::BROADCAST {
             return Ok(());
         }
+        let from = match from {
+            Route::Udp(addr) => addr,
+            Route::Web(conn) => {
+                let entry = self.entry_of(from, node)?;
+                entry.seats.web = Some(Seat { at: conn, delivers_to });
+                return Ok(());
+            }
+        };
         if !self.may_claim(now, node, from) {
             return Err(Drop::Impostor);
         }
@@ -273,19 +336,29 @@ impl State {
         Ok(())
     }
 
+    /// Where a discover came from, as its sender is told.
+    fn seen_at(&self, from: Route) -> Result<SocketAddr, Drop> {
+        match from {
+            Route::Udp(addr) => Ok(addr),
+            Route::Web(conn) => self.web.get(&conn).map(|visitor| visitor.peer).ok_or(Drop::Impostor),
+        }
+    }
+
     fn enter(&mut self, now: Instant, node: NodeId, addr: SocketAddr, delivers_to: bool) {
+        self.entry(now, node).seats.udp = Some(Seat { at: addr, delivers_to });
+        self.file(node, now);
+    }
+
+    /// The entry of a node, without any seat if there was none.
+    fn entry(&mut self, now: Instant, node: NodeId) -> &mut Entry {
         let config = &self.config;
-        let entry = self.entries.entry(node).or_insert_with(|| Entry {
-            addr,
+        self.entries.entry(node).or_insert_with(|| Entry {
+            seats: Seats::default(),
             seen: now,
-            delivers_to,
             relay: Bucket::full(config.relay, now),
             punch: Bucket::full(config.punch, now),
             notify: Bucket::full(config.notify, now),
-        });
-        entry.addr = addr;
-        entry.delivers_to = delivers_to;
-        self.file(node, now);
+        })
     }
 
     /// Puts an entry where it belongs by its address and the time it was last heard of.
@@ -294,30 +367,29 @@ impl State {
         self.residents.remove(&(entry.seen, node));
         self.strangers.remove(&(entry.seen, node));
         entry.seen = seen;
-        let is_resident = self.homes.get(&node) == Some(&entry.addr.ip());
+        if entry.seats.web.is_some() {
+            return;
+        }
+        let ip = entry.seats.ip();
+        let is_resident = ip.is_some() && self.homes.get(&node).copied() == ip;
         let list = if is_resident { &mut self.residents } else { &mut self.strangers };
         list.insert((seen, node));
     }
 
     fn may_claim(&self, now: Instant, node: NodeId, from: SocketAddr) -> bool {
         let Some(entry) = self.entries.get(&node) else { return true };
-        if entry.addr.ip() == from.ip() || self.homes.get(&node) == Some(&from.ip()) {
+        let Some(ip) = entry.seats.ip() else { return true };
+        if ip == from.ip() || self.homes.get(&node) == Some(&from.ip()) {
             return true;
         }
-        self.homes.get(&node) != Some(&entry.addr.ip())
-            && now.saturating_duration_since(entry.seen) >= CLAIM_PATIENCE
+        self.homes.get(&node) != Some(&ip) && now.saturating_duration_since(entry.seen) >= CLAIM_PATIENCE
     }
 
-    fn punch(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        requester: NodeId,
-        target: NodeId,
-    ) -> Result<(), Drop> {
+    fn punch(&mut self, now: Instant, from: Route, requester: NodeId, target: NodeId) -> Result<(), Drop> {
         let rate = self.config.punch;
         self.entry_of(from, requester)?.punch.take(rate, now).map_err(|_| Drop::TooMany)?;
-        if !self.entries.contains_key(&target) || requester == target {
+        // Who is on the web cannot be reached by datagrams, so there is nothing to open a NAT for.
+        if requester == target || self.punchable(requester).is_none() || self.punchable(target).is_none() {
             return Err(Drop::Unreachable);
         }
         let question = Question { requester, target };
@@ -331,47 +403,52 @@ impl State {
 
     /// The requester hears of it first, as from the reference's beacons.
     fn introduce(&mut self, Question { requester, target }: Question) {
-        let addr = |node| self.entries.get(&node).map(|entry| entry.addr);
-        let (Some(requester), Some(target)) = (addr(requester), addr(target)) else { return };
-        self.send(requester, &Message::PunchCommand(target));
-        self.send(target, &Message::PunchCommand(requester));
+        let (Some(requester), Some(target)) = (self.punchable(requester), self.punchable(target)) else {
+            return;
+        };
+        self.send(Route::Udp(requester), &Message::PunchCommand(target));
+        self.send(Route::Udp(target), &Message::PunchCommand(requester));
         self.stats.introduced += 1;
+    }
+
+    fn punchable(&self, node: NodeId) -> Option<SocketAddr> {
+        self.entries.get(&node)?.seats.punchable()
     }
 
     fn relay(
         &mut self,
         now: Instant,
-        from: SocketAddr,
+        from: Route,
         source: NodeId,
         destination: NodeId,
         frame: &[u8],
     ) -> Result<(), Drop> {
         let rate = self.config.relay;
         self.entry_of(from, source)?.relay.take(rate, now).map_err(|_| Drop::TooMany)?;
-        let target = self.entries.get(&destination).ok_or(Drop::Unreachable)?;
+        let target = self.entries.get(&destination).and_then(|entry| entry.seats.best());
+        let (target, delivers_to) = target.ok_or(Drop::Unreachable)?;
         if self.transmits.len() >= TRANSMITS_MAX {
             return Err(Drop::TooMany);
         }
         let mut out = Vec::with_capacity(pilot_wire::beacon::RELAY_HEADER_LEN + frame.len());
-        if target.delivers_to {
+        if delivers_to {
             Message::RelayDeliverTo { source, destination, frame }.emit(&mut out);
         } else {
             emit_deliver_header(source, &mut out);
             out.extend_from_slice(frame);
         }
-        self.transmits.push_back((target.addr, out));
+        self.transmits.push_back((target, out));
         self.stats.relayed += 1;
         Ok(())
     }
 
-    /// The entry of a node, if the datagram comes from its host. The port may have changed since the last discover:
-    /// NATs rebind.
-    fn entry_of(&mut self, from: SocketAddr, node: NodeId) -> Result<&mut Entry, Drop> {
+    /// The entry of a node, if the message comes from where it is.
+    fn entry_of(&mut self, from: Route, node: NodeId) -> Result<&mut Entry, Drop> {
         let entry = self.entries.get_mut(&node).ok_or(Drop::Impostor)?;
-        if entry.addr.ip() == from.ip() { Ok(entry) } else { Err(Drop::Impostor) }
+        if entry.seats.admits(from) { Ok(entry) } else { Err(Drop::Impostor) }
     }
 
-    fn send(&mut self, to: SocketAddr, message: &Message<'_>) {
+    fn send(&mut self, to: Route, message: &Message<'_>) {
         if self.transmits.len() < TRANSMITS_MAX {
             let mut out = Vec::new();
             message.emit(&mut out);
@@ -399,4 +476,9 @@ impl State {
             self.entries.remove(&oldest);
         }
     }
+}
+
+/// One host has one address.
+fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }

@@ -6,7 +6,7 @@
 )]
 
 use pilot_rendezvous::{
-    beacon::{Config, Introductions, State},
+    beacon::{Config, Introductions, Route, State, WebId},
     registry::Rate,
 };
 use pilot_wire::{
@@ -28,6 +28,9 @@ const B: NodeId = NodeId(2);
 const HOME_A: &str = "192.0.2.1:4001";
 const HOME_B: &str = "192.0.2.2:4002";
 const STRANGER: &str = "203.0.113.9:9";
+/// From where a connection over the web comes.
+const PROXY: &str = "198.51.100.7:50000";
+const WEB: WebId = WebId(70);
 
 impl World {
     fn new(config: Config) -> Self {
@@ -42,14 +45,38 @@ impl World {
     }
 
     fn send(&mut self, from: &str, message: &Message<'_>) -> Vec<(SocketAddr, Vec<u8>)> {
+        over_udp(self.send_any(from, message))
+    }
+
+    fn send_any(&mut self, from: &str, message: &Message<'_>) -> Vec<(Route, Vec<u8>)> {
         let mut datagram = Vec::new();
         message.emit(&mut datagram);
         self.state.handle_datagram(self.now, from.parse().unwrap(), &datagram);
-        self.sent()
+        self.sent_any()
+    }
+
+    fn sent_any(&mut self) -> Vec<(Route, Vec<u8>)> {
+        std::iter::from_fn(|| self.state.poll_transmit()).collect()
     }
 
     fn sent(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
-        std::iter::from_fn(|| self.state.poll_transmit()).collect()
+        over_udp(self.sent_any())
+    }
+
+    /// The node comes over the web and proves who it is.
+    fn open(&mut self, conn: WebId, node: NodeId) -> Option<WebId> {
+        self.state.web_opened(self.now, conn, node, addr(PROXY))
+    }
+
+    fn say(&mut self, conn: WebId, message: &Message<'_>) -> Vec<(Route, Vec<u8>)> {
+        self.state.handle_web(self.now, conn, &emitted(message));
+        self.sent_any()
+    }
+
+    /// How frames for A go.
+    fn route(&mut self) -> Option<Route> {
+        let relay = Message::Relay { source: B, destination: A, frame: b"PILSframe" };
+        self.send_any(HOME_B, &relay).first().map(|(route, _)| *route)
     }
 
     fn discover(&mut self, node: NodeId, from: &str) -> Vec<(SocketAddr, Vec<u8>)> {
@@ -65,6 +92,15 @@ impl World {
         let (from, source) = if node == A { (HOME_B, B) } else { (HOME_A, A) };
         self.relay(from, source, node).first().map(|(to, _)| *to)
     }
+}
+
+fn over_udp(sent: Vec<(Route, Vec<u8>)>) -> Vec<(SocketAddr, Vec<u8>)> {
+    sent.into_iter()
+        .map(|(to, out)| match to {
+            Route::Udp(to) => (to, out),
+            Route::Web(conn) => panic!("{conn:?} is told something"),
+        })
+        .collect()
 }
 
 fn addr(text: &str) -> SocketAddr {
@@ -256,4 +292,152 @@ fn what_is_no_request_to_a_beacon_is_counted_and_ignored() {
     }
     assert_eq!(world.sent(), []);
     assert_eq!(world.state.stats().unreadable, 6);
+}
+
+// Over the web.
+
+#[test]
+fn frames_pass_between_the_web_and_udp_both_ways() {
+    let mut world = World::new(Config::default());
+    assert_eq!(world.open(WEB, A), None);
+    let to_b = Message::Relay { source: A, destination: B, frame: b"PILSframe" };
+    let expected = emitted(&Message::RelayDeliver { source: A, frame: b"PILSframe" });
+    assert_eq!(world.say(WEB, &to_b), [(Route::Udp(addr(HOME_B)), expected.clone())]);
+    let to_a = Message::Relay { source: B, destination: A, frame: b"PILSframe" };
+    let deliver = emitted(&Message::RelayDeliver { source: B, frame: b"PILSframe" });
+    assert_eq!(world.send_any(HOME_B, &to_a), [(Route::Web(WEB), deliver)]);
+    // And between two on the web.
+    world.open(WebId(71), B);
+    assert_eq!(world.say(WEB, &to_b), [(Route::Web(WebId(71)), expected)]);
+}
+
+#[test]
+fn a_discover_over_the_web_is_answered_there_with_where_the_connection_comes_from() {
+    let mut world = World::new(Config::default());
+    world.open(WEB, A);
+    let reply = emitted(&Message::DiscoverReply(addr(PROXY)));
+    for node in [A, NodeId::UNSET] {
+        assert_eq!(
+            world.say(WEB, &Message::Discover { node, key: None }),
+            [(Route::Web(WEB), reply.clone())]
+        );
+    }
+    world.say(WEB, &Message::DiscoverEx { node: A, key: None });
+    let frame = Message::Relay { source: B, destination: A, frame: b"x" };
+    let deliver = emitted(&Message::RelayDeliverTo { source: B, destination: A, frame: b"x" });
+    assert_eq!(world.send_any(HOME_B, &frame), [(Route::Web(WEB), deliver)]);
+}
+
+#[test]
+fn on_the_web_a_node_speaks_in_its_own_name_only() {
+    let mut world = World::new(Config::default());
+    world.open(WEB, A);
+    let answered = world.say(WEB, &Message::Discover { node: B, key: None });
+    assert_eq!(answered.len(), 1, "it may hear where it comes from");
+    assert_eq!(world.say(WEB, &Message::Relay { source: B, destination: A, frame: b"x" }), []);
+    assert_eq!(world.say(WEB, &Message::PunchRequest { requester: B, target: A, grant: None }), []);
+    assert_eq!(world.home(B), None, "A's own frames come over the web only");
+    assert_eq!(world.say(WebId(99), &Message::Relay { source: A, destination: B, frame: b"x" }), []);
+    assert_eq!(world.say(WebId(99), &Message::Discover { node: A, key: None }), []);
+    assert_eq!(world.state.stats().impostor, 6);
+    assert_eq!(world.route(), Some(Route::Web(WEB)), "and B is still where it was");
+}
+
+#[test]
+fn who_proved_to_be_the_node_is_not_displaced_by_who_only_says_so() {
+    let mut world = World::new(Config::default());
+    world.state.registered(A, addr(STRANGER).ip());
+    world.open(WEB, A);
+    for from in [HOME_A, STRANGER] {
+        world.discover(A, from);
+        assert_eq!(world.route(), Some(Route::Web(WEB)), "{from}");
+        assert_eq!(world.relay(from, A, B), [], "{from}");
+    }
+    world.pass(3600);
+    world.discover(B, HOME_B);
+    assert_eq!(world.route(), Some(Route::Web(WEB)), "it is there as long as its connection");
+}
+
+#[test]
+fn a_second_connection_of_a_node_replaces_the_first() {
+    let mut world = World::new(Config::default());
+    world.open(WEB, A);
+    assert_eq!(world.open(WebId(71), A), Some(WEB));
+    assert_eq!(world.route(), Some(Route::Web(WebId(71))));
+    assert_eq!(world.say(WEB, &Message::Relay { source: A, destination: B, frame: b"x" }), []);
+    world.state.web_closed(world.now, WEB);
+    assert_eq!(world.route(), Some(Route::Web(WebId(71))), "the end of the first changes nothing");
+}
+
+#[test]
+fn nobody_is_introduced_to_who_is_on_the_web() {
+    for introductions in [Introductions::Everybody, Introductions::Ask] {
+        let mut world = World::new(Config { introductions, ..Config::default() });
+        world.open(WEB, A);
+        assert_eq!(world.say(WEB, &Message::PunchRequest { requester: A, target: B, grant: None }), []);
+        let ask = Message::PunchRequest { requester: B, target: A, grant: None };
+        assert_eq!(world.send_any(HOME_B, &ask), []);
+        assert_eq!(world.state.poll_question(), None);
+        assert_eq!(world.state.stats().introduced, 0);
+    }
+}
+
+#[test]
+fn who_goes_over_to_the_web_while_a_question_is_open_is_not_introduced() {
+    let mut world = World::new(Config { introductions: Introductions::Ask, ..Config::default() });
+    world.send(HOME_B, &Message::PunchRequest { requester: B, target: A, grant: None });
+    let question = world.state.poll_question().unwrap();
+    world.open(WEB, A);
+    world.state.handle_answer(question, true);
+    assert_eq!(world.sent_any(), []);
+}
+
+#[test]
+fn a_node_whose_datagrams_pass_again_is_never_out_of_reach() {
+    let mut world = World::new(Config::default());
+    world.open(WEB, A);
+    world.pass(300);
+    world.discover(B, HOME_B);
+    world.discover(A, "192.0.2.77:4001");
+    world.state.web_closed(world.now, WEB);
+    assert_eq!(world.route(), Some(Route::Udp(addr("192.0.2.77:4001"))));
+    assert_eq!(world.relay("192.0.2.77:4001", A, B).len(), 1);
+}
+
+#[test]
+fn a_node_that_was_on_the_web_only_is_gone_with_its_connection() {
+    let mut world = World::new(Config::default());
+    world.pass(600);
+    world.discover(B, HOME_B);
+    world.open(WEB, A);
+    world.state.web_closed(world.now, WEB);
+    assert_eq!(world.route(), None);
+    assert_eq!(world.state.len(), 1);
+    // An address it had long ago is no place either.
+    world.discover(A, HOME_A);
+    world.open(WEB, A);
+    world.pass(600);
+    world.discover(B, HOME_B);
+    world.state.web_closed(world.now, WEB);
+    assert_eq!(world.route(), None);
+}
+
+#[test]
+fn a_flood_of_claims_does_not_displace_who_is_on_the_web() {
+    let mut world = World::new(Config { max_nodes: 3, ..Config::default() });
+    world.open(WEB, A);
+    world.state.registered(B, addr(HOME_B).ip());
+    for claim in 100..200 {
+        world.discover(NodeId(claim), STRANGER);
+    }
+    assert_eq!(world.route(), Some(Route::Web(WEB)));
+    assert_eq!(world.state.len(), 3);
+}
+
+#[test]
+fn a_notice_goes_over_the_web_to_who_is_there() {
+    let mut world = World::new(Config::default());
+    world.open(WEB, A);
+    world.state.notify(world.now, A, NotifyKind::Handshake);
+    assert_eq!(world.sent_any(), [(Route::Web(WEB), vec![0x0A, 0x01])]);
 }

@@ -1,7 +1,7 @@
 //! The task that owns the beacon's state and its socket.
 
 use super::registry::Event;
-use crate::beacon::{Question, State};
+use crate::beacon::{Question, Route, State};
 use pilot_wire::{NodeId, beacon::NotifyKind};
 use std::{
     io,
@@ -90,6 +90,7 @@ fn receive(
 /// What the socket does not take is lost, as datagrams may be.
 fn transmit(socket: &UdpSocket, state: &mut State) {
     while let Some((to, datagram)) = state.poll_transmit() {
+        let Route::Udp(to) = to else { continue };
         if let Err(error) = socket.try_send_to(&datagram, to) {
             tracing::debug!(%to, %error, "a datagram is lost");
         }

@@ -5,6 +5,7 @@ use std::{
     time::Instant,
 };
 
+use pilot_rendezvous::beacon::Route;
 use rand::RngExt;
 
 use super::{Happening, Host, Machine, World};
@@ -148,7 +149,10 @@ impl World {
 
     fn drain_beacon(&mut self) {
         while let Some((to, datagram)) = self.beacon.as_mut().and_then(|beacon| beacon.poll_transmit()) {
-            self.transmit(Place::Beacon, BEACON, to, &datagram);
+            // Nobody comes over the web in this world.
+            if let Route::Udp(to) = to {
+                self.transmit(Place::Beacon, BEACON, to, &datagram);
+            }
         }
     }
 
