@@ -3,6 +3,7 @@
 mod directory;
 mod exchange;
 mod incoming;
+mod opened;
 mod outgoing;
 mod paths;
 mod peer;
@@ -257,8 +258,9 @@ impl Node {
 
 /// Streams, datagrams and pings, for applications.
 impl Node {
-    /// Opens a stream. [`StreamEvent::Established`] or [`StreamEvent::Closed`] follows; what is written before
-    /// goes out as soon as the peer answers.
+    /// Opens a stream. [`StreamEvent::Established`] or [`StreamEvent::Closed`] follows. What is written before the
+    /// next [`poll_transmit`](Self::poll_transmit), or while there is no key, rides in the SYN; what is written
+    /// afterwards goes out as soon as the peer answers.
     ///
     /// # Errors
     /// [`DialError`] for what is known at once. Everything else comes with [`Closed::Dial`].

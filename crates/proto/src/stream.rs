@@ -215,7 +215,7 @@ struct PendingEvents {
 }
 
 impl Stream {
-    /// Dials `remote`. `initial` should be unpredictable.
+    /// Dials `remote`. `initial` should be unpredictable. What is written before the SYN goes out rides in it.
     pub fn connect(config: &Config, now: Instant, local: Endpoint, remote: Endpoint, initial: Seq) -> Self {
         Self::new(
             config,
@@ -228,12 +228,14 @@ impl Stream {
         )
     }
 
-    /// Answers a SYN. The stream can be written to at once; what is written follows the SYN|ACK.
+    /// Answers a SYN. The stream can be written to at once; what is written follows the SYN|ACK. What the SYN brought can
+    /// be read at once.
     pub fn accept(config: &Config, now: Instant, syn: &Header, payload: &[u8], initial: Seq) -> Self {
         let agreed = Agreed::from_syn(&Limits::of(config), payload);
         let phase = Phase::Answering(Box::new(Opening::new(now)));
         let mut stream = Self::new(config, now, syn.destination(), syn.source(), initial, phase, agreed);
-        stream.learn_peer(syn, agreed);
+        stream.learn_peer(syn, agreed, 0);
+        stream.take_early(now, syn, payload);
         stream.pending.established = true;
         stream
     }
@@ -548,9 +550,9 @@ impl Stream {
         }
     }
 
-    fn learn_peer(&mut self, syn: &Header, agreed: Agreed) {
+    fn learn_peer(&mut self, syn: &Header, agreed: Agreed, taken: u64) {
         self.agreed = agreed;
-        self.sender.agree(agreed, self.path_segment, syn);
+        self.sender.agree(agreed, self.path_segment, syn, taken);
         if agreed.dialect == Dialect::Extended && self.sender.fin() == Fin::Held {
             self.sender.end(Fin::Queued);
         }

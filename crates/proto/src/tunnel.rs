@@ -14,7 +14,7 @@
 //!               frame opens
 //! ```
 
-mod replay;
+pub(crate) mod replay;
 mod session;
 
 use std::collections::VecDeque;

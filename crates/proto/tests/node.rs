@@ -138,6 +138,17 @@ impl World {
         }
     }
 
+    /// What a node sends now, without delivering it.
+    fn take_datagrams(&mut self, index: usize) -> Vec<Vec<u8>> {
+        let mut all = Vec::new();
+        let mut out = Vec::new();
+        while let Some(transmit) = self.nodes[index].poll_transmit(self.now, &mut out, 16) {
+            all.extend(out.chunks(transmit.segment_size).map(<[u8]>::to_vec));
+            out.clear();
+        }
+        all
+    }
+
     /// Lets time pass, with every timer at its moment.
     fn pass(&mut self, time: Duration) {
         let end = self.now + time;
@@ -203,6 +214,50 @@ fn two_trusting_nodes_exchange_bytes_without_any_timer() {
     world.write(B, accepted, b"hello to you");
     world.settle();
     assert_eq!(world.read(A, dialled), b"hello to you");
+}
+
+#[test]
+fn the_first_bytes_travel_with_the_syn_and_a_repeated_one_does_not_bring_them_again() {
+    let mut world = World::trusting();
+    let dialled = world.dial(A, B);
+    world.write(A, dialled, b"first");
+    world.settle();
+    let accepted = world.incoming(B).unwrap();
+    assert_eq!(world.read(B, accepted), b"first");
+    let now = world.now;
+    world.nodes[A].reset(now, dialled);
+    world.settle();
+    assert!(world.closed(B, accepted).is_some());
+
+    // A second stream, of which every frame is lost but two copies of the SYN; one comes when the stream is over.
+    let dialled = world.dial(A, B);
+    world.write(A, dialled, b"second");
+    let mut copies = Vec::new();
+    for _ in 0..2 {
+        copies.push(world.take_datagrams(A));
+        world.now += Duration::from_millis(250);
+        let now = world.now;
+        world.nodes[A].handle_timeout(now);
+    }
+    let late = copies.pop().unwrap();
+    world.events[B].clear();
+    for datagram in copies.pop().unwrap() {
+        world.deliver(addr(A), addr(B), &datagram);
+    }
+    world.settle();
+    let accepted = world.incoming(B).unwrap();
+    assert_eq!(world.read(B, accepted), b"second");
+    let now = world.now;
+    world.nodes[B].reset(now, accepted);
+    world.settle();
+    world.events[B].clear();
+    let before = world.nodes[B].stats().dropped(node::Drop::NoStream);
+    for datagram in late {
+        world.deliver(addr(A), addr(B), &datagram);
+    }
+    world.settle();
+    assert_eq!(world.nodes[B].stats().dropped(node::Drop::NoStream), before + 1, "the second copy arrived");
+    assert_eq!(world.incoming(B), None, "the second copy opened it again");
 }
 
 #[test]

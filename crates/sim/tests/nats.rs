@@ -71,7 +71,8 @@ fn stream_goes_on_after_the_box_restarts(behind_box: Role, limit: Duration) {
         Role::Listener => (None, Some(Nat::Restricted)),
     };
     let (mut world, alice, bob) = behind(ours, theirs);
-    let much = Script::eager(20_000_000, Content::Noise(1));
+    // More than the link carries until the end of the wait, in case that nothing stops at all.
+    let much = Script::eager(40_000_000, Content::Noise(1));
     let silent = Script { finishes: Finishes::AfterPeer, ..Script::eager(0, Content::Noise(2)) };
     world.set_conditions(Conditions { bandwidth: Some(1_000_000), queue: 50_000, ..Conditions::PERFECT });
     let id = transfer(&mut world, alice, bob, Port(2000), much, silent);

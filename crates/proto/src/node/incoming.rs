@@ -327,7 +327,8 @@ impl Node {
         if is_syn && !self.syn_limits.take(now, node) {
             return self.drop_frame(Drop::TooMany);
         }
-        if is_syn && self.streams.is_listening(header.dst_port) && self.has_stream_for(node) {
+        let is_copy = is_syn && self.is_copy(tuple, header.seq);
+        if is_syn && !is_copy && self.streams.is_listening(header.dst_port) && self.has_stream_for(node) {
             return self.accept(now, tuple, header, payload);
         }
         self.drop_frame(Drop::NoStream);
@@ -341,14 +342,24 @@ impl Node {
     fn accept(&mut self, now: Instant, tuple: Tuple, syn: &Header, payload: &[u8]) {
         let initial = Seq(self.rng.next_u32());
         let stream = Stream::accept(&self.config.streams, now, syn, payload, initial);
+        let legacy = stream.peer_is_legacy();
         let id = self.streams.insert(tuple, stream, Side::Theirs);
         if let Some(peer) = self.peers.get_mut(&syn.src.node) {
+            if !legacy {
+                peer.opened.remember(tuple.local, tuple.remote.port, syn.seq);
+            }
             peer.streams += 1;
             peer.used = now;
         }
         let incoming = StreamEvent::Incoming { port: tuple.local, from: tuple.remote };
         self.events.push_back(Event::Stream(id, incoming));
         self.settle(now, id);
+    }
+
+    /// Whether the SYN has opened a stream already, which is over.
+    fn is_copy(&self, tuple: Tuple, initial: Seq) -> bool {
+        let peer = self.peers.get(&tuple.remote.addr.node);
+        peer.is_some_and(|peer| peer.opened.contains(tuple.local, tuple.remote.port, initial))
     }
 
     fn has_stream_for(&self, node: NodeId) -> bool {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use pilot_crypto::AgreementKey;
 use pilot_wire::{PublicKey, StreamId};
 
+use super::opened::Opened;
 use crate::path::Path;
 use crate::tunnel::Tunnel;
 use crate::{QueryError, TunnelConfig};
@@ -59,6 +60,7 @@ pub(super) struct Peer {
     pub(super) dials: BTreeMap<StreamId, Instant>,
     /// Streams with this peer.
     pub(super) streams: usize,
+    pub(super) opened: Opened,
     pub(super) location: Option<Location>,
     awaiting: Option<Awaiting>,
     /// How often in a row all tries were in vain, and when the next ones are worth their datagrams.
@@ -125,6 +127,7 @@ impl Peer {
             queue: VecDeque::new(),
             dials: BTreeMap::new(),
             streams: 0,
+            opened: Opened::default(),
             location: None,
             awaiting: None,
             failures: 0,

@@ -35,6 +35,9 @@ pub struct Config {
     pub finish_timeout: Duration,
     /// Whether stream options are offered in the SYN. Off, the peer takes us for release 1.18.
     pub options: bool,
+    /// Whether a SYN carries the first bytes of the stream, and those of a peer's SYN are taken. Whoever takes them must
+    /// not [`accept`](super::Stream::accept) a late copy of the SYN after the stream is over.
+    pub early_data: bool,
 }
 
 impl Default for Config {
@@ -53,6 +56,7 @@ impl Default for Config {
             time_wait: Duration::from_secs(10),
             finish_timeout: Duration::from_secs(60),
             options: true,
+            early_data: true,
         }
     }
 }
@@ -71,6 +75,7 @@ pub(super) struct Limits {
     finish_timeout: u32,
     max_segment: u16,
     pub(super) options: bool,
+    pub(super) early_data: bool,
 }
 
 impl Limits {
@@ -87,6 +92,7 @@ impl Limits {
             finish_timeout: millis(config.finish_timeout),
             max_segment: config.max_segment,
             options: config.options,
+            early_data: config.options && config.early_data,
         }
     }
 

@@ -9,7 +9,7 @@ use pilot_wire::{
 
 use super::{
     CloseReason, Opening, Owed, Phase, STRAY_SYN, Stream, Verdict,
-    options::Agreed,
+    options::{Agreed, data_of},
     receive::{Arrival, Receiver},
     send::{Acknowledged, Fin},
 };
@@ -51,7 +51,7 @@ impl Stream {
             Phase::Answering(_) | Phase::Connected { .. } => {
                 self.heard(now);
                 if flags.contains(Flags::SYN) {
-                    return self.on_syn(now, header);
+                    return self.on_syn(now, header, payload);
                 }
                 if flags.contains(Flags::ACK) {
                     self.confirm(now, header);
@@ -106,7 +106,8 @@ impl Stream {
     fn while_dialing(&mut self, now: Instant, opening: Opening, header: &Header, payload: &[u8]) {
         let flags = header.flags;
         let acknowledges = flags.contains(Flags::ACK);
-        if acknowledges && header.ack != self.initial + 1 {
+        let taken = u64::from(header.ack - (self.initial + 1));
+        if acknowledges && taken > self.sender.early() {
             // The peer still has an older connection on these ports: end that one (RFC 9293 3.5.1).
             self.owed = Some(Owed::StrayReset(header.ack));
             return;
@@ -115,15 +116,19 @@ impl Stream {
             return;
         }
         self.heard(now);
-        self.learn_peer(header, Agreed::from_syn(&self.limits, payload));
+        let agreed = Agreed::from_syn(&self.limits, payload);
         if acknowledges {
+            self.learn_peer(header, agreed, taken);
             if let Some(rtt) = opening.rtt(now) {
                 self.sender.sample_rtt(now, rtt);
             }
             self.phase = Phase::Connected { since: now };
             self.acks.demand();
+            self.peer_took_early(now, header);
         } else {
             // Both dialled at once (RFC 9293 3.5).
+            self.learn_peer(header, agreed, 0);
+            self.take_early(now, header, payload);
             let answering = Opening { started: opening.started, ..Opening::new(now) };
             self.phase = Phase::Answering(Box::new(answering));
         }
@@ -131,23 +136,51 @@ impl Stream {
         self.settle(now, false);
     }
 
-    fn on_syn(&mut self, now: Instant, header: &Header) -> Verdict {
+    /// The answer to our SYN says how much of its data the peer has.
+    fn peer_took_early(&mut self, now: Instant, answer: &Header) {
+        let taken = u64::from(answer.ack - (self.initial + 1));
+        if self.sender.on_early_ack(now, taken) {
+            self.on_progress(now);
+        }
+    }
+
+    /// The data in a SYN of the peer, as far as it is new.
+    pub(super) fn take_early(&mut self, now: Instant, syn: &Header, payload: &[u8]) {
+        if self.agreed.is_legacy() || !self.limits.early_data {
+            return;
+        }
+        let data = data_of(payload);
+        let Some(receiver) = &self.receiver else { return };
+        // A copy of the SYN is no repeated segment that the peer should hear of.
+        if receiver.distance(syn.seq + 1) + data.len() as i64 > 0 {
+            self.on_data(now, &Header { seq: syn.seq + 1, ..*syn }, &data);
+        }
+    }
+
+    fn on_syn(&mut self, now: Instant, header: &Header, payload: &[u8]) -> Verdict {
         let same = self.receiver.as_ref().is_some_and(|receiver| receiver.initial() == header.seq);
         if header.flags.contains(Flags::ACK) {
-            if same && header.ack == self.initial + 1 {
+            if same && u64::from(header.ack - (self.initial + 1)) <= self.sender.early() {
                 // Our confirmation was lost, or this is the answer to a simultaneous dial.
                 self.confirm(now, header);
                 self.acks.demand();
+                self.peer_took_early(now, header);
             }
             return Verdict::Taken;
         }
+        let legacy = self.agreed.is_legacy();
         match &mut self.phase {
             Phase::Answering(opening) if same => {
                 opening.due = true;
+                self.take_early(now, header, payload);
                 Verdict::Taken
             }
-            Phase::Connected { since } if same && now.saturating_duration_since(*since) < STRAY_SYN => {
+            // Only the reference starts from the same number again.
+            Phase::Connected { since }
+                if same && (!legacy || now.saturating_duration_since(*since) < STRAY_SYN) =>
+            {
                 self.acks.demand();
+                self.take_early(now, header, payload);
                 Verdict::Taken
             }
             Phase::Answering(_) | Phase::Connected { .. } => {

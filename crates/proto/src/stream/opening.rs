@@ -8,6 +8,9 @@ pub(super) const FIRST_SYN_WAIT: Duration = Duration::from_millis(250);
 /// SYNs are repeated at least this often: a peer behind a NAT may become reachable at any moment.
 const LONGEST_SYN_WAIT: Duration = Duration::from_secs(4);
 
+/// Copies of a SYN that carry data. A path that loses large packets must still open (RFC 7413 4.1.3).
+const COPIES_WITH_DATA: u32 = 3;
+
 /// Repeating a SYN or SYN|ACK.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Opening {
@@ -39,6 +42,11 @@ impl Opening {
         self.due = false;
         self.sent = Some(now);
         self.copies += 1;
+    }
+
+    /// Whether the copy that was just sent carries data.
+    pub(super) fn carries_data(&self) -> bool {
+        self.copies <= COPIES_WITH_DATA
     }
 
     /// The handshake's round trip, if only one copy can have been answered (Karn).

@@ -2,6 +2,9 @@
 //!
 //! The reference ignores payload there, and its absence tells us that we talk to the reference.
 //! Layout: magic `PLTO`, version 1, then `kind u8 | length u8 | value` until the end. Unknown kinds are skipped.
+//!
+//! A SYN may also carry the first bytes of its stream (as RFC 7413 does for TCP), cut into options of up to 255 bytes.
+//! Who takes them acknowledges them in the SYN|ACK; what is not acknowledged there is sent again in segments.
 
 use pilot_wire::{Reader, sack};
 
@@ -15,6 +18,12 @@ const KIND_SACK_BLOCKS: u8 = 2;
 const KIND_HALF_CLOSE: u8 = 3;
 const KIND_WINDOW_UNIT: u8 = 4;
 const KIND_MAX_OUTSTANDING: u8 = 5;
+/// The next bytes of the stream, the first option of this kind from offset zero on. In a SYN only.
+const KIND_DATA: u8 = 6;
+
+/// Bytes that one option holds, and what it costs beside them.
+const VALUE_MAX: usize = u8::MAX as usize;
+const OPTION_HEADER: usize = 2;
 
 /// Bytes per window slot, and the largest segment, of the reference (spec/dataplane.md 3.6).
 pub(super) const LEGACY_SEGMENT: u16 = 1152;
@@ -115,9 +124,40 @@ impl Offer {
 }
 
 fn option(out: &mut Vec<u8>, kind: u8, value: &[u8]) {
-    #[expect(clippy::cast_possible_truncation, reason = "values are at most four bytes")]
+    #[expect(clippy::cast_possible_truncation, reason = "values are at most VALUE_MAX bytes")]
     out.extend_from_slice(&[kind, value.len() as u8]);
     out.extend_from_slice(value);
+}
+
+/// How many bytes of the stream fit into `room` bytes of options.
+pub(super) fn data_room(room: usize) -> usize {
+    let whole = VALUE_MAX + OPTION_HEADER;
+    room / whole * VALUE_MAX + (room % whole).saturating_sub(OPTION_HEADER)
+}
+
+/// Appends the first bytes of the stream to the options.
+pub(super) fn emit_data(data: &[u8], out: &mut Vec<u8>) {
+    for value in data.chunks(VALUE_MAX) {
+        option(out, KIND_DATA, value);
+    }
+}
+
+/// The first bytes of the stream, as far as the payload of a SYN has them. Payload that [`Offer::parse`] does not
+/// take has none.
+pub(super) fn data_of(payload: &[u8]) -> Vec<u8> {
+    let mut data = Vec::new();
+    let Some(rest) = payload.strip_prefix(&MAGIC) else { return data };
+    let mut reader = Reader::new(rest);
+    if reader.u8().ok() != Some(VERSION) {
+        return data;
+    }
+    while let (Ok(kind), Ok(len)) = (reader.u8(), reader.u8()) {
+        let Ok(value) = reader.take(usize::from(len)) else { return Vec::new() };
+        if kind == KIND_DATA {
+            data.extend_from_slice(value);
+        }
+    }
+    data
 }
 
 /// Which dialect the peer speaks.
@@ -205,5 +245,33 @@ mod tests {
         assert_eq!(Offer::parse(&bytes).map(|offer| offer.max_segment), Some(1400));
         assert_eq!(Offer::parse(b"GET / HTTP/1.1"), None);
         assert_eq!(Offer::parse(b"PLTO\x02"), None);
+    }
+
+    #[test]
+    fn data_fills_the_room_exactly_and_comes_back() {
+        let offer = Offer::ours(&Limits::of(&Config::default()));
+        for room in 0..1200 {
+            let data: Vec<u8> = (0..data_room(room)).map(|i| i as u8).collect();
+            let mut bytes = Vec::new();
+            offer.emit(&mut bytes);
+            let before = bytes.len();
+            emit_data(&data, &mut bytes);
+            let used = bytes.len() - before;
+            assert!(used <= room && room - used <= OPTION_HEADER, "{used} of {room}");
+            assert_eq!(data_of(&bytes), data);
+            assert_eq!(Offer::parse(&bytes), Some(offer), "data is skipped by those who do not know it");
+        }
+    }
+
+    #[test]
+    fn data_of_a_payload_that_is_no_offer_is_none() {
+        let mut bytes = b"PLTO\x01".to_vec();
+        emit_data(&[7; 300], &mut bytes);
+        for len in 0..bytes.len() {
+            let cut = &bytes[..len];
+            assert!(Offer::parse(cut).is_some() || data_of(cut).is_empty());
+        }
+        assert_eq!(data_of(b"\x06\x01x"), b"");
+        assert_eq!(data_of(b"PLTO\x02\x06\x01x"), b"");
     }
 }

@@ -10,7 +10,7 @@ use pilot_wire::{
 
 use super::{
     Owed, Phase, Sent, SentKind, Stream,
-    options::{LEGACY_SEGMENT, Offer},
+    options::{LEGACY_SEGMENT, Offer, data_room, emit_data},
     receive::Receiver,
     send::{Fin, Outgoing},
 };
@@ -34,12 +34,13 @@ impl Stream {
                     return None;
                 }
                 opening.sent(now);
-                Some(self.emit_syn(Flags::SYN, out))
+                let with_data = opening.carries_data();
+                Some(self.emit_syn(Flags::SYN, with_data, out))
             }
             Phase::Answering(opening) => {
                 if opening.due {
                     opening.sent(now);
-                    return Some(self.emit_syn(Flags::SYN | Flags::ACK, out));
+                    return Some(self.emit_syn(Flags::SYN | Flags::ACK, false, out));
                 }
                 self.poll_connected(now, out)
             }
@@ -112,9 +113,10 @@ impl Stream {
         Sent { len: HEADER_LEN, payload: 0, kind }
     }
 
-    fn emit_syn(&mut self, flags: Flags, out: &mut Vec<u8>) -> Sent {
+    fn emit_syn(&mut self, flags: Flags, with_data: bool, out: &mut Vec<u8>) -> Sent {
         // Windows in SYNs are in units that every peer knows; the agreed unit holds afterwards.
-        let slots = self.limits.receive_buffer / usize::from(LEGACY_SEGMENT);
+        let free = self.limits.receive_buffer.saturating_sub(self.unread());
+        let slots = free / usize::from(LEGACY_SEGMENT);
         let window = u16::try_from(slots).unwrap_or(u16::MAX);
         let ack = self.receiver.as_ref().map_or(Seq(0), Receiver::ack);
         let header = Header { ack, window, ..self.bare(flags, self.initial) };
@@ -127,8 +129,19 @@ impl Stream {
         if self.limits.options && !(answering && self.agreed.is_legacy()) {
             Offer::ours(&self.limits).emit(&mut options);
         }
+        if with_data && self.limits.early_data {
+            self.add_first_data(&mut options);
+        }
         header.emit_with(&[&options], out);
         Sent { len: HEADER_LEN + options.len(), payload: options.len(), kind: SentKind::Handshake }
+    }
+
+    /// As much of the beginning of the stream as fits. What the peer takes of it, its answer tells.
+    fn add_first_data(&mut self, options: &mut Vec<u8>) {
+        let room = usize::from(self.path_segment.min(LEGACY_SEGMENT)).saturating_sub(options.len());
+        let data = self.sender.beginning(data_room(room));
+        emit_data(&data, options);
+        self.sender.sent_early(data.len() as u64);
     }
 
     fn emit_ack(&mut self, out: &mut Vec<u8>) -> Sent {

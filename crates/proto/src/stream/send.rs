@@ -121,6 +121,8 @@ pub(super) struct Sender {
     pacer: Pacer,
     phase: Phase,
     next: u64,
+    /// Bytes that SYNs carried: the peer may acknowledge them although no segment did.
+    early: u64,
     fin: Fin,
     agreed: Agreed,
     /// Payload bytes of a full segment.
@@ -162,6 +164,7 @@ impl Sender {
             pacer: Pacer::new(now),
             phase: Phase::Open,
             next: 0,
+            early: 0,
             fin: Fin::Open,
             agreed,
             segment: u32::from(segment),
@@ -184,13 +187,29 @@ impl Sender {
         }
     }
 
-    /// The SYN of the peer told what it can take, and the first window.
-    pub(super) fn agree(&mut self, agreed: Agreed, path_segment: u16, syn: &Header) {
+    /// The SYN of the peer told what it can take, and the first window, from offset `taken` on.
+    pub(super) fn agree(&mut self, agreed: Agreed, path_segment: u16, syn: &Header, taken: u64) {
         self.agreed = agreed;
         self.segment = u32::from(path_segment.min(agreed.max_segment));
         self.cubic.set_segment(u64::from(self.segment));
-        self.set_window(syn.window);
-        self.window_from = Some((syn.seq, 0));
+        self.set_window_at(syn.window, taken);
+        self.window_from = Some((syn.seq, taken));
+    }
+
+    /// The first bytes of the stream, at most `max`, for a SYN.
+    pub(super) fn beginning(&self, max: usize) -> Vec<u8> {
+        let (parts, count, _) = self.outbox.gather(0, max);
+        parts[..count].concat()
+    }
+
+    /// A SYN carried this many.
+    pub(super) fn sent_early(&mut self, bytes: u64) {
+        self.early = self.early.max(bytes);
+    }
+
+    /// The most that a SYN carried.
+    pub(super) fn early(&self) -> u64 {
+        self.early
     }
 
     /// The path carries segments of this size from now on.

@@ -4,7 +4,7 @@
 use pilot_wire::tunnel::Nonce;
 
 /// Counters a window looks back. A train of 64 datagrams may be overtaken by several others.
-const WINDOW: u64 = 4096;
+pub(crate) const WINDOW: u64 = 4096;
 const WORDS: usize = (WINDOW / 64) as usize;
 
 /// Prefixes remembered for one key. A peer draws a new prefix when it derives the same key again, which

@@ -8,6 +8,7 @@
 
 mod blocked;
 mod closing;
+mod early;
 mod goodput;
 mod lossy;
 mod pair;

@@ -6,6 +6,7 @@
 //! 0   > S 0              our SYN must go out
 //! 10  < S. 0 ack 1 win 512
 //! 10  write 100          the application writes (the pattern of `bytes_at`)
+//! 0   > S 0 early 100    our SYN with the options of ours and 100 bytes of data in them
 //! 10  > . 1(100) ack 1   a segment with 100 bytes from 1 on
 //! 20  < . 1 ack 101 win 512 sack 201-301
 //! 20  read 50            the application takes exactly this many bytes
@@ -109,6 +110,13 @@ impl Script {
             };
             self.step(at, what.trim());
         }
+    }
+
+    /// The application writes before the first packet.
+    pub(crate) fn written_before_dialing(&mut self, bytes: usize) {
+        let (now, data) = (self.now, bytes_at(0, bytes));
+        assert_eq!(self.stream().write(now, data), Ok(bytes));
+        self.written = bytes as u64;
     }
 
     /// Moves to `millis`; if something went out, forgets it, injects `answer` and says so.
@@ -332,7 +340,9 @@ impl Script {
         let late = format!("{:?}", sent.saturating_duration_since(self.start));
         assert!(off <= TOLERANCE, "{}: went out at {late}: {shown}", self.line);
         let expected = self.parse(what, OURS, THEIRS);
-        let same = packet.header.flags == expected.flags
+        let early = expected.early.is_none_or(|early| packet.payload == self.options(early));
+        let same = early
+            && packet.header.flags == expected.flags
             && packet.header.seq == expected.seq
             && (expected.any_ack || packet.header.ack == expected.ack)
             && expected.window.is_none_or(|window| window == packet.header.window)
@@ -352,7 +362,7 @@ impl Script {
         };
         let mut payload = expected.payload;
         if expected.flags.contains(Flags::SYN) && self.peer == Peer::Extended {
-            payload = self.options();
+            payload = self.options(expected.early.unwrap_or(0));
         }
         let now = self.now;
         match &mut self.stream {
@@ -364,10 +374,11 @@ impl Script {
     }
 
     /// What one of ours writes into its SYN.
-    fn options(&self) -> Vec<u8> {
+    fn options(&self, early: usize) -> Vec<u8> {
         let mut out = Vec::new();
-        let config = Config { options: true, ..self.config };
+        let config = Config { options: true, early_data: true, ..self.config };
         let mut stream = Stream::connect(&config, self.now, endpoint(2, 7), endpoint(1, 50_000), THEIRS);
+        assert_eq!(stream.write(self.now, bytes_at(0, early)), Ok(early));
         let _ = stream.poll_segment(self.now, &mut out);
         Packet::parse(&out).unwrap().payload.to_vec()
     }
@@ -398,6 +409,7 @@ impl Script {
             window: None,
             payload: Vec::new(),
             any_payload: flags.contains('S'),
+            early: None,
         };
         for flag in flags.chars() {
             expected.flags |= match flag {
@@ -424,6 +436,7 @@ impl Script {
                     expected.any_ack = false;
                     expected.ack = to + value.parse::<u32>().unwrap();
                 }
+                "early" => expected.early = Some(value.parse().unwrap()),
                 "win" => expected.window = Some(value.parse().unwrap()),
                 "sack" => {
                     let mut list = SackList::EMPTY;
@@ -452,6 +465,7 @@ struct Expected {
     window: Option<u16>,
     payload: Vec<u8>,
     any_payload: bool,
+    early: Option<usize>,
 }
 
 fn show(packet: &Packet<'_>) -> String {

@@ -21,9 +21,10 @@ impl Sender {
             return Acknowledged::Nothing;
         }
         let ack = self.board.acked() + u64::from(distance.cast_unsigned());
-        if ack > self.next {
+        if ack > self.next.max(self.early) {
             return Acknowledged::Unsent;
         }
+        self.skip_to(ack);
         let acked_before = self.board.acked();
         let flight = self.board.flying();
         let reported = blocks.iter().map(|block| {
@@ -44,6 +45,29 @@ impl Sender {
         }
         self.end_tail_probe(ack, &delivered, pure && blocks.is_empty());
         if ack > acked_before || delivered.sacked { Acknowledged::Progress } else { Acknowledged::Nothing }
+    }
+
+    /// The answer to our SYN says that the peer has the bytes up to `ack` from there. Whether that is news.
+    pub(in crate::stream) fn on_early_ack(&mut self, now: Instant, ack: u64) -> bool {
+        if ack > self.early || ack <= self.board.acked() {
+            return false;
+        }
+        self.skip_to(ack);
+        let flight = self.board.flying();
+        let delivered = self.board.acknowledge(ack, std::iter::empty());
+        self.progress(now, ack);
+        if delivered.bytes > 0 {
+            self.learn(now, &delivered, flight);
+        }
+        true
+    }
+
+    /// What a SYN brought need not be sent in a segment.
+    fn skip_to(&mut self, ack: u64) {
+        if ack > self.next {
+            self.stats.bytes_sent += ack - self.next;
+            self.next = ack;
+        }
     }
 
     fn update_window(&mut self, now: Instant, header: &Header, ack: u64, advanced: bool, pure: bool) {
@@ -72,11 +96,7 @@ impl Sender {
         }
     }
 
-    pub(super) fn set_window(&mut self, window: u16) {
-        self.set_window_at(window, 0);
-    }
-
-    fn set_window_at(&mut self, window: u16, ack: u64) {
+    pub(in crate::stream::send) fn set_window_at(&mut self, window: u16, ack: u64) {
         self.edge = ack + u64::from(window) * u64::from(self.agreed.peer_unit);
         self.slots = if self.agreed.is_legacy() { u32::from(window) } else { u32::MAX };
     }
