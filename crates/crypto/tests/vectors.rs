@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops where something is not as it says")]
 
 use pilot_crypto::{AgreementKey, Identity, SessionKey, verify};
-use pilot_wire::{AgreementPublic, PublicKey, Signature};
+use pilot_wire::{AgreementPublic, NodeId, PublicKey, Signature};
 use serde_json::Value;
 
 fn vectors() -> Value {
@@ -86,4 +86,20 @@ fn key_exchange_signatures_are_the_recorded_ones() {
     assert_eq!(identity.sign(&signed).as_bytes()[..], wire[72..136]);
     assert!(verify(&identity.public(), &signed, &Signature::from_bytes(wire[72..136].try_into().unwrap())));
     assert!(!verify(&PublicKey::from_bytes([2; 32]), &signed, &identity.sign(&signed)));
+}
+
+#[test]
+fn the_proof_on_the_web_is_signed_as_recorded() {
+    let vectors = vectors();
+    let identity = Identity::from_seed(&bytes(&vectors["keys"]["ed25519_seed_a"]));
+    for vector in vectors["wss_auth"].as_array().unwrap() {
+        let node = NodeId(vector["node_id"].as_u64().unwrap().try_into().unwrap());
+        let text = pilot_wire::web::signed_text(
+            node,
+            vector["ts"].as_u64().unwrap(),
+            vector["nonce"].as_str().unwrap(),
+        );
+        assert_eq!(text, vector["signed"]);
+        assert_eq!(identity.sign(text.as_bytes()).to_string(), vector["sig_b64"]);
+    }
 }

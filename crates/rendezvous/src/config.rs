@@ -22,6 +22,76 @@ pub struct Config {
     pub beacon: beacon::Config,
     /// Limits of the registry's connections.
     pub connections: Connections,
+    /// The beacon over the web, for nodes that datagrams do not reach.
+    pub web: Option<Web>,
+}
+
+/// The beacon over the web.
+#[derive(Clone, Debug)]
+pub struct Web {
+    /// Where it listens (TCP).
+    pub listen: WebListen,
+    /// How its connections are protected.
+    pub tls: WebTls,
+    /// Limits of its connections.
+    pub limits: WebLimits,
+}
+
+/// Where the beacon listens for the web.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebListen {
+    /// There, or the rendezvous does not start.
+    At(SocketAddr),
+    /// One port above the beacon's, if it is to be had.
+    Beside,
+}
+
+/// How connections over the web are protected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WebTls {
+    /// Not at all: on loopback, or behind something that does it.
+    Off,
+    /// With a certificate and its key in PEM files.
+    Files {
+        /// The certificate, and those that lead to a known authority.
+        certificate: PathBuf,
+        /// Its key.
+        key: PathBuf,
+    },
+    /// With a certificate of its own making, made once and kept in a folder.
+    Own {
+        /// Where.
+        folder: PathBuf,
+    },
+}
+
+/// Limits of the connections over the web.
+#[derive(Clone, Debug)]
+pub struct WebLimits {
+    /// Most connections at a time. When it is reached, the oldest on which nobody has proved to be anybody makes room;
+    /// if there is none, newer ones are closed.
+    pub max: usize,
+    /// Most connections from one address; loopback is exempt. Newer ones are closed.
+    pub max_per_ip: usize,
+    /// How long a node may take to prove who it is; never longer than a challenge lives (spec/dataplane.md 2.10).
+    pub auth: Duration,
+    /// How long a node may be silent. Nodes send a ping every 30 s.
+    pub idle: Duration,
+    /// How long a node may read nothing while something waits for it.
+    pub write: Duration,
+}
+
+impl Default for WebLimits {
+    fn default() -> Self {
+        Self {
+            max: 4096,
+            // Many nodes may be behind one company's proxy.
+            max_per_ip: 256,
+            auth: Duration::from_secs(10),
+            idle: Duration::from_secs(90),
+            write: Duration::from_secs(30),
+        }
+    }
 }
 
 /// Limits of the registry's connections.
@@ -54,7 +124,7 @@ impl Default for Connections {
 }
 
 impl Config {
-    /// The reference's ports on loopback, and a store.
+    /// The reference's ports on loopback, and a store; nothing for the web.
     #[must_use]
     pub fn new(store: PathBuf) -> Self {
         Self {
@@ -64,6 +134,7 @@ impl Config {
             registry: registry::Config::default(),
             beacon: beacon::Config::default(),
             connections: Connections::default(),
+            web: None,
         }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Both are pure state machines: [`registry::State`] and [`beacon::State`] are told what happened and when, and asked
 //! what to do; they know no socket, clock or disk. Around them lies a thin shell: [`run`] serves the registry over TCP
-//! and the beacon over UDP, and keeps the registry's records in a [`store`], on disk before anything is acknowledged.
+//! and the beacon over UDP and the web, and keeps the registry's records in a [`store`], on disk before anything is acknowledged.
 
 pub mod beacon;
 mod clock;
@@ -14,5 +14,5 @@ mod serve;
 pub mod store;
 
 pub use clock::Clock;
-pub use config::Config;
-pub use serve::{Bound, RunError, run};
+pub use config::{Config, Web, WebLimits, WebListen, WebTls};
+pub use serve::{Bound, BoundWeb, CertificateError, RunError, run};

@@ -4,9 +4,10 @@ mod beacon;
 mod connection;
 mod listener;
 mod registry;
+mod web;
 
 use crate::{
-    Config,
+    Config, Web, WebListen,
     beacon::Introductions,
     clock::Clock,
     registry::{RestoreError, State},
@@ -30,7 +31,20 @@ pub struct Bound {
     pub registry: SocketAddr,
     /// UDP.
     pub beacon: SocketAddr,
+    /// The beacon over the web.
+    pub web: Option<BoundWeb>,
 }
+
+/// Where the beacon is reached over the web.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BoundWeb {
+    /// TCP.
+    pub addr: SocketAddr,
+    /// SHA-256 of its certificate. `None`: without TLS.
+    pub fingerprint: Option<[u8; 32]>,
+}
+
+pub use web::CertificateError;
 
 /// Why a rendezvous does not run.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +52,7 @@ pub enum RunError {
     /// An address cannot be had, for example because another rendezvous has it ([`io::ErrorKind::AddrInUse`]).
     #[error("the {what} cannot listen on {addr}: {source}")]
     Bind {
-        /// `registry` or `beacon`.
+        /// `registry`, `beacon` or `web`.
         what: &'static str,
         /// The address.
         addr: SocketAddr,
@@ -56,6 +70,9 @@ pub enum RunError {
         /// How.
         source: RestoreError,
     },
+    /// There is no certificate for the web.
+    #[error("the beacon cannot be reached over the web: {0}")]
+    Certificate(#[from] CertificateError),
     /// A part ended that must not end.
     #[error("the rendezvous failed: {0}")]
     Failed(String),
@@ -76,6 +93,7 @@ impl RunError {
                 | StoreError::Write(_),
             )
             | Self::Restore { .. } => "store_unusable",
+            Self::Certificate(_) => "invalid_argument",
             Self::Failed(_) => "internal",
         }
     }
@@ -85,7 +103,8 @@ impl RunError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Bind { source, what, .. } if source.kind() == io::ErrorKind::AddrInUse => {
-                Some(format!("another program listens there; stop it or choose another `--{what}-addr`"))
+                let flag = if *what == "web" { "listen" } else { "addr" };
+                Some(format!("another program listens there; stop it or choose another `--{what}-{flag}`"))
             }
             Self::Store(StoreError::Locked { .. }) => {
                 Some("another rendezvous uses this store; stop it or choose another `--store`".to_owned())
@@ -93,6 +112,10 @@ impl RunError {
             Self::Store(StoreError::Damaged { .. }) | Self::Restore { .. } => {
                 Some("restore a copy of the file; see docs/rendezvous.md".to_owned())
             }
+            Self::Certificate(_) => Some(
+                "give one with `--web-cert` and `--web-key`, or go without with `--web-listen off`"
+                    .to_owned(),
+            ),
             Self::Bind { .. }
             | Self::Store(StoreError::Open { .. } | StoreError::Format { .. } | StoreError::Write(_))
             | Self::Failed(_) => None,
@@ -121,9 +144,14 @@ pub async fn run(
     let tcp =
         TcpListener::bind(config.registry_addr).await.map_err(bind("registry", config.registry_addr))?;
     let udp = UdpSocket::bind(config.beacon_addr).await.map_err(bind("beacon", config.beacon_addr))?;
-    let bound = Bound {
+    let mut bound = Bound {
         registry: tcp.local_addr().map_err(bind("registry", config.registry_addr))?,
         beacon: udp.local_addr().map_err(bind("beacon", config.beacon_addr))?,
+        web: None,
+    };
+    let web_listener = match &config.web {
+        Some(web) => listen_for_web(web, bound.beacon).await?,
+        None => None,
     };
     let (store, records) = Store::open(&config.store)?;
     let mut rules = config.registry.clone();
@@ -139,7 +167,25 @@ pub async fn run(
     while let Some((node, addr)) = state.poll_endpoint() {
         beacon.remembered(clock.start(), node, addr);
     }
-    let beacon = beacon::serve(udp, beacon, beacon_orders, to_registry.clone());
+    let (to_web_inbox, web_inbox) = web::inbox();
+    let web = match (config.web, web_listener) {
+        (Some(Web { tls, limits, .. }), Some(listener)) => {
+            let addr = listener.local_addr().map_err(bind("web", bound.beacon))?;
+            let certificate = web::Certificate::obtain(&tls)?;
+            let fingerprint = certificate.as_ref().map(web::Certificate::fingerprint);
+            let acceptor = certificate.map(web::acceptor).transpose()?;
+            bound.web = Some(BoundWeb { addr, fingerprint });
+            Some(web::serve(listener, acceptor, limits, to_registry.clone(), to_web_inbox))
+        }
+        _ => None,
+    };
+    let web = async {
+        match web {
+            Some(web) => web.await,
+            None => std::future::pending().await,
+        }
+    };
+    let beacon = beacon::serve(udp, beacon, beacon_orders, web_inbox, to_registry.clone());
     let registry = registry::serve(state, store, registry_events, to_beacon);
     let listener = listener::serve(tcp, config.connections.clone(), to_registry);
     tracing::info!(registry = %bound.registry, beacon = %bound.beacon, store = %config.store.display(), "rendezvous is ready");
@@ -151,11 +197,32 @@ pub async fn run(
         () = shutdown => Ok(()),
         error = beacon => Err(RunError::Failed(format!("beacon: {error}"))),
         () = listener => Err(RunError::Failed("the listener ended".to_owned())),
+        () = web => Err(RunError::Failed("the listener for the web ended".to_owned())),
         ended = &mut registry => return Err(RunError::Failed(format!("registry: {ended:?}"))),
     };
     // Beacon and listener are dropped with their senders, and the registry ends when it has worked off its queue.
     match registry.await {
         Ok(()) => outcome,
         Err(error) => Err(RunError::Failed(format!("registry: {error}"))),
+    }
+}
+
+/// A port that was only guessed may be another program's.
+async fn listen_for_web(web: &Web, beacon: SocketAddr) -> Result<Option<TcpListener>, RunError> {
+    match web.listen {
+        WebListen::At(addr) => {
+            let listener = TcpListener::bind(addr).await;
+            listener.map(Some).map_err(|source| RunError::Bind { what: "web", addr, source })
+        }
+        WebListen::Beside => {
+            let Some(port) = beacon.port().checked_add(1) else { return Ok(None) };
+            match TcpListener::bind(SocketAddr::new(beacon.ip(), port)).await {
+                Ok(listener) => Ok(Some(listener)),
+                Err(error) => {
+                    tracing::warn!(port, %error, "the beacon is not reached over the web; `--web-listen` sets where");
+                    Ok(None)
+                }
+            }
+        }
     }
 }

@@ -23,6 +23,7 @@ pub mod registry;
 pub mod sack;
 pub mod seq;
 pub mod tunnel;
+pub mod web;
 
 pub use addr::{Addr, Endpoint, ParseAddrError};
 pub use error::ParseError;

@@ -290,6 +290,12 @@ impl State {
         self.sessions.get(&conn).is_some_and(|session| !session.proven.is_empty())
     }
 
+    /// The key that a number belongs to.
+    #[must_use]
+    pub fn key_of(&self, node: NodeId) -> Option<PublicKey> {
+        self.nodes.get(&node).map(|known| known.key)
+    }
+
     /// True if the two may be told each other's address, so that they can punch: as in `resolve`, and neither of them
     /// wants to be relayed only.
     #[must_use]

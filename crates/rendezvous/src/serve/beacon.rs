@@ -1,9 +1,13 @@
 //! The task that owns the beacon's state and its socket.
 
-use super::registry::Event;
-use crate::beacon::{Question, Route, State};
+use super::{
+    registry::Event,
+    web::{Full, Outbox, Said},
+};
+use crate::beacon::{Question, Route, State, WebId};
 use pilot_wire::{NodeId, beacon::NotifyKind};
 use std::{
+    collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr},
     time::Instant,
@@ -31,68 +35,111 @@ const SOCKET_BUFFER: usize = 4 << 20;
 /// Runs until the socket fails.
 pub(super) async fn serve(
     socket: UdpSocket,
-    mut state: State,
+    state: State,
     mut orders: mpsc::Receiver<Order>,
+    mut web: mpsc::Receiver<Said>,
     to_registry: mpsc::Sender<Event>,
 ) -> io::Error {
     enlarge_buffers(&socket);
     let mut buffer = vec![0; DATAGRAM_MAX];
+    let mut beacon = Beacon { socket, state, web: BTreeMap::new(), to_registry };
     loop {
         tokio::select! {
             // Orders first: a node that was just registered is known before its first discover is looked at.
             biased;
-            Some(order) = orders.recv() => {
-                let now = Instant::now();
-                match order {
-                    Order::Notify(node) => state.notify(now, node, NotifyKind::Handshake),
-                    Order::Registered(node, ip) => state.registered(node, ip),
-                    Order::Introduce(question, allowed) => state.handle_answer(question, allowed),
-                }
-                transmit(&socket, &mut state);
-            }
-            ready = socket.readable() => {
+            Some(order) = orders.recv() => beacon.obey(order),
+            // Nobody is kept waiting by the others: who talks over the web waits for its turn in a queue that is short.
+            ready = beacon.socket.readable() => {
                 if let Err(error) = ready {
                     return error;
                 }
-                if let Err(error) = receive(&socket, &mut state, &mut buffer, &to_registry) {
+                if let Err(error) = beacon.receive(&mut buffer) {
                     return error;
                 }
+                for _ in 0..BATCH {
+                    let Ok(said) = web.try_recv() else { break };
+                    beacon.hear(said);
+                }
             }
+            Some(said) = web.recv() => beacon.hear(said),
         }
     }
 }
 
-fn receive(
-    socket: &UdpSocket,
-    state: &mut State,
-    buffer: &mut [u8],
-    to_registry: &mpsc::Sender<Event>,
-) -> io::Result<()> {
-    for _ in 0..BATCH {
-        let (length, from): (usize, SocketAddr) = match socket.try_recv_from(buffer) {
-            Ok(received) => received,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            // An earlier datagram could not be delivered; the socket is fine.
-            Err(error) if is_about_a_peer(&error) => continue,
-            Err(error) => return Err(error),
-        };
-        state.handle_datagram(Instant::now(), from, &buffer[..length]);
-        transmit(socket, state);
-        while let Some(question) = state.poll_question() {
-            if to_registry.try_send(Event::MayIntroduce(question)).is_err() {
+struct Beacon {
+    socket: UdpSocket,
+    state: State,
+    /// The way to each connection over the web.
+    web: BTreeMap<WebId, Outbox>,
+    to_registry: mpsc::Sender<Event>,
+}
+
+impl Beacon {
+    fn obey(&mut self, order: Order) {
+        let now = Instant::now();
+        match order {
+            Order::Notify(node) => self.state.notify(now, node, NotifyKind::Handshake),
+            Order::Registered(node, ip) => self.state.registered(node, ip),
+            Order::Introduce(question, allowed) => self.state.handle_answer(question, allowed),
+        }
+        self.transmit();
+    }
+
+    fn hear(&mut self, said: Said) {
+        let now = Instant::now();
+        match said {
+            Said::Opened { conn, node, peer, outbox } => {
+                self.web.insert(conn, outbox);
+                if let Some(before) = self.state.web_opened(now, conn, node, peer) {
+                    self.web.remove(&before);
+                }
+            }
+            Said::Message(conn, message) => self.state.handle_web(now, conn, &message),
+            Said::Closed(conn) => {
+                self.web.remove(&conn);
+                self.state.web_closed(now, conn);
+            }
+        }
+        self.settle();
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        for _ in 0..BATCH {
+            let (length, from): (usize, SocketAddr) = match self.socket.try_recv_from(buffer) {
+                Ok(received) => received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                // An earlier datagram could not be delivered; the socket is fine.
+                Err(error) if is_about_a_peer(&error) => continue,
+                Err(error) => return Err(error),
+            };
+            self.state.handle_datagram(Instant::now(), from, &buffer[..length]);
+            self.settle();
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self) {
+        self.transmit();
+        while let Some(question) = self.state.poll_question() {
+            if self.to_registry.try_send(Event::MayIntroduce(question)).is_err() {
                 tracing::debug!(?question, "the registry is busy; nobody is introduced");
             }
         }
     }
-    Ok(())
-}
 
-/// What the socket does not take is lost, as datagrams may be.
-fn transmit(socket: &UdpSocket, state: &mut State) {
-    while let Some((to, datagram)) = state.poll_transmit() {
-        let Route::Udp(to) = to else { continue };
-        if let Err(error) = socket.try_send_to(&datagram, to) {
-            tracing::debug!(%to, %error, "a datagram is lost");
+    /// What the socket or the connection does not take is lost, as datagrams may be.
+    fn transmit(&mut self) {
+        while let Some((to, message)) = self.state.poll_transmit() {
+            let sent = match to {
+                Route::Udp(addr) => self.socket.try_send_to(&message, addr).map(drop),
+                Route::Web(conn) => match self.web.get(&conn).map(|outbox| outbox.send(message)) {
+                    Some(Ok(())) => Ok(()),
+                    Some(Err(Full)) | None => Err(io::ErrorKind::WouldBlock.into()),
+                },
+            };
+            if let Err(error) = sent {
+                tracing::debug!(%to, %error, "a message is lost");
+            }
         }
     }
 }

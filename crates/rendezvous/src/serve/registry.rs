@@ -10,7 +10,10 @@ use crate::{
     registry::{Change, ConnId, Key, Record, State},
     store::Store,
 };
-use pilot_wire::registry::{Envelope, Request, Response};
+use pilot_wire::{
+    NodeId, PublicKey,
+    registry::{Envelope, Request, Response},
+};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -41,6 +44,8 @@ pub(super) enum Event {
     Closed { conn: ConnId },
     /// The beacon asks.
     MayIntroduce(Question),
+    /// Somebody on the web says to be this node: which key has it?
+    KeyOf(NodeId, oneshot::Sender<Option<PublicKey>>),
 }
 
 /// Events handled before the changes are committed. Bounds the time in which nobody is answered.
@@ -127,6 +132,10 @@ impl Registry {
                 self.state.close(conn);
                 self.replies.remove(&conn);
                 self.proven.remove(&conn);
+            }
+            Event::KeyOf(node, answer) => {
+                // Who asked may be gone.
+                let _ = answer.send(self.state.key_of(node));
             }
             Event::MayIntroduce(question) => {
                 let allowed = self.state.may_introduce(question.requester, question.target);
