@@ -63,6 +63,10 @@ const KEY_REQUESTS: Rate = Rate { burst: 2, interval: Duration::from_secs(1) };
 /// Streams opened by one peer.
 const SYNS_PER_PEER: Rate = Rate { burst: 512, interval: Duration::from_millis(1) };
 
+/// Challenges of the beacon that are answered: each costs a signature, and anybody may write the beacon's address on a
+/// datagram.
+const CHALLENGES: Rate = Rate { burst: 8, interval: Duration::from_millis(250) };
+
 /// Sources for which rates are kept.
 const SOURCES_MAX: usize = 4096;
 
@@ -104,6 +108,7 @@ pub struct Node {
     exchange_limits: Buckets<Source>,
     request_limits: Buckets<NodeId>,
     verifications: Bucket,
+    challenges: Bucket,
     /// Shown when a stranger is asked for its key. Nothing is ever agreed with it.
     request_key: AgreementPublic,
     syn_limits: Buckets<NodeId>,
@@ -179,6 +184,7 @@ impl Node {
             exchange_limits: Buckets::new(EXCHANGES_PER_SOURCE, SOURCES_MAX),
             request_limits: Buckets::new(KEY_REQUESTS, SOURCES_MAX),
             verifications: Bucket::full(now),
+            challenges: Bucket::full(now),
             request_key,
             syn_limits: Buckets::new(SYNS_PER_PEER, SOURCES_MAX),
             timers: Timers::new(),

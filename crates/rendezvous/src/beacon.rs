@@ -9,21 +9,30 @@
 //! A node that datagrams do not reach comes over the web ([`Route::Web`]), where it proves who it is. No claim over UDP
 //! displaces it while it is there.
 
+//! A node whose key the registry has told proves with a signature that a number is its own ([`Message::Challenge`]);
+//! from then on only another proof moves it, and only its exact address speaks in its name. Released nodes do not
+//! answer challenges and stay with the rules above.
+
+mod ears;
+mod proof;
 mod route;
 
+pub use ears::{Ear, Ears};
+pub use proof::Secret;
 pub use route::{Route, WebId};
 
 use crate::rate::{Bucket, Rate};
 use pilot_wire::{
-    NodeId,
-    beacon::{Message, NotifyKind, emit_deliver_header},
+    NodeId, PublicKey,
+    beacon::{DiscoverProof, Message, NotifyKind, ReplyFrom, emit_deliver_header},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
 };
 
+use proof::Challenger;
 use route::{Seat, Seats};
 
 /// Limits and rules of a beacon.
@@ -41,6 +50,10 @@ pub struct Config {
     pub notify: Rate,
     /// Who may be introduced to whom.
     pub introductions: Introductions,
+    /// What is done for anybody, known or not: surveys, challenges, words about who is not known. Together.
+    pub courtesies: Rate,
+    /// Challenges are made from it. From the operating system, and kept to oneself.
+    pub secret: Secret,
 }
 
 /// Who may be introduced to whom. An introduction tells each side the other's address.
@@ -61,6 +74,8 @@ impl Default for Config {
             punch: Rate { burst: 20, per_second: 5.0 },
             notify: Rate { burst: 5, per_second: 0.5 },
             introductions: Introductions::Everybody,
+            courtesies: Rate { burst: 1000, per_second: 1000.0 },
+            secret: Secret([0; 32]),
         }
     }
 }
@@ -125,13 +140,21 @@ pub struct State {
     strangers: BTreeSet<(Instant, NodeId)>,
     /// From where nodes registered.
     homes: BTreeMap<NodeId, IpAddr>,
+    /// The keys of nodes that registered.
+    keys: HashMap<NodeId, PublicKey>,
     transmits: VecDeque<(Route, Vec<u8>)>,
     questions: VecDeque<Question>,
+    ears: Ears,
+    challenger: Challenger,
+    /// What is done for anybody at all: surveys, challenges and their answers, words about who is not known.
+    courtesies: Option<Bucket>,
     stats: Stats,
 }
 
 #[derive(Debug)]
 struct Entry {
+    /// Its present UDP seat was claimed with a proof, so only another proof moves it.
+    proven: bool,
     seats: Seats,
     /// When its claim over UDP was last repeated.
     seen: Instant,
@@ -140,17 +163,25 @@ struct Entry {
     notify: Bucket,
 }
 
+impl Entry {
+    /// Whether the node has proved to be at this address.
+    fn is_proven_at(&self, addr: SocketAddr) -> bool {
+        self.proven && self.seats.udp.is_some_and(|seat| seat.at == addr)
+    }
+}
+
 /// A node on the web.
 #[derive(Clone, Copy, Debug)]
 struct Visitor {
     node: NodeId,
-    /// Where its connection comes from.
-    peer: SocketAddr,
 }
 
 /// How long a claim from elsewhere must wait after the last discover of the one it would displace. Nodes repeat theirs
 /// every 30 to 60 s, so one that is alive is not displaced.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(90);
+
+/// The address at which a node on the web can be reached by datagrams.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// Frames that wait to be sent. The shell drains after each datagram, so this is reached only by a test.
 const TRANSMITS_MAX: usize = 1024;
@@ -161,8 +192,13 @@ impl State {
     /// A beacon that knows nobody.
     #[must_use]
     pub fn new(config: Config) -> Self {
+        let challenger = Challenger::new(config.secret.clone());
         Self {
             config,
+            ears: Ears::default(),
+            challenger,
+            courtesies: None,
+            keys: HashMap::new(),
             entries: HashMap::new(),
             web: HashMap::new(),
             residents: BTreeSet::new(),
@@ -179,16 +215,31 @@ impl State {
         self.handle(now, Route::Udp(canonical(from)), datagram);
     }
 
+    /// The sockets beside the main one are bound.
+    pub fn set_ears(&mut self, ears: Ears) {
+        self.ears = ears;
+    }
+
+    /// A datagram arrived at one of the other sockets. They answer surveys and nothing else.
+    pub fn handle_elsewhere(&mut self, now: Instant, ear: Ear, from: SocketAddr, datagram: &[u8]) {
+        let from = canonical(from);
+        let outcome = match Message::parse(datagram) {
+            Ok(Message::Survey { token, from: ReplyFrom::Here }) => self.answer_survey(now, ear, from, token),
+            Ok(_) | Err(_) => Err(Drop::Unreadable),
+        };
+        self.count(outcome);
+    }
+
     /// A message came over the web. On a connection on which nobody has proved to be anybody nothing is acted upon.
     pub fn handle_web(&mut self, now: Instant, conn: WebId, message: &[u8]) {
         self.handle(now, Route::Web(conn), message);
     }
 
-    /// A node has proved who it is, on a connection from `peer`. Returns the connection that it was on before, which
+    /// A node has proved who it is, on this connection. Returns the connection that it was on before, which
     /// nothing is expected of any more.
     #[must_use]
-    pub fn web_opened(&mut self, now: Instant, conn: WebId, node: NodeId, peer: SocketAddr) -> Option<WebId> {
-        self.web.insert(conn, Visitor { node, peer: canonical(peer) });
+    pub fn web_opened(&mut self, now: Instant, conn: WebId, node: NodeId) -> Option<WebId> {
+        self.web.insert(conn, Visitor { node });
         self.make_room(node);
         let entry = self.entry(now, node);
         let before = entry.seats.web.replace(Seat { at: conn, delivers_to: false }).map(|seat| seat.at);
@@ -217,8 +268,9 @@ impl State {
     fn handle(&mut self, now: Instant, from: Route, message: &[u8]) {
         self.expire(now);
         let outcome = match Message::parse(message) {
-            Ok(Message::Discover { node, .. }) => self.discover(now, from, node, false),
-            Ok(Message::DiscoverEx { node, .. }) => self.discover(now, from, node, true),
+            Ok(Message::Discover { node, proof, .. }) => self.discover(now, from, node, false, proof),
+            Ok(Message::DiscoverEx { node, .. }) => self.discover(now, from, node, true, None),
+            Ok(Message::Survey { token, from: wanted }) => self.survey(now, from, token, wanted),
             Ok(Message::PunchRequest { requester, target, .. }) => self.punch(now, from, requester, target),
             Ok(Message::Relay { source, destination, frame }) => {
                 self.relay(now, from, source, destination, frame)
@@ -231,12 +283,16 @@ impl State {
                 | Message::RelayDeliver { .. }
                 | Message::RelayDeliverTo { .. }
                 | Message::Notify(_)
-                | Message::Survey { .. }
                 | Message::SurveyReply { .. }
-                | Message::Unknown { .. },
+                | Message::Unknown { .. }
+                | Message::Challenge { .. },
             )
             | Err(_) => Err(Drop::Unreadable),
         };
+        self.count(outcome);
+    }
+
+    fn count(&mut self, outcome: Result<(), Drop>) {
         match outcome {
             Ok(()) => {}
             Err(Drop::Unreadable) => self.stats.unreadable += 1,
@@ -262,6 +318,13 @@ impl State {
         self.homes.insert(node, ip.to_canonical());
         if let Some(seen) = self.entries.get(&node).map(|entry| entry.seen) {
             self.file(node, seen);
+        }
+    }
+
+    /// The key of a node that registered: from here on it can prove that it is where it says.
+    pub fn has_key(&mut self, node: NodeId, key: PublicKey) {
+        if self.keys.len() < self.config.max_nodes || self.keys.contains_key(&node) {
+            self.keys.insert(node, key);
         }
     }
 
@@ -313,7 +376,14 @@ impl State {
         self.entries.is_empty()
     }
 
-    fn discover(&mut self, now: Instant, from: Route, node: NodeId, delivers_to: bool) -> Result<(), Drop> {
+    fn discover(
+        &mut self,
+        now: Instant,
+        from: Route,
+        node: NodeId,
+        delivers_to: bool,
+        proof: Option<DiscoverProof>,
+    ) -> Result<(), Drop> {
         let seen_at = self.seen_at(from)?;
         self.send(from, &Message::DiscoverReply(seen_at));
         self.stats.discovered += 1;
@@ -327,20 +397,92 @@ impl State {
                 entry.seats.web = Some(Seat { at: conn, delivers_to });
                 return Ok(());
             }
+            Route::Elsewhere(..) => return Err(Drop::Unreadable),
         };
-        if !self.may_claim(now, node, from) {
-            return Err(Drop::Impostor);
+        let proven = match proof {
+            Some(proof) => self.is_proven(now, from, node, &proof)?,
+            None => false,
+        };
+        if !proven {
+            self.challenge(now, from, node);
+            // An impostor, or the node itself from another network.
+            if !self.may_claim(now, node, from) {
+                return Err(Drop::Impostor);
+            }
         }
         self.make_room(node);
         self.enter(now, node, from, delivers_to);
+        if proven && let Some(entry) = self.entries.get_mut(&node) {
+            entry.proven = true;
+        }
         Ok(())
+    }
+
+    /// Asks for a proof, unless the address has given one or cannot.
+    fn challenge(&mut self, now: Instant, from: SocketAddr, node: NodeId) {
+        let is_proven = self.entries.get(&node).is_some_and(|entry| entry.is_proven_at(from));
+        if !is_proven && self.keys.contains_key(&node) && self.courtesy(now).is_ok() {
+            let nonce = self.challenger.nonce(now, from);
+            self.send(Route::Udp(from), &Message::Challenge { nonce });
+        }
+    }
+
+    /// A wrong proof is no claim either.
+    fn is_proven(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        node: NodeId,
+        proof: &DiscoverProof,
+    ) -> Result<bool, Drop> {
+        self.courtesy(now)?;
+        let key = self.keys.get(&node).copied().ok_or(Drop::Impostor)?;
+        match self.challenger.is_answered(now, from, node, &key, proof) {
+            true => Ok(true),
+            false => Err(Drop::Impostor),
+        }
+    }
+
+    /// Takes one of the things that are done for anybody.
+    fn courtesy(&mut self, now: Instant) -> Result<(), Drop> {
+        let rate = self.config.courtesies;
+        let bucket = self.courtesies.get_or_insert_with(|| Bucket::full(rate, now));
+        bucket.take(rate, now).map_err(|_| Drop::TooMany)
+    }
+
+    fn survey(&mut self, now: Instant, from: Route, token: u64, wanted: ReplyFrom) -> Result<(), Drop> {
+        let Route::Udp(addr) = from else { return Err(Drop::Unreadable) };
+        let ear = match wanted {
+            ReplyFrom::Here => Ear::Main,
+            ReplyFrom::OtherPort if self.ears.second_port.is_some() => Ear::QuietPort,
+            ReplyFrom::OtherAddress if self.ears.second_addr.is_some() => Ear::QuietAddress,
+            ReplyFrom::OtherPort | ReplyFrom::OtherAddress => return Err(Drop::Unreachable),
+        };
+        self.answer_survey(now, ear, addr, token)
+    }
+
+    fn answer_survey(&mut self, now: Instant, ear: Ear, to: SocketAddr, token: u64) -> Result<(), Drop> {
+        self.courtesy(now)?;
+        let Ears { second_port, second_addr } = self.ears;
+        let reply = Message::SurveyReply { token, observed: to, second_port, second_addr };
+        let route = if ear == Ear::Main { Route::Udp(to) } else { Route::Elsewhere(ear, to) };
+        self.send(route, &reply);
+        Ok(())
+    }
+
+    /// Tells somebody that a node is not known here: the receiver of a frame, or its sender.
+    fn say_unknown(&mut self, now: Instant, to: Route, node: NodeId) {
+        if self.courtesy(now).is_ok() {
+            self.send(to, &Message::Unknown { node });
+        }
     }
 
     /// Where a discover came from, as its sender is told.
     fn seen_at(&self, from: Route) -> Result<SocketAddr, Drop> {
         match from {
             Route::Udp(addr) => Ok(addr),
-            Route::Web(conn) => self.web.get(&conn).map(|visitor| visitor.peer).ok_or(Drop::Impostor),
+            Route::Web(conn) if self.web.contains_key(&conn) => Ok(NOWHERE),
+            Route::Web(_) | Route::Elsewhere(..) => Err(Drop::Impostor),
         }
     }
 
@@ -353,6 +495,7 @@ impl State {
     fn entry(&mut self, now: Instant, node: NodeId) -> &mut Entry {
         let config = &self.config;
         self.entries.entry(node).or_insert_with(|| Entry {
+            proven: false,
             seats: Seats::default(),
             seen: now,
             relay: Bucket::full(config.relay, now),
@@ -379,6 +522,9 @@ impl State {
     fn may_claim(&self, now: Instant, node: NodeId, from: SocketAddr) -> bool {
         let Some(entry) = self.entries.get(&node) else { return true };
         let Some(ip) = entry.seats.ip() else { return true };
+        if entry.proven {
+            return entry.is_proven_at(from);
+        }
         if ip == from.ip() || self.homes.get(&node) == Some(&from.ip()) {
             return true;
         }
@@ -424,9 +570,21 @@ impl State {
         frame: &[u8],
     ) -> Result<(), Drop> {
         let rate = self.config.relay;
-        self.entry_of(from, source)?.relay.take(rate, now).map_err(|_| Drop::TooMany)?;
+        match self.entry_of(from, source) {
+            Ok(entry) => entry.relay.take(rate, now).map_err(|_| Drop::TooMany)?,
+            Err(refused) => {
+                // Perhaps it is the node itself, and this beacon was restarted, or the node's box was.
+                if matches!(from, Route::Udp(_)) {
+                    self.say_unknown(now, from, source);
+                }
+                return Err(refused);
+            }
+        }
         let target = self.entries.get(&destination).and_then(|entry| entry.seats.best());
-        let (target, delivers_to) = target.ok_or(Drop::Unreachable)?;
+        let Some((target, delivers_to)) = target else {
+            self.say_unknown(now, from, destination);
+            return Err(Drop::Unreachable);
+        };
         if self.transmits.len() >= TRANSMITS_MAX {
             return Err(Drop::TooMany);
         }
@@ -445,7 +603,11 @@ impl State {
     /// The entry of a node, if the message comes from where it is.
     fn entry_of(&mut self, from: Route, node: NodeId) -> Result<&mut Entry, Drop> {
         let entry = self.entries.get_mut(&node).ok_or(Drop::Impostor)?;
-        if entry.seats.admits(from) { Ok(entry) } else { Err(Drop::Impostor) }
+        let admits = match from {
+            Route::Udp(addr) if entry.proven && entry.seats.web.is_none() => entry.is_proven_at(addr),
+            Route::Udp(_) | Route::Web(_) | Route::Elsewhere(..) => entry.seats.admits(from),
+        };
+        if admits { Ok(entry) } else { Err(Drop::Impostor) }
     }
 
     fn send(&mut self, to: Route, message: &Message<'_>) {

@@ -2,7 +2,7 @@
 
 use crate::{beacon, registry};
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
@@ -14,6 +14,8 @@ pub struct Config {
     pub registry_addr: SocketAddr,
     /// Where the beacon listens (UDP). Port 0 picks a free one.
     pub beacon_addr: SocketAddr,
+    /// Another address of this host, with which nodes tell a NAT that depends on addresses from one that does not.
+    pub second_beacon_ip: Option<IpAddr>,
     /// The file of the registry's records; made if it does not exist.
     pub store: PathBuf,
     /// Limits and rules of the registry.
@@ -130,6 +132,7 @@ impl Config {
         Self {
             registry_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 9000)),
             beacon_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 9001)),
+            second_beacon_ip: None,
             store,
             registry: registry::Config::default(),
             beacon: beacon::Config::default(),

@@ -2,6 +2,7 @@
 
 mod beacon;
 mod connection;
+mod ears;
 mod listener;
 mod registry;
 mod web;
@@ -162,11 +163,20 @@ pub async fn run(
 
     let (to_registry, registry_events) = mpsc::channel(REGISTRY_QUEUE);
     let (to_beacon, beacon_orders) = mpsc::channel(BEACON_QUEUE);
-    let introductions = crate::beacon::Config { introductions: Introductions::Ask, ..config.beacon.clone() };
+    let secret = pilot_crypto::random_bytes().map_err(|error| RunError::Failed(error.to_string()))?;
+    let introductions = crate::beacon::Config {
+        introductions: Introductions::Ask,
+        secret: crate::beacon::Secret(secret),
+        ..config.beacon.clone()
+    };
     let mut beacon = crate::beacon::State::new(introductions);
     while let Some((node, addr)) = state.poll_endpoint() {
         beacon.remembered(clock.start(), node, addr);
+        if let Some(key) = state.key_of(node) {
+            beacon.has_key(node, key);
+        }
     }
+    let ears = ears::Sockets::bind(bound.beacon, config.second_beacon_ip).await;
     let (to_web_inbox, web_inbox) = web::inbox();
     let web = match (config.web, web_listener) {
         (Some(Web { tls, limits, .. }), Some(listener)) => {
@@ -185,7 +195,7 @@ pub async fn run(
             None => std::future::pending().await,
         }
     };
-    let beacon = beacon::serve(udp, beacon, beacon_orders, web_inbox, to_registry.clone());
+    let beacon = beacon::serve(udp, ears, beacon, beacon_orders, web_inbox, to_registry.clone());
     let registry = registry::serve(state, store, registry_events, to_beacon);
     let listener = listener::serve(tcp, config.connections.clone(), to_registry);
     tracing::info!(registry = %bound.registry, beacon = %bound.beacon, store = %config.store.display(), "rendezvous is ready");

@@ -6,12 +6,12 @@
 )]
 
 use pilot_rendezvous::{
-    beacon::{Config, Introductions, Route, State, WebId},
+    beacon::{Config, Ear, Ears, Introductions, Route, State, WebId},
     registry::Rate,
 };
 use pilot_wire::{
     NodeId,
-    beacon::{Message, NotifyKind},
+    beacon::{DiscoverProof, Message, NotifyKind, ReplyFrom},
 };
 use std::{
     net::SocketAddr,
@@ -29,7 +29,6 @@ const HOME_A: &str = "192.0.2.1:4001";
 const HOME_B: &str = "192.0.2.2:4002";
 const STRANGER: &str = "203.0.113.9:9";
 /// From where a connection over the web comes.
-const PROXY: &str = "198.51.100.7:50000";
 const WEB: WebId = WebId(70);
 
 impl World {
@@ -65,7 +64,7 @@ impl World {
 
     /// The node comes over the web and proves who it is.
     fn open(&mut self, conn: WebId, node: NodeId) -> Option<WebId> {
-        self.state.web_opened(self.now, conn, node, addr(PROXY))
+        self.state.web_opened(self.now, conn, node)
     }
 
     fn say(&mut self, conn: WebId, message: &Message<'_>) -> Vec<(Route, Vec<u8>)> {
@@ -76,15 +75,16 @@ impl World {
     /// How frames for A go.
     fn route(&mut self) -> Option<Route> {
         let relay = Message::Relay { source: B, destination: A, frame: b"PILSframe" };
-        self.send_any(HOME_B, &relay).first().map(|(route, _)| *route)
+        self.send_any(HOME_B, &relay).iter().find(|(_, out)| !is_unknown(out)).map(|(route, _)| *route)
     }
 
     fn discover(&mut self, node: NodeId, from: &str) -> Vec<(SocketAddr, Vec<u8>)> {
-        self.send(from, &Message::Discover { node, key: None })
+        self.send(from, &Message::Discover { node, key: None, proof: None })
     }
 
     fn relay(&mut self, from: &str, source: NodeId, destination: NodeId) -> Vec<(SocketAddr, Vec<u8>)> {
-        self.send(from, &Message::Relay { source, destination, frame: b"PILSframe" })
+        let sent = self.send(from, &Message::Relay { source, destination, frame: b"PILSframe" });
+        sent.into_iter().filter(|(_, out)| !is_unknown(out)).collect()
     }
 
     /// Where frames for the node go.
@@ -94,11 +94,15 @@ impl World {
     }
 }
 
+fn is_unknown(out: &[u8]) -> bool {
+    matches!(Message::parse(out), Ok(Message::Unknown { .. }))
+}
+
 fn over_udp(sent: Vec<(Route, Vec<u8>)>) -> Vec<(SocketAddr, Vec<u8>)> {
     sent.into_iter()
         .map(|(to, out)| match to {
             Route::Udp(to) => (to, out),
-            Route::Web(conn) => panic!("{conn:?} is told something"),
+            Route::Web(_) | Route::Elsewhere(..) => panic!("{to} is told something"),
         })
         .collect()
 }
@@ -312,13 +316,13 @@ fn frames_pass_between_the_web_and_udp_both_ways() {
 }
 
 #[test]
-fn a_discover_over_the_web_is_answered_there_with_where_the_connection_comes_from() {
+fn a_discover_over_the_web_is_answered_there_with_no_address() {
     let mut world = World::new(Config::default());
     world.open(WEB, A);
-    let reply = emitted(&Message::DiscoverReply(addr(PROXY)));
+    let reply = emitted(&Message::DiscoverReply(addr("0.0.0.0:0")));
     for node in [A, NodeId::UNSET] {
         assert_eq!(
-            world.say(WEB, &Message::Discover { node, key: None }),
+            world.say(WEB, &Message::Discover { node, key: None, proof: None }),
             [(Route::Web(WEB), reply.clone())]
         );
     }
@@ -332,13 +336,13 @@ fn a_discover_over_the_web_is_answered_there_with_where_the_connection_comes_fro
 fn on_the_web_a_node_speaks_in_its_own_name_only() {
     let mut world = World::new(Config::default());
     world.open(WEB, A);
-    let answered = world.say(WEB, &Message::Discover { node: B, key: None });
+    let answered = world.say(WEB, &Message::Discover { node: B, key: None, proof: None });
     assert_eq!(answered.len(), 1, "it may hear where it comes from");
     assert_eq!(world.say(WEB, &Message::Relay { source: B, destination: A, frame: b"x" }), []);
     assert_eq!(world.say(WEB, &Message::PunchRequest { requester: B, target: A, grant: None }), []);
     assert_eq!(world.home(B), None, "A's own frames come over the web only");
     assert_eq!(world.say(WebId(99), &Message::Relay { source: A, destination: B, frame: b"x" }), []);
-    assert_eq!(world.say(WebId(99), &Message::Discover { node: A, key: None }), []);
+    assert_eq!(world.say(WebId(99), &Message::Discover { node: A, key: None, proof: None }), []);
     assert_eq!(world.state.stats().impostor, 6);
     assert_eq!(world.route(), Some(Route::Web(WEB)), "and B is still where it was");
 }
@@ -440,4 +444,104 @@ fn a_notice_goes_over_the_web_to_who_is_there() {
     world.open(WEB, A);
     world.state.notify(world.now, A, NotifyKind::Handshake);
     assert_eq!(world.sent_any(), [(Route::Web(WEB), vec![0x0A, 0x01])]);
+}
+
+/// A node with a key, at home and known to the beacon.
+fn known(node: NodeId, home: &str) -> (World, pilot_crypto::Identity) {
+    let identity = pilot_crypto::Identity::from_seed(&[7; 32]);
+    let mut world = World::new(Config::default());
+    world.state.has_key(node, identity.public());
+    world.discover(node, home);
+    (world, identity)
+}
+
+fn challenge_in(sent: &[(SocketAddr, Vec<u8>)], to: &str) -> Option<pilot_wire::beacon::Nonce> {
+    sent.iter().find_map(|(at, out)| match Message::parse(out) {
+        Ok(Message::Challenge { nonce }) if *at == addr(to) => Some(nonce),
+        Ok(_) | Err(_) => None,
+    })
+}
+
+fn proof(
+    identity: &pilot_crypto::Identity,
+    node: NodeId,
+    nonce: pilot_wire::beacon::Nonce,
+) -> Message<'static> {
+    let signature = identity.sign(&DiscoverProof::signed_bytes(node, &nonce));
+    Message::Discover { node, key: Some(identity.public()), proof: Some(DiscoverProof { nonce, signature }) }
+}
+
+#[test]
+fn a_node_that_proves_itself_moves_at_once_and_nobody_else_moves_it() {
+    let elsewhere = "203.0.113.50:5000";
+    let (mut world, identity) = known(A, HOME_A);
+    world.discover(B, HOME_B);
+    let asked = world.discover(A, elsewhere);
+    let nonce = challenge_in(&asked, elsewhere).expect("a challenge");
+    assert_eq!(world.home(A), Some(addr(HOME_A)), "a claim alone moves nothing");
+    world.send(elsewhere, &proof(&identity, A, nonce));
+    assert_eq!(world.home(A), Some(addr(elsewhere)));
+
+    // From then on not even its old home, nor a neighbour behind the same box, is believed without a proof.
+    world.state.registered(A, addr(HOME_A).ip());
+    for claim in [HOME_A, "203.0.113.50:6000"] {
+        world.discover(A, claim);
+        assert_eq!(world.home(A), Some(addr(elsewhere)), "{claim}");
+    }
+    assert_eq!(world.relay("203.0.113.50:6000", A, B), [], "nor may it speak in its name");
+}
+
+#[test]
+fn a_proof_is_worth_nothing_from_another_address_or_by_another_key_or_later() {
+    let (elsewhere, thief) = ("203.0.113.50:5000", "198.51.100.66:6666");
+    let (mut world, identity) = known(A, HOME_A);
+    world.discover(B, HOME_B);
+    let nonce = challenge_in(&world.discover(A, elsewhere), elsewhere).expect("a challenge");
+    world.send(thief, &proof(&identity, A, nonce));
+    let other = pilot_crypto::Identity::from_seed(&[8; 32]);
+    world.send(elsewhere, &proof(&other, A, nonce));
+    assert_eq!(world.home(A), Some(addr(HOME_A)));
+    world.pass(30);
+    world.send(elsewhere, &proof(&identity, A, nonce));
+    assert_eq!(world.home(A), Some(addr(HOME_A)));
+}
+
+#[test]
+fn who_relays_hears_that_the_receiver_or_itself_is_not_known() {
+    let mut world = World::new(Config::default());
+    world.discover(A, HOME_A);
+    let frame = |source, destination| Message::Relay { source, destination, frame: b"PILS" };
+    let unknown = |node| emitted(&Message::Unknown { node });
+    let nobody = NodeId(99);
+    assert_eq!(world.send(HOME_A, &frame(A, nobody)), [(addr(HOME_A), unknown(nobody))]);
+    assert_eq!(world.send(STRANGER, &frame(nobody, A)), [(addr(STRANGER), unknown(nobody))]);
+}
+
+#[test]
+fn surveys_are_answered_from_the_socket_that_is_asked_for() {
+    let mut world = World::new(Config::default());
+    let ears = Ears { second_port: Some(9002), second_addr: Some(addr("192.0.2.9:9001")) };
+    let survey = |from| Message::Survey { token: 7, from };
+    let reply = |second_port, second_addr| {
+        emitted(&Message::SurveyReply { token: 7, observed: addr(HOME_A), second_port, second_addr })
+    };
+    let plain = world.send_any(HOME_A, &survey(ReplyFrom::Here));
+    assert_eq!(plain, [(Route::Udp(addr(HOME_A)), reply(None, None))]);
+    assert_eq!(world.send_any(HOME_A, &survey(ReplyFrom::OtherPort)), [], "there is none");
+
+    world.state.set_ears(ears);
+    let full = reply(ears.second_port, ears.second_addr);
+    for (wanted, ear) in
+        [(ReplyFrom::OtherPort, Ear::QuietPort), (ReplyFrom::OtherAddress, Ear::QuietAddress)]
+    {
+        let sent = world.send_any(HOME_A, &survey(wanted));
+        assert_eq!(sent, [(Route::Elsewhere(ear, addr(HOME_A)), full.clone())]);
+    }
+    for ear in [Ear::SecondPort, Ear::SecondAddress] {
+        world.state.handle_elsewhere(world.now, ear, addr(HOME_A), &emitted(&survey(ReplyFrom::Here)));
+        assert_eq!(world.sent_any(), [(Route::Elsewhere(ear, addr(HOME_A)), full.clone())]);
+        world.state.handle_elsewhere(world.now, ear, addr(HOME_A), &emitted(&survey(ReplyFrom::OtherPort)));
+        assert_eq!(world.sent_any(), [], "only from where it was asked");
+    }
+    assert!(full.len() <= pilot_wire::beacon::SURVEY_LEN, "no lever for who writes other people's addresses");
 }

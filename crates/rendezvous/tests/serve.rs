@@ -216,7 +216,7 @@ fn at_beacon(server: &Server, node: NodeId) -> UdpSocket {
     let socket = udp();
     socket.connect(server.bound.beacon).unwrap();
     let mut discover = Vec::new();
-    Message::Discover { node, key: None }.emit(&mut discover);
+    Message::Discover { node, key: None, proof: None }.emit(&mut discover);
     socket.send(&discover).unwrap();
     assert_eq!(Message::parse(&receive(&socket)), Ok(Message::DiscoverReply(socket.local_addr().unwrap())));
     socket

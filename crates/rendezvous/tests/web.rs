@@ -81,7 +81,7 @@ impl World {
         let (_, node) = self.register(number);
         let socket = udp();
         socket.connect(self.server.bound.beacon).unwrap();
-        socket.send(&emitted(&Message::Discover { node, key: None })).unwrap();
+        socket.send(&emitted(&Message::Discover { node, key: None, proof: None })).unwrap();
         receive(&socket);
         (socket, node)
     }
@@ -156,7 +156,7 @@ impl Visitor {
 
     /// Returns when the beacon has dealt with everything that was sent before.
     async fn settled(&mut self) {
-        self.send(&Message::Discover { node: NodeId::UNSET, key: None }).await;
+        self.send(&Message::Discover { node: NodeId::UNSET, key: None, proof: None }).await;
         let reply = self.message().await;
         assert!(matches!(Message::parse(&reply), Ok(Message::DiscoverReply(_))), "{reply:?}");
     }
@@ -213,7 +213,7 @@ async fn what_is_no_proof_ends_the_connection() {
         Frame::text("hello"),
         Frame::text(r#"{"type":"auth_ok"}"#),
         Frame::text("x".repeat(60_000)),
-        Frame::binary(emitted(&Message::Discover { node: NodeId(1), key: None })),
+        Frame::binary(emitted(&Message::Discover { node: NodeId(1), key: None, proof: None })),
     ] {
         let mut visitor = Visitor::connect(world.web()).await;
         visitor.challenge().await;
@@ -308,12 +308,12 @@ async fn a_claim_over_udp_takes_nothing_from_who_is_on_the_web() {
     let (mut a, node_a) = world.visitor(1).await;
     let impostor = udp();
     impostor.connect(world.server.bound.beacon).unwrap();
-    impostor.send(&emitted(&Message::Discover { node: node_a, key: None })).unwrap();
+    impostor.send(&emitted(&Message::Discover { node: node_a, key: None, proof: None })).unwrap();
     receive(&impostor);
     impostor
         .send(&emitted(&Message::Relay { source: node_a, destination: node_b, frame: b"false" }))
         .unwrap();
-    impostor.send(&emitted(&Message::Discover { node: NodeId::UNSET, key: None })).unwrap();
+    impostor.send(&emitted(&Message::Discover { node: NodeId::UNSET, key: None, proof: None })).unwrap();
     receive(&impostor);
     b.send(&emitted(&Message::Relay { source: node_b, destination: node_a, frame: b"for a" })).unwrap();
     assert_eq!(a.message().await, emitted(&Message::RelayDeliver { source: node_b, frame: b"for a" }));

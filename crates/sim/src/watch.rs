@@ -118,7 +118,8 @@ impl Watch {
                     | beacon::Message::Notify(_)
                     | beacon::Message::Survey { .. }
                     | beacon::Message::SurveyReply { .. }
-                    | beacon::Message::Unknown { .. } => return Ok(()),
+                    | beacon::Message::Unknown { .. }
+                    | beacon::Message::Challenge { .. } => return Ok(()),
                 }
             }
             Some(_) => datagram,

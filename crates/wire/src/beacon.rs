@@ -21,6 +21,8 @@ pub enum Message<'a> {
         node: NodeId,
         /// The identity it claims; only newer nodes tell.
         key: Option<PublicKey>,
+        /// The answer to a [`Message::Challenge`], behind the key. Ours.
+        proof: Option<DiscoverProof>,
     },
     /// Beacon: where a discover came from.
     DiscoverReply(SocketAddr),
@@ -95,11 +97,39 @@ pub enum Message<'a> {
         /// Another address of the beacon, which answers surveys too.
         second_addr: Option<SocketAddr>,
     },
-    /// Beacon: a frame could not be relayed, because this node is not known here. Ours; older nodes ignore it.
+    /// Beacon: a frame could not be relayed, because this node is not known here: its receiver, or its sender. Ours;
+    /// older nodes ignore it.
     Unknown {
-        /// For whom the frame was.
-        destination: NodeId,
+        /// Who is not known.
+        node: NodeId,
     },
+    /// Beacon: "somebody else is here under this number; prove that it is yours". Ours; older nodes ignore it.
+    Challenge {
+        /// To be signed. It belongs to the address that this goes to.
+        nonce: Nonce,
+    },
+}
+
+/// What a beacon asks a node to sign.
+pub type Nonce = [u8; 16];
+
+/// "This number is mine, and this is where I am now."
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiscoverProof {
+    /// That of the challenge.
+    pub nonce: Nonce,
+    /// By the node, over [`signed_bytes`](Self::signed_bytes).
+    pub signature: Signature,
+}
+
+impl DiscoverProof {
+    /// The bytes under the signature.
+    #[must_use]
+    pub fn signed_bytes(node: NodeId, nonce: &Nonce) -> Vec<u8> {
+        let mut bytes = format!("pilot-discover:{node}:").into_bytes();
+        bytes.extend_from_slice(nonce);
+        bytes
+    }
 }
 
 /// Which socket of a beacon shall answer a survey.
@@ -171,6 +201,7 @@ const NOTIFY: u8 = 0x0A;
 const SURVEY: u8 = 0x0B;
 const SURVEY_REPLY: u8 = 0x0C;
 const UNKNOWN: u8 = 0x0D;
+const CHALLENGE: u8 = 0x0E;
 
 const NOTIFY_HANDSHAKE: u8 = 0x01;
 
@@ -179,7 +210,10 @@ impl<'a> Message<'a> {
     pub fn parse(datagram: &'a [u8]) -> Result<Self, ParseError> {
         let mut reader = Reader::new(datagram);
         match reader.u8()? {
-            DISCOVER => Ok(Self::Discover { node: node(&mut reader)?, key: optional_key(&mut reader) }),
+            DISCOVER => {
+                let (node, key) = (node(&mut reader)?, optional_key(&mut reader));
+                Ok(Self::Discover { node, key, proof: key.and_then(|_| optional_proof(&mut reader)) })
+            }
             DISCOVER_REPLY => read_socket_addr(&mut reader).map(Self::DiscoverReply),
             PUNCH_REQUEST => Ok(Self::PunchRequest {
                 requester: node(&mut reader)?,
@@ -223,7 +257,8 @@ impl<'a> Message<'a> {
                     _ => Some(read_socket_addr(&mut reader)?),
                 },
             }),
-            UNKNOWN => Ok(Self::Unknown { destination: node(&mut reader)? }),
+            UNKNOWN => Ok(Self::Unknown { node: node(&mut reader)? }),
+            CHALLENGE => Ok(Self::Challenge { nonce: reader.array()? }),
             unknown => Err(ParseError::UnknownType { what: "beacon message", value: u32::from(unknown) }),
         }
     }
@@ -234,10 +269,15 @@ impl<'a> Message<'a> {
     /// If a [`Message::Sync`] lists more than 65535 nodes.
     pub fn emit(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Discover { node, key } => {
+            Self::Discover { node, key, proof } => {
                 out.push(DISCOVER);
                 emit_nodes(&[*node], out);
                 emit_key(key, out);
+                // Without the key in front it would be taken for one.
+                if let Some(proof) = proof.as_ref().filter(|_| key.is_some()) {
+                    out.extend_from_slice(&proof.nonce);
+                    out.extend_from_slice(proof.signature.as_bytes());
+                }
             }
             Self::DiscoverReply(addr) => {
                 out.push(DISCOVER_REPLY);
@@ -312,9 +352,13 @@ impl<'a> Message<'a> {
                     }
                 }
             }
-            Self::Unknown { destination } => {
+            Self::Unknown { node } => {
                 out.push(UNKNOWN);
-                emit_nodes(&[*destination], out);
+                emit_nodes(&[*node], out);
+            }
+            Self::Challenge { nonce } => {
+                out.push(CHALLENGE);
+                out.extend_from_slice(nonce);
             }
         }
     }
@@ -335,6 +379,11 @@ fn node(reader: &mut Reader<'_>) -> Result<NodeId, ParseError> {
 
 fn optional_key(reader: &mut Reader<'_>) -> Option<PublicKey> {
     reader.array().ok().map(PublicKey::from_bytes)
+}
+
+fn optional_proof(reader: &mut Reader<'_>) -> Option<DiscoverProof> {
+    let nonce = reader.array().ok()?;
+    Some(DiscoverProof { nonce, signature: Signature::from_bytes(reader.array().ok()?) })
 }
 
 fn optional_grant(reader: &mut Reader<'_>) -> Option<PunchGrant> {

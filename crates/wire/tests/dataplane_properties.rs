@@ -2,7 +2,7 @@
 
 use pilot_wire::{
     Addr, AgreementPublic, Endpoint, NetworkId, NodeId, ParseError, Port, PublicKey, Reader, Seq, Signature,
-    beacon::{Message, NotifyKind, PunchGrant, ReplyFrom, is_beacon},
+    beacon::{DiscoverProof, Message, NotifyKind, PunchGrant, ReplyFrom, is_beacon},
     packet::{Flags, HEADER_LEN, Header, Packet, Protocol},
     sack::{MAX_BLOCKS, MAX_BLOCKS_EXTENDED, SackBlock, SackList, is_lookalike},
     tunnel::{Frame, KeyExchange, Nonce},
@@ -91,7 +91,8 @@ proptest! {
             | Message::Notify(_)
             | Message::Survey { .. }
             | Message::SurveyReply { .. }
-            | Message::Unknown { .. } => wire.len(),
+            | Message::Unknown { .. }
+            | Message::Challenge { .. } => wire.len(),
         };
         for len in 0..fixed {
             prop_assert!(is_truncated(Message::parse(&wire[..len])), "{} of {} bytes", len, wire.len());
@@ -234,8 +235,15 @@ fn messages() -> impl Strategy<Value = Message<'static>> {
         expiry,
         signature: Signature::from_bytes(signature.try_into().expect("64 bytes")),
     }));
+    let proof = option::of((any::<[u8; 16]>(), vec(any::<u8>(), 64)).prop_map(|(nonce, signature)| {
+        DiscoverProof { nonce, signature: Signature::from_bytes(signature.try_into().expect("64 bytes")) }
+    }));
     prop_oneof![
-        (nodes(), key()).prop_map(|(node, key)| Message::Discover { node, key }),
+        (nodes(), key(), proof).prop_map(|(node, key, proof)| Message::Discover {
+            node,
+            key,
+            proof: proof.filter(|_| key.is_some())
+        }),
         socket_addrs().prop_map(Message::DiscoverReply),
         (nodes(), nodes(), grant).prop_map(|(requester, target, grant)| Message::PunchRequest {
             requester,
@@ -275,7 +283,8 @@ fn messages() -> impl Strategy<Value = Message<'static>> {
                 second_addr
             }
         ),
-        nodes().prop_map(|destination| Message::Unknown { destination }),
+        nodes().prop_map(|node| Message::Unknown { node }),
+        any::<[u8; 16]>().prop_map(|nonce| Message::Challenge { nonce }),
     ]
 }
 

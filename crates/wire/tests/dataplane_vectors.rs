@@ -246,7 +246,7 @@ fn beacon_messages_with_optional_parts_are_understood() {
     for vector in vectors::<Vec<Discover>>("discover_with_pubkey") {
         let key = PublicKey::from_bytes(vector.wire[5..].try_into().unwrap());
         let message = assert_message_survives(&vector.wire, "discover with key");
-        assert_eq!(message, Message::Discover { node: NodeId(vector.node), key: Some(key) });
+        assert_eq!(message, Message::Discover { node: NodeId(vector.node), key: Some(key), proof: None });
     }
     for vector in vectors::<Vec<Punch>>("punch_grant") {
         let (requester, target) = (NodeId(vector.requester), NodeId(vector.target));

@@ -9,7 +9,7 @@ use pilot_wire::tunnel::{Frame, SEALED_HEADER_LEN, SealedHeader};
 use pilot_wire::{Addr, NodeId, Port, Seq, beacon};
 use rand::Rng;
 
-use super::{Drop, Lookup, Node, Purpose, Timer, Tuple, Via, streams};
+use super::{CHALLENGES, Drop, Lookup, Node, Purpose, Timer, Tuple, Via, streams};
 use crate::path::candidate::CandidateSource;
 use crate::path::survey::Reply;
 use crate::stream::{Stream, Verdict, reset_for};
@@ -62,7 +62,8 @@ impl Node {
                 self.events.push_back(Event::HandshakeWaiting)
             }
             beacon::Message::Notify(beacon::NotifyKind::Other(_)) => {}
-            beacon::Message::Unknown { destination } => self.on_unknown_to_beacon(now, destination),
+            beacon::Message::Unknown { node } => self.on_unknown_to_beacon(now, node),
+            beacon::Message::Challenge { nonce } => self.on_challenge(now, nonce),
             beacon::Message::Discover { .. }
             | beacon::Message::DiscoverEx { .. }
             | beacon::Message::PunchRequest { .. }
@@ -85,6 +86,20 @@ impl Node {
             self.events.push_back(Event::Observed(observed));
             self.observed_elsewhere(now, first);
         }
+    }
+
+    /// The beacon has somebody else under our number, or us where we were before: prove that it is ours.
+    fn on_challenge(&mut self, now: Instant, nonce: beacon::Nonce) {
+        let (Some(us), Some(beacon)) = (self.id, &self.beacon) else { return };
+        if !self.challenges.take(now, CHALLENGES) {
+            return self.drop_frame(Drop::TooMany);
+        }
+        let signature = self.config.identity.sign(&beacon::DiscoverProof::signed_bytes(us, &nonce));
+        let proof = Some(beacon::DiscoverProof { nonce, signature });
+        let mut message = Vec::new();
+        beacon::Message::Discover { node: us, key: Some(self.config.identity.public()), proof }
+            .emit(&mut message);
+        self.outbox.push_back((beacon.addr(), message));
     }
 
     /// The beacon could not relay: it does not know the receiver, or us.

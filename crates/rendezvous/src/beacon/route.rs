@@ -1,5 +1,6 @@
 //! Where a node is: at a UDP address that it claims, and on a connection over the web on which it proved who it is.
 
+use super::ears::Ear;
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
@@ -16,6 +17,8 @@ pub enum Route {
     Udp(SocketAddr),
     /// A message on a connection over the web.
     Web(WebId),
+    /// A datagram from another socket of the beacon. Surveys are answered so.
+    Elsewhere(Ear, SocketAddr),
 }
 
 impl fmt::Display for Route {
@@ -23,6 +26,7 @@ impl fmt::Display for Route {
         match self {
             Self::Udp(addr) => addr.fmt(f),
             Self::Web(WebId(number)) => write!(f, "web connection {number}"),
+            Self::Elsewhere(_, addr) => addr.fmt(f),
         }
     }
 }
@@ -68,7 +72,7 @@ impl Seats {
     pub(super) fn admits(&self, from: Route) -> bool {
         match (from, self.web) {
             (Route::Web(conn), Some(seat)) => seat.at == conn,
-            (Route::Web(_), None) | (Route::Udp(_), Some(_)) => false,
+            (Route::Web(_), None) | (Route::Udp(_), Some(_)) | (Route::Elsewhere(..), _) => false,
             (Route::Udp(addr), None) => self.ip() == Some(addr.ip()),
         }
     }

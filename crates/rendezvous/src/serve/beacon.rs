@@ -1,11 +1,12 @@
 //! The task that owns the beacon's state and its socket.
 
 use super::{
+    ears::Sockets,
     registry::Event,
     web::{Full, Outbox, Said},
 };
 use crate::beacon::{Question, Route, State, WebId};
-use pilot_wire::{NodeId, beacon::NotifyKind};
+use pilot_wire::{NodeId, PublicKey, beacon::NotifyKind};
 use std::{
     collections::BTreeMap,
     io,
@@ -20,13 +21,15 @@ pub(super) enum Order {
     /// Something waits for the node.
     Notify(NodeId),
     /// The node has registered from there.
-    Registered(NodeId, IpAddr),
+    Registered(NodeId, IpAddr, Option<PublicKey>),
     /// May the two be introduced?
     Introduce(Question, bool),
 }
 
 /// Longest UDP datagram.
 const DATAGRAM_MAX: usize = 65_535;
+/// Longest datagram that the other sockets look at.
+const SURVEY_MAX: usize = 256;
 /// Datagrams taken before orders are looked at.
 const BATCH: usize = 64;
 /// Receive and send buffers of the socket in bytes: a burst of relayed frames is to wait, not to be lost.
@@ -35,14 +38,17 @@ const SOCKET_BUFFER: usize = 4 << 20;
 /// Runs until the socket fails.
 pub(super) async fn serve(
     socket: UdpSocket,
-    state: State,
+    ears: Sockets,
+    mut state: State,
     mut orders: mpsc::Receiver<Order>,
     mut web: mpsc::Receiver<Said>,
     to_registry: mpsc::Sender<Event>,
 ) -> io::Error {
     enlarge_buffers(&socket);
     let mut buffer = vec![0; DATAGRAM_MAX];
-    let mut beacon = Beacon { socket, state, web: BTreeMap::new(), to_registry };
+    state.set_ears(ears.ears());
+    let mut elsewhere = vec![0; SURVEY_MAX];
+    let mut beacon = Beacon { socket, ears, state, web: BTreeMap::new(), to_registry };
     loop {
         tokio::select! {
             // Orders first: a node that was just registered is known before its first discover is looked at.
@@ -62,12 +68,17 @@ pub(super) async fn serve(
                 }
             }
             Some(said) = web.recv() => beacon.hear(said),
+            (ear, length, from) = beacon.ears.receive(&mut elsewhere) => {
+                beacon.state.handle_elsewhere(Instant::now(), ear, from, &elsewhere[..length]);
+                beacon.settle();
+            }
         }
     }
 }
 
 struct Beacon {
     socket: UdpSocket,
+    ears: Sockets,
     state: State,
     /// The way to each connection over the web.
     web: BTreeMap<WebId, Outbox>,
@@ -79,7 +90,12 @@ impl Beacon {
         let now = Instant::now();
         match order {
             Order::Notify(node) => self.state.notify(now, node, NotifyKind::Handshake),
-            Order::Registered(node, ip) => self.state.registered(node, ip),
+            Order::Registered(node, ip, key) => {
+                self.state.registered(node, ip);
+                if let Some(key) = key {
+                    self.state.has_key(node, key);
+                }
+            }
             Order::Introduce(question, allowed) => self.state.handle_answer(question, allowed),
         }
         self.transmit();
@@ -88,9 +104,9 @@ impl Beacon {
     fn hear(&mut self, said: Said) {
         let now = Instant::now();
         match said {
-            Said::Opened { conn, node, peer, outbox } => {
+            Said::Opened { conn, node, outbox } => {
                 self.web.insert(conn, outbox);
-                if let Some(before) = self.state.web_opened(now, conn, node, peer) {
+                if let Some(before) = self.state.web_opened(now, conn, node) {
                     self.web.remove(&before);
                 }
             }
@@ -132,6 +148,7 @@ impl Beacon {
         while let Some((to, message)) = self.state.poll_transmit() {
             let sent = match to {
                 Route::Udp(addr) => self.socket.try_send_to(&message, addr).map(drop),
+                Route::Elsewhere(ear, addr) => self.ears.send(ear, addr, &message),
                 Route::Web(conn) => match self.web.get(&conn).map(|outbox| outbox.send(message)) {
                     Some(Ok(())) => Ok(()),
                     Some(Err(Full)) | None => Err(io::ErrorKind::WouldBlock.into()),

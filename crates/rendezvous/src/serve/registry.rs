@@ -150,7 +150,8 @@ impl Registry {
         let saved = self.save(fresh).await;
         // Before the reply that lets the node go to the beacon. The beacon never waits for the registry.
         while let Some((node, addr)) = self.state.poll_endpoint() {
-            let _ = self.to_beacon.send(Order::Registered(node, addr.ip())).await;
+            let key = self.state.key_of(node);
+            let _ = self.to_beacon.send(Order::Registered(node, addr.ip(), key)).await;
         }
         while let Some((conn, response)) = self.state.poll_reply() {
             let Some(reply) = self.replies.remove(&conn) else { continue };

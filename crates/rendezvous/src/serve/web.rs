@@ -41,7 +41,7 @@ const OUTBOX_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) enum Said {
     /// A node has proved who it is.
-    Opened { conn: WebId, node: pilot_wire::NodeId, peer: SocketAddr, outbox: Outbox },
+    Opened { conn: WebId, node: pilot_wire::NodeId, outbox: Outbox },
     /// One message of it.
     Message(WebId, Bytes),
     /// It is gone.

@@ -232,7 +232,7 @@ impl Visit {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let (outbox, outgoing) = Outbox::new();
-        let opened = Said::Opened { conn: self.conn, node, peer: self.peer, outbox };
+        let opened = Said::Opened { conn: self.conn, node, outbox };
         self.to_beacon.send(opened).await.map_err(|_| End::Shutdown)?;
         let (sink, stream) = socket.split();
         tokio::select! {
