@@ -181,7 +181,11 @@ impl Plan {
         match mishap {
             Mishap::Cut(from, to) => world.set_link(from, to, Conditions::CUT),
             Mishap::Mended(from, to) => world.set_link(from, to, self.conditions),
-            Mishap::BoxRestarts(host) => world.forget_bindings(host),
+            Mishap::BoxRestarts(host) => {
+                if let Some(id) = world.box_of(host) {
+                    world.rebind(id);
+                }
+            }
             Mishap::NodeRestarts(host) => world.restart(host),
             Mishap::RegistryGone => world.set_registry_reachable(false),
             Mishap::RegistryBack => world.set_registry_reachable(true),
@@ -239,9 +243,9 @@ fn random_node(chance: &mut StdRng, beacon: bool) -> NodePlan {
         _ => 1 << 20,
     };
     let nat = match chance.random_range(0..6) {
-        0 => Some(Nat::Open),
-        1 => Some(Nat::Restricted),
-        2 => Some(Nat::Symmetric),
+        0 => Some(Nat::FULL_CONE),
+        1 => Some(Nat::PORT_RESTRICTED),
+        2 => Some(Nat::SYMMETRIC),
         _ => None,
     };
     NodePlan { legacy: chance.random_bool(0.25), buffers, nat: nat.filter(|_| beacon) }

@@ -5,6 +5,7 @@ use std::{
     fmt,
     hash::{Hash as _, Hasher as _},
     net::SocketAddr,
+    time::Instant,
 };
 
 use pilot_proto::Event;
@@ -13,7 +14,7 @@ use pilot_wire::{
     tunnel::{Frame, Nonce},
 };
 
-use crate::{Role, TransferId, Violation};
+use crate::{Host, Role, TransferId, Violation};
 
 /// Something that must never happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +70,7 @@ pub(crate) struct Watch {
     datagrams: u64,
     bytes: u64,
     /// Digests of sealed frames, kept only in worlds that are small enough.
-    nonces: Option<HashMap<(SocketAddr, SocketAddr, Nonce), u64>>,
+    nonces: Option<HashMap<(Host, SocketAddr, Nonce), u64>>,
 }
 
 impl Watch {
@@ -94,7 +95,8 @@ impl Watch {
         self.bytes
     }
 
-    pub(crate) fn sent(&mut self, from: SocketAddr, to: SocketAddr, datagram: &[u8]) {
+    pub(crate) fn sent(&mut self, now: Instant, from: Host, to: SocketAddr, datagram: &[u8]) {
+        let _ = now;
         self.datagrams += 1;
         self.bytes += datagram.len() as u64;
         if let Err(fault) = self.check(from, to, datagram) {
@@ -102,7 +104,12 @@ impl Watch {
         }
     }
 
-    fn check(&mut self, from: SocketAddr, to: SocketAddr, datagram: &[u8]) -> Result<(), Fault> {
+    /// An unchanged datagram of a node came to a host from there.
+    pub(crate) fn received(&mut self, now: Instant, to: Host, from: SocketAddr, datagram: &[u8]) {
+        let _ = (now, to, from, datagram);
+    }
+
+    fn check(&mut self, from: Host, to: SocketAddr, datagram: &[u8]) -> Result<(), Fault> {
         let frame = match datagram.first() {
             Some(&first) if beacon::is_beacon(first) => {
                 match beacon::Message::parse(datagram).map_err(|_| Fault::Malformed)? {
