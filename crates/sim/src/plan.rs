@@ -318,5 +318,5 @@ fn random_script(chance: &mut StdRng, largest: u64) -> Script {
     } else {
         Pace::Eager
     };
-    Script { sends, content, write_size, pace, finishes: Finishes::WhenWritten }
+    Script { sends, content, write_size, writes: Pace::Eager, pace, finishes: Finishes::WhenWritten }
 }

@@ -133,7 +133,7 @@ enum Happening {
     Notices(Host),
     WebOpens(Host),
     Dial(TransferId),
-    Reads(TransferId, Role),
+    Acts(TransferId, Role),
 }
 
 /// Building a world.
@@ -367,7 +367,7 @@ impl World {
             }
             Happening::WebOpens(host) => self.open_web(host),
             Happening::Dial(id) => self.start_transfer(id),
-            Happening::Reads(id, role) => self.pump(id, role),
+            Happening::Acts(id, role) => self.pump(id, role),
         }
     }
 

@@ -113,10 +113,8 @@ impl World {
         }
         let now = self.now;
         let Some(side) = self.transfers[id.0].sides.get_mut(&role) else { return };
-        let again = side.reads_at.filter(|&at| at > now && side.planned_read != Some(at));
-        if let Some(at) = again {
-            side.planned_read = Some(at);
-            self.plan(at, Happening::Reads(id, role));
+        if let Some(at) = side.plan(now) {
+            self.plan(at, Happening::Acts(id, role));
         }
     }
 }

@@ -7,13 +7,13 @@ use std::{
 };
 
 use pilot_proto::{Closed, Event, Node, StreamEvent, node::PathView};
-use pilot_wire::{Addr, Endpoint, NodeId, StreamId};
+use pilot_wire::{Addr, Endpoint, NodeId, Port, StreamId};
 
 use super::{
     Happening, Host, TransferId, World,
     network::{Arriving, Place, Target},
 };
-use crate::{History, Role, transfer::Side, watch::Fault};
+use crate::{History, Role, Script, Transfer, transfer::Side, watch::Fault};
 
 impl World {
     /// The machine of a host dies and comes back with its identity and what was stored, but without keys and streams.
@@ -43,6 +43,19 @@ impl World {
             }
         }
         self.drain(host);
+    }
+
+    /// A transfer that starts now.
+    pub fn converse(
+        &mut self,
+        dialer: Host,
+        listener: Host,
+        port: Port,
+        dialing: Script,
+        listening: Script,
+    ) -> TransferId {
+        let starts = self.elapsed();
+        self.transfer(Transfer { dialer, listener, port, starts, dialing, listening })
     }
 
     /// Puts a datagram into the hands of a host, as if it came from `from`.
