@@ -40,5 +40,5 @@ pub use nat::{Dependence, Nat, PortChoice};
 pub use plan::{Mishap, NodePlan, Plan};
 pub use topology::{BoxId, Net};
 pub use transfer::{Finishes, Pace, Role, Script, Transfer, Violation};
-pub use watch::Fault;
+pub use watch::{Fault, Traffic};
 pub use world::{Host, Progress, TransferId, World};

@@ -107,6 +107,8 @@ struct Machine {
     node: Node,
     timer: Option<Instant>,
     web: Web,
+    /// Suspended.
+    asleep: bool,
     streams: BTreeMap<StreamId, (TransferId, Role)>,
     /// Streams of transfers that have theirs already.
     repeated: BTreeMap<StreamId, TransferId>,
@@ -247,6 +249,7 @@ impl World {
             node,
             timer: None,
             web: Web::default(),
+            asleep: false,
             streams: BTreeMap::new(),
             repeated: BTreeMap::new(),
             events: Vec::new(),
@@ -353,6 +356,11 @@ impl World {
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Arrives(arriving) => self.arrive(arriving),
+            // Nobody there listens; what was asked gets its answer when there is somebody again.
+            Happening::Answered { host, query, answer } if self.hosts[host.0].asleep => {
+                let later = self.now + REGISTRY_DELAY;
+                self.plan(later, Happening::Answered { host, query, answer });
+            }
             Happening::Answered { host, query, answer } => {
                 tell!(self, "{} is answered {answer:?}", self.hosts[host.0].name);
                 let now = self.now;
@@ -373,6 +381,9 @@ impl World {
 
     /// Carries out everything that a node wants done.
     fn drain(&mut self, host: Host) {
+        if self.hosts[host.0].asleep {
+            return;
+        }
         let now = self.now;
         loop {
             let mut buffer = std::mem::take(&mut self.buffer);

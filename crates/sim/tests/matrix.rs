@@ -244,17 +244,17 @@ impl fmt::Display for Case {
 
 fn put(world: &mut World, host: Host, at: At) {
     let nat = match at {
-        At::Public => return,
-        At::FullCone => Nat::FULL_CONE,
-        At::AddressRestricted => Nat::ADDRESS_RESTRICTED,
-        At::PortRestricted => Nat::PORT_RESTRICTED,
-        At::Symmetric => Nat::SYMMETRIC,
-        At::Carrier => {
+        Public => return,
+        FullCone => Nat::FULL_CONE,
+        AddressRestricted => Nat::ADDRESS_RESTRICTED,
+        PortRestricted => Nat::PORT_RESTRICTED,
+        Symmetric => Nat::SYMMETRIC,
+        Carrier => {
             let carrier = world.add_carrier(Nat::CARRIER);
             let home = world.add_box(Net::Behind(carrier), Nat::HOME);
             return world.place(host, Net::Behind(home));
         }
-        At::Blocked => {
+        Blocked => {
             world.set_udp_blocked(host);
             return;
         }

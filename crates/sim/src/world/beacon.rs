@@ -18,6 +18,7 @@ impl World {
     pub fn add_beacon(&mut self) {
         self.has_beacon = true;
         self.topology.add_beacon(ADDRESS.ip());
+        self.watch.exempt(ADDRESS);
         self.start_beacon();
     }
 

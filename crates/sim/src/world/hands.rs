@@ -10,10 +10,10 @@ use pilot_proto::{Closed, Event, Node, StreamEvent, node::PathView};
 use pilot_wire::{Addr, Endpoint, NodeId, Port, StreamId};
 
 use super::{
-    Happening, Host, TransferId, World,
+    Happening, Host, TransferId, World, beacon,
     network::{Arriving, Place, Target},
 };
-use crate::{History, Role, Script, Transfer, transfer::Side, watch::Fault};
+use crate::{History, Role, Script, Traffic, Transfer, transfer::Side, watch::Fault};
 
 impl World {
     /// The machine of a host dies and comes back with its identity and what was stored, but without keys and streams.
@@ -42,6 +42,23 @@ impl World {
                 self.watch.note(Fault::Setup(error.to_string()));
             }
         }
+        self.drain(host);
+    }
+
+    /// The machine sleeps: nothing runs, and what comes is lost.
+    pub fn suspend(&mut self, host: Host) {
+        tell!(self, "{} falls asleep", self.hosts[host.0].name);
+        self.hosts[host.0].asleep = true;
+        self.set_timer(host, None);
+    }
+
+    /// It wakes up, and its daemon notices.
+    pub fn resume(&mut self, host: Host) {
+        let now = self.now;
+        tell!(self, "{} wakes from its sleep", self.hosts[host.0].name);
+        self.hosts[host.0].asleep = false;
+        self.hosts[host.0].node.network_changed(now);
+        self.hosts[host.0].node.handle_timeout(now);
         self.drain(host);
     }
 
@@ -154,6 +171,16 @@ impl World {
     /// Bytes of these datagrams.
     pub fn bytes_sent(&self) -> u64 {
         self.watch.bytes()
+    }
+
+    /// What a host sent so far, to one address or in all.
+    pub fn sent_by(&self, host: Host, addr: Option<SocketAddr>) -> Traffic {
+        self.watch.sent_by(host, addr)
+    }
+
+    /// Where the beacon is.
+    pub fn beacon_addr(&self) -> SocketAddr {
+        beacon::ADDRESS
     }
 
     /// Whether both streams of a transfer have ended, however.

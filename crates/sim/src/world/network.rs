@@ -202,10 +202,11 @@ impl World {
             },
         };
         match place {
+            Place::Host(host) if self.hosts[host.0].asleep => return None,
             Place::Host(host) => {
                 tell!(self, "{} receives {} from {from}", self.hosts[host.0].name, Shape(&datagram));
                 if let Some(Place::Host(_)) = author {
-                    self.watch.received(now, host, from, &datagram);
+                    self.watch.received(host, from, &datagram);
                 }
                 self.hosts[host.0].node.handle_datagram(now, from, &mut datagram);
             }
