@@ -41,4 +41,4 @@ pub use plan::{Mishap, NodePlan, Plan};
 pub use topology::{BoxId, Net};
 pub use transfer::{Finishes, Pace, Role, Script, Transfer, Violation};
 pub use watch::{Fault, Traffic};
-pub use world::{Host, Progress, TransferId, World};
+pub use world::{Host, Overheard, Progress, TransferId, World};

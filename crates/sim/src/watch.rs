@@ -3,7 +3,7 @@
 mod traffic;
 
 use std::{
-    collections::{HashMap, hash_map::DefaultHasher},
+    collections::{BTreeMap, HashMap, hash_map::DefaultHasher},
     fmt,
     hash::{Hash as _, Hasher as _},
     net::SocketAddr,
@@ -89,6 +89,8 @@ pub(crate) struct Watch {
     fault: Option<Fault>,
     datagrams: u64,
     bytes: u64,
+    /// What hosts said to the beacon itself, without the frames that it passes on.
+    for_beacon: BTreeMap<Host, Traffic>,
     ledger: Ledger,
     /// Digests of sealed frames, kept only in worlds that are small enough.
     nonces: Option<HashMap<(Host, SocketAddr, Nonce), u64>>,
@@ -100,6 +102,7 @@ impl Watch {
             fault: None,
             datagrams: 0,
             bytes: 0,
+            for_beacon: BTreeMap::new(),
             ledger: Ledger::default(),
             nonces: nonces.then(HashMap::new),
         }
@@ -154,6 +157,10 @@ impl Watch {
         self.ledger.sent_by(host, addr)
     }
 
+    pub(crate) fn sent_for_beacon(&self, host: Host) -> Traffic {
+        self.for_beacon.get(&host).copied().unwrap_or_default()
+    }
+
     fn check(&mut self, from: Host, to: SocketAddr, datagram: &[u8]) -> Result<(), Fault> {
         let frame = match datagram.first() {
             Some(&first) if beacon::is_beacon(first) => {
@@ -170,7 +177,12 @@ impl Watch {
                     | beacon::Message::Notify(_)
                     | beacon::Message::Survey { .. }
                     | beacon::Message::SurveyReply { .. }
-                    | beacon::Message::Unknown { .. } => return Ok(()),
+                    | beacon::Message::Unknown { .. } => {
+                        let traffic = self.for_beacon.entry(from).or_default();
+                        traffic.datagrams += 1;
+                        traffic.bytes += datagram.len() as u64;
+                        return Ok(());
+                    }
                 }
             }
             Some(_) => datagram,

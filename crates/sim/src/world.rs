@@ -36,7 +36,7 @@ mod places;
 mod trust;
 mod web;
 
-pub use hands::Progress;
+pub use hands::{Overheard, Progress};
 use network::{Arriving, LinkKey, Place, Reach};
 use web::Web;
 
@@ -88,6 +88,8 @@ pub struct World {
     timers: BTreeSet<(Instant, Host)>,
     attacks: f64,
     recording: Option<(Host, Host, Vec<Vec<u8>>)>,
+    /// What an attacker on the path sees.
+    overheard: Option<Vec<Overheard>>,
     history: History,
     watch: Watch,
     buffer: Vec<u8>,
@@ -165,6 +167,7 @@ impl World {
             timers: BTreeSet::new(),
             attacks: 0.0,
             recording: None,
+            overheard: None,
             history: History::new(detail),
             watch: Watch::new(detail != Detail::Nothing),
             buffer: Vec::new(),

@@ -10,7 +10,7 @@ use pilot_proto::{Closed, Event, Node, StreamEvent, node::PathView};
 use pilot_wire::{Addr, Endpoint, NodeId, Port, StreamId};
 
 use super::{
-    Happening, Host, TransferId, World, beacon,
+    Happening, Host, REGISTRY_DELAY, TransferId, World, beacon,
     network::{Arriving, Place, Target},
 };
 use crate::{History, Role, Script, Traffic, Transfer, transfer::Side, watch::Fault};
@@ -85,6 +85,23 @@ impl World {
     /// Keeps a copy of everything that goes from one host to another, from now on.
     pub fn record_datagrams(&mut self, from: Host, to: Host) {
         self.recording = Some((from, to, Vec::new()));
+    }
+
+    /// Somebody on the path keeps what passes outside of homes, from now on.
+    pub fn overhear(&mut self) {
+        self.overheard = Some(Vec::new());
+    }
+
+    /// What he has so far.
+    pub fn overheard(&self) -> &[Overheard] {
+        self.overheard.as_deref().unwrap_or_default()
+    }
+
+    /// The registry says from now on that a node is there, and nothing else, though it is not true.
+    pub fn lie_about(&mut self, host: Host, at: Option<SocketAddr>, lan: Vec<SocketAddr>) {
+        let number = self.number(host);
+        self.directory.moved(self.now, number, at);
+        self.directory.has_inside(self.now, number, lan);
     }
 
     /// What was recorded. The recording ends.
@@ -178,6 +195,16 @@ impl World {
         self.watch.sent_by(host, addr)
     }
 
+    /// What a host said to the beacon itself so far, without the frames that it passes on.
+    pub fn sent_for_beacon(&self, host: Host) -> Traffic {
+        self.watch.sent_for_beacon(host)
+    }
+
+    /// How long the registry takes to answer.
+    pub fn registry_delay(&self) -> Duration {
+        REGISTRY_DELAY
+    }
+
     /// Where the beacon is.
     pub fn beacon_addr(&self) -> SocketAddr {
         beacon::ADDRESS
@@ -237,4 +264,15 @@ pub struct Progress {
     pub ended: Option<Closed>,
     /// All was written and read, and the stream ended without an error.
     pub complete: bool,
+}
+
+/// A datagram that somebody on the path saw, with the addresses that it had there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overheard {
+    /// Where it came from.
+    pub from: SocketAddr,
+    /// Where it went.
+    pub to: SocketAddr,
+    /// All of it.
+    pub datagram: Vec<u8>,
 }

@@ -4,13 +4,16 @@ use std::{net::SocketAddr, time::Instant};
 
 use rand::RngExt;
 
-use super::{Happening, Host, Machine, World, beacon};
+use super::{Happening, Host, Machine, Overheard, World, beacon};
 use crate::{
     Link, Net,
     attacker::{Forgery, forge},
     topology::{BoxId, Occupant, OnTheWay},
     watch::Shape,
 };
+
+/// Datagrams that somebody on the path keeps: the key exchanges and the first data of a small world.
+const OVERHEARD_MAX: usize = 2000;
 
 /// An end of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,6 +110,13 @@ impl World {
             && (*sender, *receiver) == (from, to)
         {
             datagrams.push(datagram.to_vec());
+        }
+        if let Some(overheard) = &mut self.overheard
+            && from != Place::Attacker
+            && !way.local
+            && overheard.len() < OVERHEARD_MAX
+        {
+            overheard.push(Overheard { from: way.from, to: way.to, datagram: datagram.to_vec() });
         }
         let reach = if way.local { Reach::Local } else { Reach::Wide };
         let defaults = self.defaults(reach);
