@@ -37,7 +37,7 @@ pub use goodput::{Bulk, Goodput};
 pub use history::{Detail, History};
 pub use link::{Arrival, Conditions, Link, Loss};
 pub use nat::{Dependence, Nat, PortChoice};
-pub use plan::{Mishap, NodePlan, Plan};
+pub use plan::{Home, Mishap, NodePlan, Plan};
 pub use topology::{BoxId, Net};
 pub use transfer::{Finishes, Pace, Role, Script, Transfer, Violation};
 pub use watch::{Fault, Traffic};

@@ -104,6 +104,7 @@ fn attack(nat: Option<Nat>, forgeries: &[Forgery], source: Source, time: Duratio
                 moved[side] = now;
             }
             if now - moved[side] > NOTHING_NOTICED {
+                show(&talk.world);
                 return Err(format!("nothing arrives at side {side} for {:?}", now - moved[side]));
             }
         }
@@ -113,6 +114,7 @@ fn attack(nat: Option<Nat>, forgeries: &[Forgery], source: Source, time: Duratio
         }
     }
     if talk.paths() != paths {
+        show(&talk.world);
         return Err(format!("paths were {paths:?} and are {:?}", talk.paths()));
     }
     for host in [talk.alice, talk.bob] {
@@ -127,10 +129,18 @@ fn attack(nat: Option<Nat>, forgeries: &[Forgery], source: Source, time: Duratio
         });
         let moves: Vec<_> = moves.collect();
         if !moves.is_empty() {
+            show(&talk.world);
             return Err(format!("{moves:?}"));
         }
     }
     Ok(())
+}
+
+/// For whoever looks for the reason: `PILOT_SIM_LINES=1 cargo test ... -- --nocapture`.
+fn show(world: &World) {
+    if std::env::var_os("PILOT_SIM_LINES").is_some() {
+        println!("{}", world.history().lines().join("\n"));
+    }
 }
 
 /// Two nodes that say something to each other fifty times a second.
@@ -145,7 +155,8 @@ struct Talk {
 
 impl Talk {
     fn begin(nat: Option<Nat>) -> Self {
-        let mut world = World::new(1, Detail::Digest);
+        let lines = std::env::var_os("PILOT_SIM_LINES").is_some();
+        let mut world = World::new(1, if lines { Detail::Lines } else { Detail::Digest });
         world.add_beacon();
         world.overhear();
         let [alice, bob] = ["alice", "bob"].map(|name| world.node_with(name, Visibility::Public, |_| {}));

@@ -97,6 +97,9 @@ impl World {
         let now = self.now;
         let addrs = self.topology.addresses(host);
         tell!(self, "{} sees that its addresses are {addrs:?}", self.hosts[host.0].name);
+        if self.topology.net_of(host) == Net::Internet {
+            self.directory.moved(now, self.hosts[host.0].number, addrs.first().copied());
+        }
         let lan = addrs.iter().copied().filter(is_private).collect();
         self.directory.has_inside(now, self.hosts[host.0].number, lan);
         self.hosts[host.0].node.set_local(now, addrs);
