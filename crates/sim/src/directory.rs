@@ -49,25 +49,10 @@ impl Directory {
         self.entries.insert(node, Entry { key, at, lan: Vec::new(), told: now, public });
     }
 
-    /// The node is seen somewhere else now, or nobody knows where.
-    pub(crate) fn moved(&mut self, now: Instant, node: NodeId, at: Option<SocketAddr>) {
-        if self.unreachable {
-            return;
-        }
+    /// The node tells where it is, as seen from outside and in its own network.
+    pub(crate) fn moved(&mut self, now: Instant, node: NodeId, at: Option<SocketAddr>, lan: Vec<SocketAddr>) {
         if let Some(entry) = self.entries.get_mut(&node) {
-            entry.at = at;
-            entry.told = now;
-        }
-    }
-
-    /// The node has these addresses in its own network.
-    pub(crate) fn has_inside(&mut self, now: Instant, node: NodeId, lan: Vec<SocketAddr>) {
-        if self.unreachable {
-            return;
-        }
-        if let Some(entry) = self.entries.get_mut(&node) {
-            entry.lan = lan;
-            entry.told = now;
+            (entry.at, entry.lan, entry.told) = (at, lan, now);
         }
     }
 

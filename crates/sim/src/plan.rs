@@ -308,8 +308,9 @@ fn random_mishaps(chance: &mut StdRng, nodes: usize, beacon: bool) -> Vec<(Durat
             7..9 => mishaps.push((at, Mishap::NodeRestarts(host))),
             9..11 => mishaps.extend([(at, Mishap::RegistryGone), (until, Mishap::RegistryBack)]),
             11..14 => {
-                let notice =
-                    chance.random_bool(0.7).then(|| Duration::from_millis(chance.random_range(0..2000)));
+                // Without a beacon, nobody else could tell.
+                let notices = !beacon || chance.random_bool(0.7);
+                let notice = notices.then(|| Duration::from_millis(chance.random_range(0..2000)));
                 mishaps.push((at, Mishap::Moves(host, random_home(chance, index, beacon), notice)));
             }
             14 if asleep_until[index].is_zero() => {

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -50,6 +51,9 @@ pub struct TransferId(pub usize);
 
 /// How long the registry takes to answer.
 const REGISTRY_DELAY: Duration = Duration::from_millis(20);
+
+/// A daemon that cannot tell the registry something tries again after this long.
+const REGISTRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// When worlds begin, in seconds since 1970. Any time will do.
 const WALL_START: UnixTime = 1_700_000_000;
@@ -109,6 +113,9 @@ struct Machine {
     node: Node,
     timer: Option<Instant>,
     web: Web,
+    /// Where its daemon believes that it can be reached from outside, and inside its own network.
+    reachable: Option<SocketAddr>,
+    inside: Vec<SocketAddr>,
     /// Suspended.
     asleep: bool,
     streams: BTreeMap<StreamId, (TransferId, Role)>,
@@ -131,8 +138,8 @@ enum Happening {
         answer: Answer,
     },
     Carried(Carried),
-    /// The registry hears where a node is seen.
-    Registered(NodeId, std::net::SocketAddr),
+    /// A daemon tells the registry where its node is.
+    Registers(Host),
     /// A daemon sees the addresses of its interfaces.
     Notices(Host),
     WebOpens(Host),
@@ -252,6 +259,8 @@ impl World {
             node,
             timer: None,
             web: Web::default(),
+            reachable: at,
+            inside: Vec::new(),
             asleep: false,
             streams: BTreeMap::new(),
             repeated: BTreeMap::new(),
@@ -371,7 +380,7 @@ impl World {
                 self.drain(host);
             }
             Happening::Carried(carried) => self.carry(carried),
-            Happening::Registered(node, at) => self.directory.moved(self.now, node, Some(at)),
+            Happening::Registers(host) => self.register(host),
             Happening::Notices(host) => {
                 self.notice_addresses(host);
                 self.drain(host);

@@ -33,8 +33,8 @@ impl World {
         match &event {
             Event::Observed(at) => {
                 // As the daemon does: the registry is told where we are seen.
-                let number = self.hosts[host.0].number;
-                self.plan(self.now + REGISTRY_DELAY, Happening::Registered(number, *at));
+                self.hosts[host.0].reachable = Some(*at);
+                self.plan(self.now + REGISTRY_DELAY, Happening::Registers(host));
             }
             Event::Beacon(BeaconEvent::Silent) => self.beacon_is_silent(host),
             Event::Stream(..)

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use rand::{SeedableRng as _, rngs::StdRng};
 
-use super::{Happening, Host, World, web::Web};
+use super::{Happening, Host, REGISTRY_AGAIN, World, web::Web};
 use crate::{BoxId, Nat, Net};
 
 impl World {
@@ -23,13 +23,9 @@ impl World {
     /// Puts a host into a network before it has sent anything.
     pub fn place(&mut self, host: Host, net: Net) {
         self.topology.seat(host, net);
-        let registered = match net {
-            Net::Internet => Some(self.socket_addr(host)),
-            // The beacon has to say how it looks from outside.
-            Net::Behind(_) => None,
-        };
-        let number = self.number(host);
-        self.directory.moved(self.now, number, registered);
+        // Behind a box, the beacon has to say how it looks from outside.
+        self.hosts[host.0].reachable = (net == Net::Internet).then(|| self.socket_addr(host));
+        self.register(host);
     }
 
     /// Puts a host behind a box of its own, before it has sent anything.
@@ -98,11 +94,21 @@ impl World {
         let addrs = self.topology.addresses(host);
         tell!(self, "{} sees that its addresses are {addrs:?}", self.hosts[host.0].name);
         if self.topology.net_of(host) == Net::Internet {
-            self.directory.moved(now, self.hosts[host.0].number, addrs.first().copied());
+            self.hosts[host.0].reachable = addrs.first().copied();
         }
-        let lan = addrs.iter().copied().filter(is_private).collect();
-        self.directory.has_inside(now, self.hosts[host.0].number, lan);
+        self.hosts[host.0].inside = addrs.iter().copied().filter(is_private).collect();
+        self.register(host);
         self.hosts[host.0].node.set_local(now, addrs);
+    }
+
+    /// Tells the registry where the node is, as soon as it can be reached.
+    pub(super) fn register(&mut self, host: Host) {
+        let now = self.now;
+        if self.directory.unreachable || self.hosts[host.0].asleep {
+            return self.plan(now + REGISTRY_AGAIN, Happening::Registers(host));
+        }
+        let machine = &self.hosts[host.0];
+        self.directory.moved(now, machine.number, machine.reachable, machine.inside.clone());
     }
 
     /// Nodes that were added since time last went on learn their addresses.
