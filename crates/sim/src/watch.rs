@@ -125,15 +125,25 @@ impl Watch {
         self.bytes
     }
 
-    pub(crate) fn sent(&mut self, now: Instant, from: Host, to: SocketAddr, datagram: &[u8]) {
+    /// A datagram leaves a host. `wanting`: its own side has a use for somebody, or had lately.
+    pub(crate) fn sent(
+        &mut self,
+        now: Instant,
+        from: Host,
+        to: SocketAddr,
+        datagram: &[u8],
+        wanting: impl FnOnce() -> bool,
+    ) {
         self.datagrams += 1;
         self.bytes += datagram.len() as u64;
         if let Err(bother) = self.ledger.sent(now, from, to, datagram.len()) {
             let large = match bother {
                 Bother::Large(len) => Some(len),
-                Bother::TooMany => None,
+                Bother::Many | Bother::TooMany => None,
             };
-            self.note(Fault::Bothered { sender: from, addr: to, large });
+            if bother != Bother::Many || !wanting() {
+                self.note(Fault::Bothered { sender: from, addr: to, large });
+            }
         }
         if let Err(fault) = self.check(from, to, datagram) {
             self.note(fault);
@@ -151,6 +161,11 @@ impl Watch {
     /// Nodes are told by their owners to talk to this address.
     pub(crate) fn exempt(&mut self, addr: SocketAddr) {
         self.ledger.exempt(addr);
+    }
+
+    /// Nobody has a reason to want anything of this address.
+    pub(crate) fn protect(&mut self, addr: SocketAddr) {
+        self.ledger.protect(addr);
     }
 
     pub(crate) fn sent_by(&self, host: Host, addr: Option<SocketAddr>) -> Traffic {

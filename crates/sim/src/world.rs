@@ -55,6 +55,9 @@ const REGISTRY_DELAY: Duration = Duration::from_millis(20);
 /// A daemon that cannot tell the registry something tries again after this long.
 const REGISTRY_AGAIN: Duration = Duration::from_secs(1);
 
+/// What an application did this long ago still counts as a wish to reach somebody.
+const USED_LATELY: Duration = Duration::from_secs(120);
+
 /// When worlds begin, in seconds since 1970. Any time will do.
 const WALL_START: UnixTime = 1_700_000_000;
 
@@ -116,6 +119,8 @@ struct Machine {
     /// Where its daemon believes that it can be reached from outside, and inside its own network.
     reachable: Option<SocketAddr>,
     inside: Vec<SocketAddr>,
+    /// When an application last had a stream or did something.
+    used: Option<Instant>,
     /// Suspended.
     asleep: bool,
     streams: BTreeMap<StreamId, (TransferId, Role)>,
@@ -123,6 +128,13 @@ struct Machine {
     repeated: BTreeMap<StreamId, TransferId>,
     /// Events that belong to no transfer.
     events: Vec<Event>,
+}
+
+impl Machine {
+    /// Whether somebody there wants something of a peer, or did lately.
+    fn is_used(&self, now: Instant) -> bool {
+        self.node.streams().next().is_some() || self.used.is_some_and(|used| used + USED_LATELY > now)
+    }
 }
 
 struct Running {
@@ -261,6 +273,7 @@ impl World {
             web: Web::default(),
             reachable: at,
             inside: Vec::new(),
+            used: None,
             asleep: false,
             streams: BTreeMap::new(),
             repeated: BTreeMap::new(),
@@ -424,6 +437,9 @@ impl World {
             if quiet {
                 break;
             }
+        }
+        if self.hosts[host.0].node.streams().next().is_some() {
+            self.hosts[host.0].used = Some(now);
         }
         let timer = self.hosts[host.0].node.poll_timeout().map(|at| at.max(now));
         self.set_timer(host, timer);

@@ -159,6 +159,8 @@ impl Talk {
         let mut world = World::new(1, if lines { Detail::Lines } else { Detail::Digest });
         world.add_beacon();
         world.overhear();
+        world.protect(VICTIM.parse().unwrap());
+        world.protect(MALLORY.parse().unwrap());
         let [alice, bob] = ["alice", "bob"].map(|name| world.node_with(name, Visibility::Public, |_| {}));
         for host in [alice, bob] {
             if let Some(nat) = nat {

@@ -111,6 +111,7 @@ impl World {
     /// Lets a test call a node directly and then carries out what follows.
     pub fn with_node<T>(&mut self, host: Host, act: impl FnOnce(&mut Node, Instant) -> T) -> T {
         self.welcome();
+        self.hosts[host.0].used = Some(self.now);
         let result = act(&mut self.hosts[host.0].node, self.now);
         self.drain(host);
         result
@@ -197,6 +198,12 @@ impl World {
     /// What a host said to the beacon itself so far, without the frames that it passes on.
     pub fn sent_for_beacon(&self, host: Host) -> Traffic {
         self.watch.sent_for_beacon(host)
+    }
+
+    /// Nobody has a reason to send anything to this address: more than three packets there are a fault, whoever wants
+    /// whom.
+    pub fn protect(&mut self, addr: SocketAddr) {
+        self.watch.protect(addr);
     }
 
     /// How long the registry takes to answer.

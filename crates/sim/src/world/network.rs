@@ -65,7 +65,9 @@ impl World {
     /// Puts a datagram of a node on the link to wherever its destination is.
     pub(super) fn send(&mut self, from: Host, to: SocketAddr, datagram: &[u8]) {
         let now = self.now;
-        self.watch.sent(now, from, to, datagram);
+        let machine = &self.hosts[from.0];
+        let wanting = || machine.is_used(now);
+        self.watch.sent(now, from, to, datagram, wanting);
         if to == beacon::ADDRESS && self.send_over_web(from, datagram) {
             return;
         }
