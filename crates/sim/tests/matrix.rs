@@ -72,6 +72,9 @@ const ROUNDS: u64 = 20;
 /// From the first byte until both sides send to each other directly.
 const UPGRADE: Duration = Duration::from_secs(2);
 
+/// The same with losses: three packets to an address may all be lost, and a second try comes seconds later.
+const UPGRADE_WITH_LOSS: Duration = Duration::from_secs(6);
+
 /// A first byte that came later than this was not sent at once through whatever is there. Exact times: `cold.rs`.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
@@ -192,16 +195,18 @@ impl Case {
         world.run_for(Duration::from_secs(5));
         let began = world.elapsed();
         let id = world.converse(a, b, Port(2000), TRICKLE, Script { content: Content::Noise(2), ..TRICKLE });
-        let limit = if self.conditions.loss > 0.0 { AT_ONCE_WITH_LOSS } else { AT_ONCE };
+        let lossless = self.conditions.loss == 0.0;
+        let (limit, upgrade) =
+            if lossless { (AT_ONCE, UPGRADE) } else { (AT_ONCE_WITH_LOSS, UPGRADE_WITH_LOSS) };
         if !world.run_until(limit, |world| world.progress(id, Role::Listener).read > 0) {
             return Err(format!("{self}: no byte within {limit:?}; {}", state(world, id)));
         }
         let first = world.elapsed() - began;
         match self.expected {
             Way::Direct => {
-                if !world.run_until(UPGRADE, |world| world.is_direct(a, b)) {
+                if !world.run_until(upgrade, |world| world.is_direct(a, b)) {
                     return Err(format!(
-                        "{self}: first byte after {first:?}, not direct within {UPGRADE:?}; {}",
+                        "{self}: first byte after {first:?}, not direct within {upgrade:?}; {}",
                         state(world, id)
                     ));
                 }
