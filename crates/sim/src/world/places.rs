@@ -108,7 +108,12 @@ impl World {
             return self.plan(now + REGISTRY_AGAIN, Happening::Registers(host));
         }
         let machine = &self.hosts[host.0];
-        self.directory.moved(now, machine.number, machine.reachable, machine.inside.clone());
+        let number = machine.number;
+        self.directory.moved(now, number, machine.reachable, machine.inside.clone());
+        // Registry and beacon are one process, and the registry sees where its connections come from.
+        if let (Some(beacon), Some(ip)) = (&mut self.beacon, self.topology.outermost(host)) {
+            beacon.registered(number, ip);
+        }
     }
 
     /// Nodes that were added since time last went on learn their addresses.
