@@ -84,6 +84,8 @@ pub struct World {
     beacon: Option<pilot_rendezvous::beacon::State>,
     /// Daemons open a web connection where UDP does not pass.
     web: bool,
+    /// Web connections so far.
+    webs: u64,
     conditions: Conditions,
     local_conditions: Option<Conditions>,
     /// Hosts that were added since time last went on.
@@ -176,6 +178,7 @@ impl World {
             has_beacon: false,
             beacon: None,
             web: true,
+            webs: 0,
             conditions: Conditions::PERFECT,
             local_conditions: None,
             newcomers: Vec::new(),

@@ -37,24 +37,23 @@ impl World {
 
     pub(super) fn tell_beacon(&mut self, target: Target, from: SocketAddr, datagram: &[u8]) {
         let now = self.now;
-        if let Target::Address(way, _) = target
-            && way.to != ADDRESS
-        {
-            return;
-        }
-        if let Some(beacon) = &mut self.beacon {
-            beacon.handle_datagram(now, from, datagram);
+        let Some(beacon) = &mut self.beacon else { return };
+        match target {
+            Target::Address(way, _) if way.to != ADDRESS => {}
+            Target::Address(..) | Target::Hands(_) => beacon.handle_datagram(now, from, datagram),
+            Target::Web(id) => beacon.handle_web(now, id, datagram),
         }
     }
 
     pub(super) fn drain_beacon(&mut self) {
         while let Some((to, datagram)) = self.beacon.as_mut().and_then(beacon::State::poll_transmit) {
-            let Route::Udp(to) = to else { continue };
-            if self.answer_over_web(to, &datagram) {
-                continue;
+            match to {
+                Route::Udp(to) => {
+                    let way = OnTheWay { net: Net::Internet, from: ADDRESS, to, local: false };
+                    self.transmit(Place::Beacon, way, &datagram);
+                }
+                Route::Web(id) => self.answer_over_web(id, &datagram),
             }
-            let way = OnTheWay { net: Net::Internet, from: ADDRESS, to, local: false };
-            self.transmit(Place::Beacon, way, &datagram);
         }
     }
 }

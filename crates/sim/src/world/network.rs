@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Instant};
 
+use pilot_rendezvous::beacon::WebId;
 use rand::RngExt;
 
 use super::{Happening, Host, Machine, Overheard, World, beacon};
@@ -51,12 +52,15 @@ pub(super) enum Target {
     Address(OnTheWay, Place),
     /// In the hands of a host, or of the beacon.
     Hands(Place),
+    /// The beacon, on a connection over the web.
+    Web(WebId),
 }
 
 impl Target {
     fn place(&self) -> Place {
         match self {
             Self::Address(_, place) | Self::Hands(place) => *place,
+            Self::Web(_) => Place::Beacon,
         }
     }
 }
@@ -202,6 +206,7 @@ impl World {
         let now = self.now;
         let place = match target {
             Target::Hands(place) => place,
+            Target::Web(_) => Place::Beacon,
             Target::Address(way, heading) => match self.topology.enter(now, way) {
                 Ok(Occupant::Host(host)) => Place::Host(host),
                 Ok(Occupant::Beacon) => Place::Beacon,

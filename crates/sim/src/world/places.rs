@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use rand::{SeedableRng as _, rngs::StdRng};
 
-use super::{Happening, Host, REGISTRY_AGAIN, World, web::Web};
+use super::{Happening, Host, REGISTRY_AGAIN, World};
 use crate::{BoxId, Nat, Net};
 
 impl World {
@@ -80,7 +80,7 @@ impl World {
     /// what fails tells.
     pub fn move_host(&mut self, host: Host, net: Net, notice: Option<Duration>) {
         self.topology.seat(host, net);
-        self.hosts[host.0].web = Web::Closed;
+        self.close_web(host);
         let addrs = self.topology.addresses(host);
         tell!(self, "{} is at {addrs:?} now", self.hosts[host.0].name);
         if let Some(notice) = notice {

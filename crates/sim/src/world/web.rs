@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use pilot_rendezvous::beacon::WebId;
+
 use super::{
     Happening, Host, World, beacon,
     network::{Place, Reach, Target},
@@ -17,8 +19,8 @@ const OPENING_ROUND_TRIPS: u32 = 4;
 /// How long a pipe that could not be opened is left alone.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// Ports of the connections as the beacon sees them begin here.
-const FIRST_PORT: u16 = 50_000;
+/// The port of the connections as the beacon sees them.
+const PORT: u16 = 50_000;
 
 /// What a host has in place of UDP.
 #[derive(Debug, Default)]
@@ -27,8 +29,7 @@ pub(super) enum Web {
     Closed,
     Opening,
     Open {
-        /// Where the beacon sees it.
-        at: SocketAddr,
+        id: WebId,
         up: Instant,
         down: Instant,
     },
@@ -52,10 +53,15 @@ impl World {
             self.plan(self.now + AGAIN, Happening::WebOpens(host));
             return;
         };
-        let port = FIRST_PORT + u16::try_from(host.0).unwrap_or(0);
-        let now = self.now;
+        let (now, number) = (self.now, self.hosts[host.0].number);
+        self.webs += 1;
+        let (id, peer) = (WebId(self.webs), SocketAddr::new(ip, PORT));
         tell!(self, "{} has a web connection to the beacon", self.hosts[host.0].name);
-        self.hosts[host.0].web = Web::Open { at: SocketAddr::new(ip, port), up: now, down: now };
+        if let Some(beacon) = &mut self.beacon {
+            // An earlier one of the same node is gone by itself: there is only one socket per host here.
+            let _ = beacon.web_opened(now, id, number, peer);
+        }
+        self.hosts[host.0].web = Web::Open { id, up: now, down: now };
         self.hosts[host.0].node.network_changed(now);
         self.drain(host);
     }
@@ -77,30 +83,40 @@ impl World {
     /// Whether the datagram went through the pipe.
     pub(super) fn send_over_web(&mut self, host: Host, datagram: &[u8]) -> bool {
         let (now, delay) = (self.now, self.web_delay(host));
-        let Web::Open { at, up, .. } = &mut self.hosts[host.0].web else { return false };
-        let from = *at;
+        let Web::Open { id, up, .. } = &mut self.hosts[host.0].web else { return false };
+        let id = *id;
         *up = (*up).max(now + delay);
         let arrives = *up;
         tell!(self, "{} => the beacon {}", self.hosts[host.0].name, Shape(datagram));
         let author = Some(Place::Host(host));
-        self.arrives(arrives, Target::Hands(Place::Beacon), from, datagram.to_vec(), author);
+        self.arrives(arrives, Target::Web(id), beacon::ADDRESS, datagram.to_vec(), author);
         true
     }
 
-    /// Whether the beacon's datagram went through somebody's pipe.
-    pub(super) fn answer_over_web(&mut self, to: SocketAddr, datagram: &[u8]) -> bool {
+    /// The beacon's message goes through somebody's pipe.
+    pub(super) fn answer_over_web(&mut self, to: WebId, datagram: &[u8]) {
         let owner = (0..self.hosts.len())
             .map(Host)
-            .find(|host| matches!(self.hosts[host.0].web, Web::Open { at, .. } if at == to));
-        let Some(host) = owner else { return false };
+            .find(|host| matches!(self.hosts[host.0].web, Web::Open { id, .. } if id == to));
+        let Some(host) = owner else { return };
         let (now, delay) = (self.now, self.web_delay(host));
-        let Web::Open { down, .. } = &mut self.hosts[host.0].web else { return false };
+        let Web::Open { down, .. } = &mut self.hosts[host.0].web else { return };
         *down = (*down).max(now + delay);
         let arrives = *down;
         tell!(self, "the beacon => {} {}", self.hosts[host.0].name, Shape(datagram));
         let target = Target::Hands(Place::Host(host));
         self.arrives(arrives, target, beacon::ADDRESS, datagram.to_vec(), Some(Place::Beacon));
-        true
+    }
+
+    /// A host has no use for its connection any more, or it broke.
+    pub(super) fn close_web(&mut self, host: Host) {
+        let now = self.now;
+        if let Web::Open { id, .. } = std::mem::take(&mut self.hosts[host.0].web)
+            && let Some(beacon) = &mut self.beacon
+        {
+            tell!(self, "{} has no web connection any more", self.hosts[host.0].name);
+            beacon.web_closed(now, id);
+        }
     }
 
     /// One way. Losses are made good below.
