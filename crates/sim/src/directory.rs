@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    time::Instant,
 };
 
 use pilot_proto::{Answer, Location, Query, QueryError};
@@ -22,6 +23,10 @@ pub(crate) struct Directory {
 struct Entry {
     key: PublicKey,
     at: Option<SocketAddr>,
+    /// Addresses in its own network.
+    lan: Vec<SocketAddr>,
+    /// When it last told where it is.
+    told: Instant,
     public: bool,
 }
 
@@ -33,23 +38,30 @@ pub(crate) enum Carried {
 }
 
 impl Directory {
-    pub(crate) fn register(&mut self, node: NodeId, key: PublicKey, at: Option<SocketAddr>, public: bool) {
-        self.entries.insert(node, Entry { key, at, public });
+    pub(crate) fn register(
+        &mut self,
+        now: Instant,
+        node: NodeId,
+        key: PublicKey,
+        at: Option<SocketAddr>,
+        public: bool,
+    ) {
+        self.entries.insert(node, Entry { key, at, lan: Vec::new(), told: now, public });
     }
 
-    /// The node is seen somewhere else now, or nobody knows where.
-    pub(crate) fn moved(&mut self, node: NodeId, at: Option<SocketAddr>) {
+    /// The node tells where it is, as seen from outside and in its own network.
+    pub(crate) fn moved(&mut self, now: Instant, node: NodeId, at: Option<SocketAddr>, lan: Vec<SocketAddr>) {
         if let Some(entry) = self.entries.get_mut(&node) {
-            entry.at = at;
+            (entry.at, entry.lan, entry.told) = (at, lan, now);
         }
     }
 
-    pub(crate) fn answer(&mut self, asker: NodeId, query: Query) -> (Answer, Option<Carried>) {
+    pub(crate) fn answer(&mut self, now: Instant, asker: NodeId, query: Query) -> (Answer, Option<Carried>) {
         if self.unreachable {
             return (refuse(&query), None);
         }
         match query {
-            Query::Resolve(node) => (Answer::Resolved(self.locate(asker, node)), None),
+            Query::Resolve(node) => (Answer::Resolved(self.locate(now, asker, node)), None),
             Query::PeerKey(node) => (
                 Answer::PeerKey(self.entries.get(&node).map(|entry| entry.key).ok_or(QueryError::NotFound)),
                 None,
@@ -77,12 +89,13 @@ impl Directory {
         }
     }
 
-    fn locate(&self, asker: NodeId, node: NodeId) -> Result<Location, QueryError> {
+    fn locate(&self, now: Instant, asker: NodeId, node: NodeId) -> Result<Location, QueryError> {
         let entry = self.entries.get(&node).ok_or(QueryError::NotFound)?;
         if !entry.public && !self.is_mutual(asker, node) {
             return Err(QueryError::Denied);
         }
-        Ok(Location { public: entry.at, ..Location::default() })
+        let seen = now.saturating_duration_since(entry.told);
+        Ok(Location { public: entry.at, lan: entry.lan.clone(), relay_only: false, seen: Some(seen) })
     }
 
     pub(crate) fn is_mutual(&self, a: NodeId, b: NodeId) -> bool {

@@ -9,6 +9,7 @@
 //! | `world` | hosts, time, and what happens next |
 //! | `link` | delay, loss, duplication, reordering, corruption, bandwidth |
 //! | `nat` | the boxes between homes and the network |
+//! | `topology` | who is where, and the way through the boxes |
 //! | `transfer` | applications, and the model of what they may observe |
 //! | `attacker` | who repeats and changes what others sent |
 //! | `watch` | what must hold whatever happens |
@@ -26,6 +27,7 @@ mod history;
 mod link;
 mod nat;
 mod plan;
+mod topology;
 mod transfer;
 mod watch;
 mod world;
@@ -34,8 +36,9 @@ pub use content::Content;
 pub use goodput::{Bulk, Goodput};
 pub use history::{Detail, History};
 pub use link::{Arrival, Conditions, Link, Loss};
-pub use nat::Nat;
-pub use plan::{Mishap, NodePlan, Plan};
+pub use nat::{Dependence, Nat, PortChoice};
+pub use plan::{Home, Mishap, NodePlan, Plan};
+pub use topology::{BoxId, Net};
 pub use transfer::{Finishes, Pace, Role, Script, Transfer, Violation};
-pub use watch::Fault;
-pub use world::{Host, Progress, TransferId, World};
+pub use watch::{Fault, Traffic};
+pub use world::{Host, Overheard, Progress, TransferId, World};

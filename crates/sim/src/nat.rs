@@ -1,127 +1,80 @@
-//! The box between a home and the network: it gives each inside address a port of its own outside, and lets in only
-//! what answers. The words are those of RFC 4787.
+//! The boxes between homes and the network, in the words of RFC 4787: each gives an inside address a port of its own
+//! outside, and lets in only what its filter allows.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
-    time::{Duration, Instant},
-};
+mod gateway;
 
-/// How a box behaves. The lifetime of a binding is the two minutes that RFC 4787 REQ-5 asks for.
+pub(crate) use gateway::Gateway;
+
+/// How a box behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Nat {
-    /// One outside port for everything, and everybody may send to it ("full cone").
-    Open,
-    /// One outside port for everything, and only who was sent something may answer ("port-restricted cone").
-    Restricted,
-    /// Another outside port for each destination ("symmetric"). Two of these can talk through a relay only.
-    Symmetric,
+pub struct Nat {
+    /// Which outside port the datagrams of one inside address get (RFC 4787 4.1).
+    pub mapping: Dependence,
+    /// Whose datagrams are let in (RFC 4787 5).
+    pub filtering: Dependence,
+    /// How outside ports are chosen (RFC 4787 4.2).
+    pub port: PortChoice,
+    /// Whether what goes to the box's own outside address comes back in (RFC 4787 6).
+    pub hairpinning: bool,
 }
 
-const BINDING_LIFE: Duration = Duration::from_secs(120);
-
-/// The first outside port.
-const FIRST_PORT: u16 = 20_000;
-
-/// One box with its bindings.
-#[derive(Debug)]
-pub(crate) struct NatBox {
-    kind: Nat,
-    outside: IpAddr,
-    bindings: BTreeMap<Key, Binding>,
-    next_port: u16,
+/// What a behaviour depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dependence {
+    /// Nothing about the other end.
+    EndpointIndependent,
+    /// The address of the other end.
+    AddressDependent,
+    /// The address and the port of the other end.
+    AddressAndPortDependent,
 }
 
-/// What has an outside port of its own: the one inside address, or that and a destination.
-type Key = Option<SocketAddr>;
-
-#[derive(Debug)]
-struct Binding {
-    port: u16,
-    used: Instant,
-    sent_to: BTreeSet<SocketAddr>,
+/// How a box chooses an outside port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortChoice {
+    /// The inside port, unless somebody else has it.
+    Preserving,
+    /// The one after the last.
+    Sequential,
+    /// Any.
+    Random,
 }
 
-impl NatBox {
-    pub(crate) fn new(kind: Nat, outside: IpAddr) -> Self {
-        Self { kind, outside, bindings: BTreeMap::new(), next_port: FIRST_PORT }
-    }
+use Dependence::{AddressAndPortDependent, AddressDependent, EndpointIndependent};
 
-    /// Something goes out: the address that it comes from, as seen outside.
-    pub(crate) fn outbound(&mut self, now: Instant, to: SocketAddr) -> SocketAddr {
-        self.expire(now);
-        let key = match self.kind {
-            Nat::Open | Nat::Restricted => None,
-            Nat::Symmetric => Some(to),
-        };
-        let next_port = &mut self.next_port;
-        let binding = self.bindings.entry(key).or_insert_with(|| {
-            *next_port += 1;
-            Binding { port: *next_port, used: now, sent_to: BTreeSet::new() }
-        });
-        binding.used = now;
-        binding.sent_to.insert(to);
-        SocketAddr::new(self.outside, binding.port)
-    }
+impl Nat {
+    /// One outside port for everything, and everybody may send to it.
+    pub const FULL_CONE: Self = Self {
+        mapping: EndpointIndependent,
+        filtering: EndpointIndependent,
+        port: PortChoice::Sequential,
+        hairpinning: false,
+    };
 
-    /// Whether something that comes to an outside port goes in.
-    pub(crate) fn admits(&mut self, now: Instant, port: u16, from: SocketAddr) -> bool {
-        self.expire(now);
-        let Some(binding) = self.bindings.values().find(|binding| binding.port == port) else { return false };
-        match self.kind {
-            Nat::Open => true,
-            Nat::Restricted | Nat::Symmetric => binding.sent_to.contains(&from),
-        }
-    }
+    /// One outside port for everything, and only hosts that were sent something may answer.
+    pub const ADDRESS_RESTRICTED: Self = Self { filtering: AddressDependent, ..Self::FULL_CONE };
 
-    pub(crate) fn is(&self, outside: IpAddr) -> bool {
-        self.outside == outside
-    }
+    /// One outside port for everything, and only the address and port that was sent something may answer.
+    pub const PORT_RESTRICTED: Self = Self { filtering: AddressAndPortDependent, ..Self::FULL_CONE };
 
-    pub(crate) fn forget(&mut self) {
-        self.bindings.clear();
-    }
+    /// Another outside port for each destination. Two of these can talk through a relay only.
+    pub const SYMMETRIC: Self = Self {
+        mapping: AddressAndPortDependent,
+        filtering: AddressAndPortDependent,
+        port: PortChoice::Random,
+        hairpinning: false,
+    };
 
-    fn expire(&mut self, now: Instant) {
-        self.bindings.retain(|_, binding| binding.used + BINDING_LIFE > now);
-    }
-}
+    /// What most homes have (Linux): the inside port if it is free, and only what answers is let in.
+    pub const HOME: Self = Self { port: PortChoice::Preserving, ..Self::PORT_RESTRICTED };
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::net::Ipv4Addr;
+    /// What RFC 6888 asks of a carrier: one outside port for everything, and subscribers reach each other.
+    pub const CARRIER: Self =
+        Self { filtering: AddressDependent, port: PortChoice::Random, hairpinning: true, ..Self::FULL_CONE };
 
-    fn far(last: u8) -> SocketAddr {
-        SocketAddr::from(([203, 0, 113, last], 1000))
-    }
-
-    fn nat(kind: Nat) -> NatBox {
-        NatBox::new(kind, IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)))
-    }
-
-    #[test]
-    fn each_kind_lets_in_what_its_name_says() {
-        let now = Instant::now();
-        for (kind, stranger_gets_in, one_port) in
-            [(Nat::Open, true, true), (Nat::Restricted, false, true), (Nat::Symmetric, false, false)]
-        {
-            let mut nat = nat(kind);
-            let first = nat.outbound(now, far(1));
-            let second = nat.outbound(now, far(2));
-            assert_eq!(first == second, one_port, "{kind:?}");
-            assert!(nat.admits(now, first.port(), far(1)));
-            assert_eq!(nat.admits(now, first.port(), far(3)), stranger_gets_in, "{kind:?}");
-        }
-    }
-
-    #[test]
-    fn a_binding_that_is_not_used_goes_away() {
-        let now = Instant::now();
-        let mut nat = nat(Nat::Open);
-        let port = nat.outbound(now, far(1)).port();
-        assert!(nat.admits(now + Duration::from_secs(119), port, far(1)));
-        assert!(!nat.admits(now + Duration::from_secs(120), port, far(1)));
-        assert_ne!(nat.outbound(now + Duration::from_secs(121), far(1)).port(), port);
+    /// The same box, with or without hairpinning.
+    #[must_use]
+    pub const fn hairpinning(self, hairpinning: bool) -> Self {
+        Self { hairpinning, ..self }
     }
 }

@@ -7,7 +7,8 @@ use pilot_wire::Port;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{
-    Conditions, Content, Detail, Fault, Finishes, Host, Nat, Pace, Progress, Role, Script, Transfer, World,
+    Conditions, Content, Detail, Fault, Finishes, Host, Nat, Net, Pace, Progress, Role, Script, Transfer,
+    World,
 };
 
 /// The first port of the transfers of a plan.
@@ -38,6 +39,8 @@ pub struct Plan {
     pub nodes: Vec<NodePlan>,
     /// What all links are like.
     pub conditions: Conditions,
+    /// What links inside homes are like, if not the same.
+    pub local: Option<Conditions>,
     /// The share of datagrams that an attacker sends again, whole or changed.
     pub attacks: f64,
     /// Whether nodes wait so long that no transfer has an excuse for failing. Otherwise they wait as long as they do by
@@ -61,6 +64,18 @@ pub enum Mishap {
     Mended(Host, Host),
     /// The box in front of a node forgets everything.
     BoxRestarts(Host),
+    /// The box in front of a node gives everything another port.
+    BoxRebinds(Host),
+    /// A node changes its network. It notices after some time, or not at all.
+    Moves(Host, Home, Option<Duration>),
+    /// A node's machine is suspended.
+    FallsAsleep(Host),
+    /// And resumed.
+    WakesUp(Host),
+    /// The beacon stops.
+    BeaconStops,
+    /// It starts with empty tables.
+    BeaconStarts,
     /// A node dies and comes back. Streams it had may end with an error.
     NodeRestarts(Host),
     /// The registry does not answer any more.
@@ -76,8 +91,25 @@ pub struct NodePlan {
     pub legacy: bool,
     /// Bytes that it keeps for each direction of a stream.
     pub buffers: usize,
-    /// What stands in front of it. Only where there is a beacon.
-    pub nat: Option<Nat>,
+    /// Where it is. Only where there is a beacon, it may be anywhere but on the internet.
+    pub home: Home,
+    /// It has an IPv6 address too.
+    pub v6: bool,
+}
+
+/// Where a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// On the internet.
+    Public,
+    /// Behind a box of its own.
+    Behind(Nat),
+    /// Behind a box of its own in a carrier's network of its own.
+    BehindCarrier(Nat, Nat),
+    /// In the network of another node, with a lower number.
+    With(Host),
+    /// Behind a firewall that lets no UDP out.
+    Blocked,
 }
 
 impl Plan {
@@ -86,7 +118,7 @@ impl Plan {
         let mut chance = StdRng::seed_from_u64(seed);
         let beacon = chance.random_bool(0.5);
         let count = chance.random_range(2..=4);
-        let nodes: Vec<NodePlan> = (0..count).map(|_| random_node(&mut chance, beacon)).collect();
+        let nodes: Vec<NodePlan> = (0..count).map(|index| random_node(&mut chance, index, beacon)).collect();
         let patient = chance.random_bool(0.85);
         let conditions = random_conditions(&mut chance, if patient { 0.3 } else { 0.6 });
         let attacks = if chance.random_bool(0.2) { 0.02 } else { 0.0 };
@@ -99,8 +131,13 @@ impl Plan {
         let transfers = (0..chance.random_range(1..=4))
             .map(|index| random_transfer(&mut chance, nodes.len(), index, largest))
             .collect();
-        let mishaps = random_mishaps(&mut chance, nodes.len());
-        Self { seed, nodes, conditions, attacks, patient, beacon, mishaps, transfers }
+        let mishaps = random_mishaps(&mut chance, nodes.len(), beacon);
+        let local = chance.random_bool(0.5).then_some(Conditions {
+            delay: Duration::from_micros(300),
+            jitter: Duration::from_micros(200),
+            ..Conditions::PERFECT
+        });
+        Self { seed, nodes, conditions, local, attacks, patient, beacon, mishaps, transfers }
     }
 
     /// Builds the world, without running it.
@@ -121,9 +158,16 @@ impl Plan {
                 config.streams.send_buffer = node.buffers;
                 config.streams.receive_buffer = node.buffers;
             });
-            if let Some(kind) = node.nat {
-                world.set_nat(host, kind);
+            if node.home != Home::Public {
+                let net = net_of(&mut world, node.home);
+                world.place(host, net);
             }
+            if node.v6 {
+                world.give_v6(host);
+            }
+        }
+        if let Some(conditions) = self.local {
+            world.set_local_conditions(conditions);
         }
         for transfer in &self.transfers {
             world.transfer(transfer.clone());
@@ -181,7 +225,24 @@ impl Plan {
         match mishap {
             Mishap::Cut(from, to) => world.set_link(from, to, Conditions::CUT),
             Mishap::Mended(from, to) => world.set_link(from, to, self.conditions),
-            Mishap::BoxRestarts(host) => world.forget_bindings(host),
+            Mishap::BoxRestarts(host) => {
+                if let Some(id) = world.box_of(host) {
+                    world.restart_box(id);
+                }
+            }
+            Mishap::BoxRebinds(host) => {
+                if let Some(id) = world.box_of(host) {
+                    world.rebind(id);
+                }
+            }
+            Mishap::Moves(host, home, notice) => {
+                let net = net_of(world, home);
+                world.move_host(host, net, notice);
+            }
+            Mishap::FallsAsleep(host) => world.suspend(host),
+            Mishap::WakesUp(host) => world.resume(host),
+            Mishap::BeaconStops => world.stop_beacon(),
+            Mishap::BeaconStarts => world.start_beacon(),
             Mishap::NodeRestarts(host) => world.restart(host),
             Mishap::RegistryGone => world.set_registry_reachable(false),
             Mishap::RegistryBack => world.set_registry_reachable(true),
@@ -199,6 +260,23 @@ impl Plan {
     }
 }
 
+fn net_of(world: &mut World, home: Home) -> Net {
+    match home {
+        Home::Public => Net::Internet,
+        Home::Behind(nat) => Net::Behind(world.add_box(Net::Internet, nat)),
+        Home::BehindCarrier(nat, carrier) => {
+            let carrier = world.add_carrier(carrier);
+            Net::Behind(world.add_box(Net::Behind(carrier), nat))
+        }
+        Home::With(other) => world.box_of(other).map_or(Net::Internet, Net::Behind),
+        Home::Blocked => {
+            let id = world.add_box(Net::Internet, Nat::HOME);
+            world.block_udp(id, true);
+            Net::Behind(id)
+        }
+    }
+}
+
 fn be_patient(config: &mut Config) {
     config.streams.connect_timeout = PATIENCE;
     config.streams.give_up = PATIENCE;
@@ -212,39 +290,75 @@ fn check(world: &World) -> Result<(), Fault> {
     world.fault().map_or(Ok(()), |fault| Err(fault.clone()))
 }
 
-fn random_mishaps(chance: &mut StdRng, nodes: usize) -> Vec<(Duration, Mishap)> {
+fn random_mishaps(chance: &mut StdRng, nodes: usize, beacon: bool) -> Vec<(Duration, Mishap)> {
     let mut mishaps = Vec::new();
-    let count = if chance.random_bool(0.3) { chance.random_range(1..=3) } else { 0 };
+    let count = if chance.random_bool(0.4) { chance.random_range(1..=3) } else { 0 };
+    // What comes in pairs must not overlap with its like.
+    let (mut beacon_until, mut asleep_until) = (Duration::ZERO, vec![Duration::ZERO; nodes]);
     for _ in 0..count {
         let at = Duration::from_millis(chance.random_range(0..4000));
         let until = at + Duration::from_millis(chance.random_range(0..20_000));
-        let host = chance.random_range(0..nodes);
-        let other = Host((host + chance.random_range(1..nodes)) % nodes);
-        let host = Host(host);
-        match chance.random_range(0..8) {
+        let index = chance.random_range(0..nodes);
+        let other = Host((index + chance.random_range(1..nodes)) % nodes);
+        let host = Host(index);
+        match chance.random_range(0..16) {
             0..3 => mishaps.extend([(at, Mishap::Cut(host, other)), (until, Mishap::Mended(host, other))]),
             3..5 => mishaps.push((at, Mishap::BoxRestarts(host))),
-            5 => mishaps.push((at, Mishap::NodeRestarts(host))),
-            _ => mishaps.extend([(at, Mishap::RegistryGone), (until, Mishap::RegistryBack)]),
+            5..7 => mishaps.push((at, Mishap::BoxRebinds(host))),
+            7..9 => mishaps.push((at, Mishap::NodeRestarts(host))),
+            9..11 => mishaps.extend([(at, Mishap::RegistryGone), (until, Mishap::RegistryBack)]),
+            11..14 => {
+                // Without a beacon, nobody else could tell.
+                let notices = !beacon || chance.random_bool(0.7);
+                let notice = notices.then(|| Duration::from_millis(chance.random_range(0..2000)));
+                mishaps.push((at, Mishap::Moves(host, random_home(chance, index, beacon), notice)));
+            }
+            14 if asleep_until[index].is_zero() => {
+                asleep_until[index] = until;
+                mishaps.extend([(at, Mishap::FallsAsleep(host)), (until, Mishap::WakesUp(host))]);
+            }
+            15 if beacon && beacon_until.is_zero() => {
+                beacon_until = until;
+                mishaps.extend([(at, Mishap::BeaconStops), (until, Mishap::BeaconStarts)]);
+            }
+            _ => {}
         }
     }
     mishaps.sort_by_key(|&(at, _)| at);
     mishaps
 }
 
-fn random_node(chance: &mut StdRng, beacon: bool) -> NodePlan {
+fn random_node(chance: &mut StdRng, index: usize, beacon: bool) -> NodePlan {
     let buffers = match chance.random_range(0..10) {
         0 => 8 << 10,
         1..4 => 64 << 10,
         _ => 1 << 20,
     };
-    let nat = match chance.random_range(0..6) {
-        0 => Some(Nat::Open),
-        1 => Some(Nat::Restricted),
-        2 => Some(Nat::Symmetric),
-        _ => None,
-    };
-    NodePlan { legacy: chance.random_bool(0.25), buffers, nat: nat.filter(|_| beacon) }
+    NodePlan {
+        legacy: chance.random_bool(0.25),
+        buffers,
+        home: random_home(chance, index, beacon),
+        v6: beacon && chance.random_bool(0.2),
+    }
+}
+
+fn random_home(chance: &mut StdRng, index: usize, beacon: bool) -> Home {
+    if !beacon {
+        return Home::Public;
+    }
+    match chance.random_range(0..20) {
+        0..6 => Home::Public,
+        6..14 => Home::Behind(random_nat(chance)),
+        14 => Home::Blocked,
+        15..17 => Home::BehindCarrier(random_nat(chance), random_nat(chance)),
+        _ if index > 0 => Home::With(Host(chance.random_range(0..index))),
+        _ => Home::Behind(Nat::HOME),
+    }
+}
+
+fn random_nat(chance: &mut StdRng) -> Nat {
+    let kinds = [Nat::FULL_CONE, Nat::ADDRESS_RESTRICTED, Nat::PORT_RESTRICTED, Nat::SYMMETRIC, Nat::HOME];
+    kinds[chance.random_range(0..kinds.len())].hairpinning(chance.random())
 }
 
 fn random_conditions(chance: &mut StdRng, most_loss: f64) -> Conditions {
@@ -314,5 +428,5 @@ fn random_script(chance: &mut StdRng, largest: u64) -> Script {
     } else {
         Pace::Eager
     };
-    Script { sends, content, write_size, pace, finishes: Finishes::WhenWritten }
+    Script { sends, content, write_size, writes: Pace::Eager, pace, finishes: Finishes::WhenWritten }
 }

@@ -2,6 +2,7 @@
 //! in order and then the end, or an error that says why not.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     time::{Duration, Instant},
 };
@@ -38,6 +39,8 @@ pub struct Script {
     pub content: Content,
     /// The most it writes at once.
     pub write_size: usize,
+    /// How it writes.
+    pub writes: Pace,
     /// How it reads.
     pub pace: Pace,
     /// When it says that it has written everything.
@@ -47,14 +50,21 @@ pub struct Script {
 impl Script {
     /// Writes `sends` bytes as fast as it can, reads as fast as it can, and finishes at once.
     pub const fn eager(sends: u64, content: Content) -> Self {
-        Self { sends, content, write_size: 16 << 10, pace: Pace::Eager, finishes: Finishes::WhenWritten }
+        Self {
+            sends,
+            content,
+            write_size: 16 << 10,
+            writes: Pace::Eager,
+            pace: Pace::Eager,
+            finishes: Finishes::WhenWritten,
+        }
     }
 }
 
-/// How an application reads.
+/// How an application reads or writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
-    /// All there is, at once.
+    /// All it can, at once.
     Eager,
     /// Some bytes at a time.
     Slow {
@@ -147,10 +157,11 @@ pub(crate) struct Side {
     pub(crate) died: bool,
     closed: bool,
     pub(crate) ended: Option<Closed>,
-    /// When a slow reader reads again.
-    pub(crate) reads_at: Option<Instant>,
-    /// The time for which the world has planned that.
-    pub(crate) planned_read: Option<Instant>,
+    /// When a slow reader reads again, and a slow writer writes.
+    reads_at: Option<Instant>,
+    writes_at: Option<Instant>,
+    /// The times for which the world has planned that.
+    planned: BTreeSet<Instant>,
 }
 
 impl Side {
@@ -171,7 +182,8 @@ impl Side {
             closed: false,
             ended: None,
             reads_at: None,
-            planned_read: None,
+            writes_at: None,
+            planned: BTreeSet::new(),
         }
     }
 
@@ -229,19 +241,36 @@ impl Side {
     }
 
     fn write(&mut self, now: Instant, node: &mut Node, stream: StreamId) -> Result<(), Violation> {
-        while self.written < self.script.sends && !self.closed {
+        let mut allowed = match self.script.writes {
+            Pace::Eager => usize::MAX,
+            Pace::Never => 0,
+            Pace::Slow { bytes, every } => {
+                if self.writes_at.is_some_and(|at| now < at) {
+                    return Ok(());
+                }
+                self.writes_at = Some(now + every);
+                bytes
+            }
+        };
+        while allowed > 0 && self.written < self.script.sends && !self.closed {
             let left = self.script.sends - self.written;
-            let len = left.min(self.script.write_size as u64) as usize;
+            let len = left.min(self.script.write_size.min(allowed) as u64) as usize;
             let data = Bytes::from(self.script.content.bytes(self.written, len));
             match node.write(now, stream, data) {
                 Ok(0) => break,
-                Ok(taken) if taken <= len => self.written += taken as u64,
+                Ok(taken) if taken <= len => {
+                    self.written += taken as u64;
+                    allowed -= taken;
+                }
                 Ok(taken) => {
                     return Err(Violation::CallFailed(format!("write took {taken} of {len} bytes")));
                 }
                 // The reason comes as an event.
                 Err(_) => break,
             }
+        }
+        if self.written == self.script.sends || self.closed || self.ended.is_some() {
+            self.writes_at = None;
         }
         Ok(())
     }
@@ -278,6 +307,13 @@ impl Side {
             self.reads_at = None;
         }
         Ok(())
+    }
+
+    /// The next time at which a slow application acts, if that is not planned yet. It is planned from now on.
+    pub(crate) fn plan(&mut self, now: Instant) -> Option<Instant> {
+        self.planned.retain(|&at| at > now);
+        let next = self.reads_at.into_iter().chain(self.writes_at).filter(|&at| at > now).min()?;
+        self.planned.insert(next).then_some(next)
     }
 
     fn end_of_stream(&mut self) -> Result<(), Violation> {

@@ -1,10 +1,13 @@
 //! What must hold at every moment in every world.
 
+mod traffic;
+
 use std::{
-    collections::{HashMap, hash_map::DefaultHasher},
+    collections::{BTreeMap, HashMap, hash_map::DefaultHasher},
     fmt,
     hash::{Hash as _, Hasher as _},
     net::SocketAddr,
+    time::Instant,
 };
 
 use pilot_proto::Event;
@@ -13,7 +16,10 @@ use pilot_wire::{
     tunnel::{Frame, Nonce},
 };
 
-use crate::{Role, TransferId, Violation};
+pub use traffic::Traffic;
+use traffic::{Bother, Ledger};
+
+use crate::{Host, Role, TransferId, Violation};
 
 /// Something that must never happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +35,15 @@ pub enum Fault {
     },
     /// A node sent bytes that are no frame.
     Malformed,
+    /// A node sent more to an address that never answered than it may.
+    Bothered {
+        /// Who sent.
+        sender: Host,
+        /// Where.
+        addr: SocketAddr,
+        /// How large the packet was, if that is what is wrong.
+        large: Option<usize>,
+    },
     /// Time does not go on: nodes keep each other, or themselves, busy at one instant.
     Stuck,
     /// The world could not be set up as planned.
@@ -52,6 +67,12 @@ impl fmt::Display for Fault {
             Self::Plain => f.write_str("a packet was sent in clear"),
             Self::NonceReused { sender, counter } => write!(f, "node {sender} used nonce {counter} twice"),
             Self::Malformed => f.write_str("a datagram was sent that is no frame"),
+            Self::Bothered { sender, addr, large: None } => {
+                write!(f, "node {} sent too many packets to {addr}, which never answered", sender.0)
+            }
+            Self::Bothered { sender, addr, large: Some(len) } => {
+                write!(f, "node {} sent {len} bytes to {addr}, which never answered", sender.0)
+            }
             Self::Stuck => f.write_str("time does not go on"),
             Self::Setup(what) => write!(f, "the world could not be set up: {what}"),
             Self::Observed(id, role, violation) => write!(f, "transfer {} {role:?}: {violation}", id.0),
@@ -68,13 +89,23 @@ pub(crate) struct Watch {
     fault: Option<Fault>,
     datagrams: u64,
     bytes: u64,
+    /// What hosts said to the beacon itself, without the frames that it passes on.
+    for_beacon: BTreeMap<Host, Traffic>,
+    ledger: Ledger,
     /// Digests of sealed frames, kept only in worlds that are small enough.
-    nonces: Option<HashMap<(SocketAddr, SocketAddr, Nonce), u64>>,
+    nonces: Option<HashMap<(Host, SocketAddr, Nonce), u64>>,
 }
 
 impl Watch {
     pub(crate) fn new(nonces: bool) -> Self {
-        Self { fault: None, datagrams: 0, bytes: 0, nonces: nonces.then(HashMap::new) }
+        Self {
+            fault: None,
+            datagrams: 0,
+            bytes: 0,
+            for_beacon: BTreeMap::new(),
+            ledger: Ledger::default(),
+            nonces: nonces.then(HashMap::new),
+        }
     }
 
     /// Keeps the first fault; what follows from it is of no interest.
@@ -94,15 +125,58 @@ impl Watch {
         self.bytes
     }
 
-    pub(crate) fn sent(&mut self, from: SocketAddr, to: SocketAddr, datagram: &[u8]) {
+    /// A datagram leaves a host. `wanting`: its own side has a use for somebody, or had lately.
+    pub(crate) fn sent(
+        &mut self,
+        now: Instant,
+        from: Host,
+        to: SocketAddr,
+        datagram: &[u8],
+        wanting: impl FnOnce() -> bool,
+    ) {
         self.datagrams += 1;
         self.bytes += datagram.len() as u64;
+        if let Err(bother) = self.ledger.sent(now, from, to, datagram.len()) {
+            let large = match bother {
+                Bother::Large(len) => Some(len),
+                Bother::Many | Bother::TooMany => None,
+            };
+            if bother != Bother::Many || !wanting() {
+                self.note(Fault::Bothered { sender: from, addr: to, large });
+            }
+        }
         if let Err(fault) = self.check(from, to, datagram) {
             self.note(fault);
         }
     }
 
-    fn check(&mut self, from: SocketAddr, to: SocketAddr, datagram: &[u8]) -> Result<(), Fault> {
+    /// An unchanged datagram of a node came to a host from there.
+    pub(crate) fn received(&mut self, to: Host, from: SocketAddr, datagram: &[u8]) {
+        // A punch proves nothing: it is the same for everybody.
+        if matches!(Frame::parse(datagram), Ok(Frame::Sealed { .. } | Frame::KeyExchange(_))) {
+            self.ledger.answered(to, from);
+        }
+    }
+
+    /// Nodes are told by their owners to talk to this address.
+    pub(crate) fn exempt(&mut self, addr: SocketAddr) {
+        self.ledger.exempt(addr);
+    }
+
+    /// Nobody has a reason to want anything of this address.
+    pub(crate) fn protect(&mut self, addr: SocketAddr) {
+        self.ledger.protect(addr);
+    }
+
+    pub(crate) fn sent_by(&self, host: Host, addr: Option<SocketAddr>) -> Traffic {
+        self.ledger.sent_by(host, addr)
+    }
+
+    pub(crate) fn sent_for_beacon(&self, host: Host) -> Traffic {
+        self.for_beacon.get(&host).copied().unwrap_or_default()
+    }
+
+    fn check(&mut self, from: Host, to: SocketAddr, datagram: &[u8]) -> Result<(), Fault> {
         let frame = match datagram.first() {
             Some(&first) if beacon::is_beacon(first) => {
                 match beacon::Message::parse(datagram).map_err(|_| Fault::Malformed)? {
@@ -119,7 +193,12 @@ impl Watch {
                     | beacon::Message::Survey { .. }
                     | beacon::Message::SurveyReply { .. }
                     | beacon::Message::Unknown { .. }
-                    | beacon::Message::Challenge { .. } => return Ok(()),
+                    | beacon::Message::Challenge { .. } => {
+                        let traffic = self.for_beacon.entry(from).or_default();
+                        traffic.datagrams += 1;
+                        traffic.bytes += datagram.len() as u64;
+                        return Ok(());
+                    }
                 }
             }
             Some(_) => datagram,

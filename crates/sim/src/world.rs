@@ -4,25 +4,22 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     rc::Rc,
     time::{Duration, Instant},
 };
 
 use pilot_crypto::Identity;
-use pilot_proto::{
-    Answer, Closed, Config, Event, Node, QueryId, Read, StreamEvent, Visibility, trust::UnixTime,
-};
-use pilot_rendezvous::beacon;
-use pilot_wire::{Addr, Endpoint, NodeId, Port, StreamId};
+use pilot_proto::{Answer, Config, Event, Node, QueryId, Visibility, trust::UnixTime};
+use pilot_wire::{NodeId, StreamId};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{
-    Conditions, Detail, History, Link, Role, Transfer, Violation,
+    Conditions, Detail, History, Link, Net, Role, Transfer,
     directory::{Carried, Directory},
-    nat::{Nat, NatBox},
+    topology::Topology,
     transfer::Side,
-    watch::{Fault, Seen, Watch},
+    watch::{Fault, Watch},
 };
 
 /// Adds a line to the history. A macro, because the line borrows other fields of the world.
@@ -32,9 +29,17 @@ macro_rules! tell {
     };
 }
 
+mod applications;
+mod beacon;
+mod hands;
 mod network;
+mod places;
+mod trust;
+mod web;
 
-use network::{Arriving, Place};
+pub use hands::{Overheard, Progress};
+use network::{Arriving, LinkKey, Place, Reach};
+use web::Web;
 
 /// Names a host of a world, in the order in which they were added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,6 +51,12 @@ pub struct TransferId(pub usize);
 
 /// How long the registry takes to answer.
 const REGISTRY_DELAY: Duration = Duration::from_millis(20);
+
+/// A daemon that cannot tell the registry something tries again after this long.
+const REGISTRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// What an application did this long ago still counts as a wish to reach somebody.
+const USED_LATELY: Duration = Duration::from_secs(120);
 
 /// When worlds begin, in seconds since 1970. Any time will do.
 const WALL_START: UnixTime = 1_700_000_000;
@@ -66,9 +77,19 @@ pub struct World {
     steps_now: u32,
     chance: StdRng,
     hosts: Vec<Machine>,
-    links: BTreeMap<(Place, Place), Link>,
-    beacon: Option<beacon::State>,
+    topology: Topology,
+    links: BTreeMap<LinkKey, Link>,
+    /// Nodes know of a beacon, whether it runs or not.
+    has_beacon: bool,
+    beacon: Option<pilot_rendezvous::beacon::State>,
+    /// Daemons open a web connection where UDP does not pass.
+    web: bool,
+    /// Web connections so far.
+    webs: u64,
     conditions: Conditions,
+    local_conditions: Option<Conditions>,
+    /// Hosts that were added since time last went on.
+    newcomers: Vec<Host>,
     directory: Directory,
     transfers: Vec<Running>,
     queue: BTreeMap<(Instant, u64), Happening>,
@@ -76,6 +97,8 @@ pub struct World {
     timers: BTreeSet<(Instant, Host)>,
     attacks: f64,
     recording: Option<(Host, Host, Vec<Vec<u8>>)>,
+    /// What an attacker on the path sees.
+    overheard: Option<Vec<Overheard>>,
     history: History,
     watch: Watch,
     buffer: Vec<u8>,
@@ -86,7 +109,6 @@ type Configure = Rc<dyn Fn(&mut Config)>;
 
 struct Machine {
     name: String,
-    at: SocketAddr,
     number: NodeId,
     identity: Identity,
     configure: Configure,
@@ -95,12 +117,26 @@ struct Machine {
     visibility: Visibility,
     node: Node,
     timer: Option<Instant>,
-    nat: Option<NatBox>,
+    web: Web,
+    /// Where its daemon believes that it can be reached from outside, and inside its own network.
+    reachable: Option<SocketAddr>,
+    inside: Vec<SocketAddr>,
+    /// When an application last had a stream or did something.
+    used: Option<Instant>,
+    /// Suspended.
+    asleep: bool,
     streams: BTreeMap<StreamId, (TransferId, Role)>,
     /// Streams of transfers that have theirs already.
     repeated: BTreeMap<StreamId, TransferId>,
     /// Events that belong to no transfer.
     events: Vec<Event>,
+}
+
+impl Machine {
+    /// Whether somebody there wants something of a peer, or did lately.
+    fn is_used(&self, now: Instant) -> bool {
+        self.node.streams().next().is_some() || self.used.is_some_and(|used| used + USED_LATELY > now)
+    }
 }
 
 struct Running {
@@ -110,10 +146,19 @@ struct Running {
 
 enum Happening {
     Arrives(Arriving),
-    Answered { host: Host, query: QueryId, answer: Answer },
+    Answered {
+        host: Host,
+        query: QueryId,
+        answer: Answer,
+    },
     Carried(Carried),
+    /// A daemon tells the registry where its node is.
+    Registers(Host),
+    /// A daemon sees the addresses of its interfaces.
+    Notices(Host),
+    WebOpens(Host),
     Dial(TransferId),
-    Reads(TransferId, Role),
+    Acts(TransferId, Role),
 }
 
 /// Building a world.
@@ -128,9 +173,15 @@ impl World {
             steps_now: 0,
             chance: StdRng::seed_from_u64(seed),
             hosts: Vec::new(),
+            topology: Topology::default(),
             links: BTreeMap::new(),
+            has_beacon: false,
             beacon: None,
+            web: true,
+            webs: 0,
             conditions: Conditions::PERFECT,
+            local_conditions: None,
+            newcomers: Vec::new(),
             directory: Directory::default(),
             transfers: Vec::new(),
             queue: BTreeMap::new(),
@@ -138,6 +189,7 @@ impl World {
             timers: BTreeSet::new(),
             attacks: 0.0,
             recording: None,
+            overheard: None,
             history: History::new(detail),
             watch: Watch::new(detail != Detail::Nothing),
             buffer: Vec::new(),
@@ -147,14 +199,35 @@ impl World {
     /// What links are like that are not set by themselves, from now on.
     pub fn set_conditions(&mut self, conditions: Conditions) {
         self.conditions = conditions;
-        for link in self.links.values_mut() {
-            link.set(conditions);
+        let local = self.local_conditions.unwrap_or(conditions);
+        for (&(_, _, reach), link) in &mut self.links {
+            link.set(if reach == Reach::Local { local } else { conditions });
         }
+    }
+
+    /// What links inside homes are like, from now on. Until then they are like all others.
+    pub fn set_local_conditions(&mut self, conditions: Conditions) {
+        self.local_conditions = Some(conditions);
+        self.set_conditions(self.conditions);
     }
 
     /// What the link from one host to another is like from now on. The way back stays as it is.
     pub fn set_link(&mut self, from: Host, to: Host, conditions: Conditions) {
-        self.link(Place::Host(from), Place::Host(to)).set(conditions);
+        for reach in [Reach::Local, Reach::Wide] {
+            self.link((Place::Host(from), Place::Host(to), reach)).set(conditions);
+        }
+    }
+
+    /// What both directions between a host and the beacon are like from now on.
+    pub fn set_beacon_link(&mut self, host: Host, conditions: Conditions) {
+        let host = Place::Host(host);
+        self.link((host, Place::Beacon, Reach::Wide)).set(conditions);
+        self.link((Place::Beacon, host, Reach::Wide)).set(conditions);
+    }
+
+    /// Whether daemons open a web connection to the beacon when UDP gets no answer.
+    pub fn set_web(&mut self, on: bool) {
+        self.web = on;
     }
 
     /// An attacker records this share of all datagrams and sends each again later, whole or changed, from anywhere.
@@ -165,25 +238,6 @@ impl World {
     /// Whether the registry can be reached.
     pub fn set_registry_reachable(&mut self, reachable: bool) {
         self.directory.unreachable = !reachable;
-    }
-
-    /// Adds a beacon, for all nodes that are added after it.
-    pub fn add_beacon(&mut self) {
-        self.beacon = Some(beacon::State::new(beacon::Config::default()));
-    }
-
-    /// Puts a host behind a box of its own, before it has sent anything.
-    pub fn set_nat(&mut self, host: Host, kind: Nat) {
-        let machine = &mut self.hosts[host.0];
-        machine.nat = Some(NatBox::new(kind, network::outside_of(host)));
-        self.directory.moved(machine.number, None);
-    }
-
-    /// The box in front of a host restarts: what goes out comes from other ports, and nothing old is let in.
-    pub fn forget_bindings(&mut self, host: Host) {
-        if let Some(nat) = &mut self.hosts[host.0].nat {
-            nat.forget();
-        }
     }
 
     /// Adds a private node with default settings.
@@ -201,17 +255,17 @@ impl World {
         let configure: Configure = Rc::new(configure);
         let host = Host(self.hosts.len());
         let index = u8::try_from(host.0 + 1).unwrap_or(u8::MAX);
-        let at = SocketAddr::from((Ipv4Addr::new(10, 0, 0, index), 4000 + u16::from(index)));
         let number = NodeId(u32::from(index));
         let identity = Identity::from_seed(&self.chance.random());
-        self.directory.register(number, identity.public(), Some(at), visibility == Visibility::Public);
+        self.topology.seat(host, Net::Internet);
+        let at = self.topology.addresses(host).first().copied();
+        self.directory.register(self.now, number, identity.public(), at, visibility == Visibility::Public);
         let mut config = Config::new(identity.clone(), [0; 32]);
         configure(&mut config);
         let half_close = config.streams.options;
         let node = self.birth(&identity, number, visibility, &configure);
         self.hosts.push(Machine {
             name: name.to_owned(),
-            at,
             number,
             identity,
             configure,
@@ -219,13 +273,17 @@ impl World {
             visibility,
             node,
             timer: None,
-            nat: None,
+            web: Web::default(),
+            reachable: at,
+            inside: Vec::new(),
+            used: None,
+            asleep: false,
             streams: BTreeMap::new(),
             repeated: BTreeMap::new(),
             events: Vec::new(),
         });
         // What it has to send at once is sent when time goes on, so that a box can be put in front of it first.
-        self.set_timer(host, Some(self.now));
+        self.newcomers.push(host);
         host
     }
 
@@ -238,7 +296,7 @@ impl World {
     ) -> Node {
         let mut config = Config::new(identity.clone(), self.chance.random());
         config.visibility = visibility;
-        config.beacon = self.beacon.is_some().then_some(network::BEACON);
+        config.beacon = self.has_beacon.then_some(beacon::ADDRESS);
         configure(&mut config);
         let mut node = Node::new(config, self.now);
         node.set_node(self.now, number);
@@ -268,6 +326,7 @@ impl World {
     /// Runs until `done` or until `limit` has passed from now; says whether it was done.
     pub fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&Self) -> bool) -> bool {
         let end = self.now + limit;
+        self.welcome();
         loop {
             if done(self) {
                 return true;
@@ -325,6 +384,11 @@ impl World {
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Arrives(arriving) => self.arrive(arriving),
+            // Nobody there listens; what was asked gets its answer when there is somebody again.
+            Happening::Answered { host, query, answer } if self.hosts[host.0].asleep => {
+                let later = self.now + REGISTRY_DELAY;
+                self.plan(later, Happening::Answered { host, query, answer });
+            }
             Happening::Answered { host, query, answer } => {
                 tell!(self, "{} is answered {answer:?}", self.hosts[host.0].name);
                 let now = self.now;
@@ -332,13 +396,22 @@ impl World {
                 self.drain(host);
             }
             Happening::Carried(carried) => self.carry(carried),
+            Happening::Registers(host) => self.register(host),
+            Happening::Notices(host) => {
+                self.notice_addresses(host);
+                self.drain(host);
+            }
+            Happening::WebOpens(host) => self.open_web(host),
             Happening::Dial(id) => self.start_transfer(id),
-            Happening::Reads(id, role) => self.pump(id, role),
+            Happening::Acts(id, role) => self.pump(id, role),
         }
     }
 
     /// Carries out everything that a node wants done.
     fn drain(&mut self, host: Host) {
+        if self.hosts[host.0].asleep {
+            return;
+        }
         let now = self.now;
         loop {
             let mut buffer = std::mem::take(&mut self.buffer);
@@ -353,7 +426,7 @@ impl World {
             self.buffer = buffer;
             while let Some((id, query)) = self.hosts[host.0].node.poll_query() {
                 tell!(self, "{} asks {query:?}", self.hosts[host.0].name);
-                let (answer, carried) = self.directory.answer(self.hosts[host.0].number, query);
+                let (answer, carried) = self.directory.answer(now, self.hosts[host.0].number, query);
                 self.plan(now + REGISTRY_DELAY, Happening::Answered { host, query: id, answer });
                 if let Some(carried) = carried {
                     self.plan(now + REGISTRY_DELAY, Happening::Carried(carried));
@@ -367,6 +440,9 @@ impl World {
             if quiet {
                 break;
             }
+        }
+        if self.hosts[host.0].node.streams().next().is_some() {
+            self.hosts[host.0].used = Some(now);
         }
         let timer = self.hosts[host.0].node.poll_timeout().map(|at| at.max(now));
         self.set_timer(host, timer);
@@ -388,325 +464,4 @@ impl World {
         self.queued += 1;
         self.queue.insert((at, self.queued), happening);
     }
-}
-
-/// Applications.
-impl World {
-    fn start_transfer(&mut self, id: TransferId) {
-        let now = self.now;
-        let transfer = &self.transfers[id.0].transfer;
-        let (dialer, port) = (transfer.dialer, transfer.port);
-        let to = self.addr(transfer.listener).port(port);
-        tell!(self, "{} dials {to}", self.hosts[dialer.0].name);
-        match self.hosts[dialer.0].node.dial(now, to) {
-            Ok(stream) => {
-                self.hosts[dialer.0].streams.insert(stream, (id, Role::Dialer));
-                if let Some(side) = self.transfers[id.0].sides.get_mut(&Role::Dialer) {
-                    side.stream = Some(stream);
-                }
-            }
-            Err(error) => self.watch.note(Fault::Setup(error.to_string())),
-        }
-        self.pump(id, Role::Dialer);
-    }
-
-    fn on_event(&mut self, host: Host, event: Event) {
-        tell!(self, "{} sees {}", self.hosts[host.0].name, Seen(&event));
-        if let Event::Observed(at) = &event {
-            // As the daemon does: the registry is told where we are seen.
-            let number = self.hosts[host.0].number;
-            self.directory.moved(number, Some(*at));
-        }
-        let Event::Stream(stream, stream_event) = &event else {
-            self.hosts[host.0].events.push(event);
-            return;
-        };
-        if let StreamEvent::Incoming { port, .. } = stream_event {
-            self.adopt(host, *stream, *port);
-        }
-        if let Some(&id) = self.hosts[host.0].repeated.get(stream) {
-            self.watch_repeated(host, *stream, id);
-            return;
-        }
-        let Some(&(id, role)) = self.hosts[host.0].streams.get(stream) else {
-            self.hosts[host.0].events.push(event);
-            return;
-        };
-        let now = self.now;
-        let Some(side) = self.transfers[id.0].sides.get_mut(&role) else { return };
-        let result = side.on_event(now, &mut self.hosts[host.0].node, stream_event);
-        self.after_pump(id, role, result);
-    }
-
-    /// Gives a stream that came in to the transfer that waits on its port.
-    fn adopt(&mut self, host: Host, stream: StreamId, port: Port) {
-        let waiting = self
-            .transfers
-            .iter_mut()
-            .enumerate()
-            .find(|(_, running)| running.transfer.listener == host && running.transfer.port == port);
-        let Some((index, running)) = waiting else { return };
-        let id = TransferId(index);
-        let Some(side) = running.sides.get_mut(&Role::Listener) else { return };
-        if side.died {
-            // The dial outlived the application that it was for.
-            let now = self.now;
-            self.hosts[host.0].node.reset(now, stream);
-            return;
-        }
-        if side.stream.is_some() {
-            self.hosts[host.0].repeated.insert(stream, id);
-            return;
-        }
-        side.stream = Some(stream);
-        self.hosts[host.0].streams.insert(stream, (id, Role::Listener));
-    }
-
-    fn watch_repeated(&mut self, host: Host, stream: StreamId, id: TransferId) {
-        let now = self.now;
-        if let Ok(Read::Data(_)) = self.hosts[host.0].node.read(now, stream, 1) {
-            self.watch.note(Fault::Observed(id, Role::Listener, Violation::Repeated));
-        }
-    }
-
-    fn pump(&mut self, id: TransferId, role: Role) {
-        let now = self.now;
-        let host = self.host_of(id, role);
-        let Some(side) = self.transfers[id.0].sides.get_mut(&role) else { return };
-        let result = side.pump(now, &mut self.hosts[host.0].node);
-        self.after_pump(id, role, result);
-        self.drain(host);
-    }
-
-    fn after_pump(&mut self, id: TransferId, role: Role, result: Result<(), Violation>) {
-        if let Err(violation) = result {
-            self.watch.note(Fault::Observed(id, role, violation));
-        }
-        let now = self.now;
-        let Some(side) = self.transfers[id.0].sides.get_mut(&role) else { return };
-        let again = side.reads_at.filter(|&at| at > now && side.planned_read != Some(at));
-        if let Some(at) = again {
-            side.planned_read = Some(at);
-            self.plan(at, Happening::Reads(id, role));
-        }
-    }
-}
-
-/// Trust between owners.
-impl World {
-    /// One owner asks, the other agrees, and the registry carries it.
-    pub fn befriend(&mut self, asks: Host, agrees: Host) {
-        let (asker, other) = (self.number(asks), self.number(agrees));
-        let wall = self.wall();
-        let asked =
-            self.with_node(asks, |node, now| node.request_trust(now, wall, other, "let us talk".into()));
-        self.expect(asked);
-        self.run_until(TRUST_LIMIT, |world| {
-            world.hosts[agrees.0].node.trust().pending().any(|(node, _)| node == asker)
-        });
-        let wall = self.wall();
-        let agreed = self.with_node(agrees, |node, now| node.approve(now, wall, asker));
-        self.expect(agreed);
-        let done = self.run_until(TRUST_LIMIT, |world| {
-            let trusts = |host: Host, node| world.hosts[host.0].node.trust().get(node).is_some();
-            trusts(asks, other) && trusts(agrees, asker) && world.directory.is_mutual(asker, other)
-        });
-        if !done {
-            self.watch.note(Fault::Setup(format!("{asker} and {other} did not come to trust each other")));
-        }
-    }
-
-    /// The registry brings a request for trust, or the answer to one.
-    fn carry(&mut self, carried: Carried) {
-        let (now, wall) = (self.now, self.wall());
-        tell!(self, "the registry carries {carried:?}");
-        match carried {
-            Carried::Request { from, to, justification } => {
-                let Some(host) = self.host_of_node(to) else { return };
-                self.hosts[host.0].node.relayed_request(now, wall, from, &justification);
-                self.drain(host);
-            }
-            Carried::Verdict { from, to, accept } => {
-                let Some(host) = self.host_of_node(to) else { return };
-                self.hosts[host.0].node.relayed_response(now, wall, from, accept, Some(wall));
-                self.drain(host);
-            }
-        }
-    }
-
-    /// Seconds since 1970 as the machines of this world count them.
-    fn wall(&self) -> UnixTime {
-        WALL_START + self.elapsed().as_secs()
-    }
-
-    fn expect<T, E: std::fmt::Display>(&mut self, result: Result<T, E>) {
-        if let Err(error) = result {
-            self.watch.note(Fault::Setup(error.to_string()));
-        }
-    }
-
-    fn host_of_node(&self, number: NodeId) -> Option<Host> {
-        self.hosts.iter().position(|machine| machine.number == number).map(Host)
-    }
-}
-
-/// What a test does by hand, and what it can look at.
-impl World {
-    /// The machine of a host dies and comes back with its identity and what was stored, but without keys and streams.
-    /// Its transfers end on this side without an error that anybody sees.
-    pub fn restart(&mut self, host: Host) {
-        let machine = &self.hosts[host.0];
-        let (identity, number) = (machine.identity.clone(), machine.number);
-        let (visibility, configure) = (machine.visibility, Rc::clone(&machine.configure));
-        tell!(self, "{} restarts", self.hosts[host.0].name);
-        let mut node = self.birth(&identity, number, visibility, &configure);
-        let machine = &mut self.hosts[host.0];
-        node.restore_trust(machine.node.trust().clone());
-        machine.node = node;
-        machine.repeated.clear();
-        for (id, role) in std::mem::take(&mut machine.streams).into_values() {
-            if let Some(side) = self.transfers[id.0].sides.get_mut(&role) {
-                side.died |= !side.is_over();
-            }
-        }
-        let listening = self.transfers.iter().filter(|running| running.transfer.listener == host);
-        for port in listening.map(|running| running.transfer.port) {
-            let listened = self.hosts[host.0].node.listen(port);
-            if let Err(error) = listened {
-                self.watch.note(Fault::Setup(error.to_string()));
-            }
-        }
-        self.drain(host);
-    }
-
-    /// Puts a datagram into the hands of a host, as if it came from `from`.
-    pub fn inject(&mut self, to: Host, from: SocketAddr, datagram: &[u8]) {
-        let now = self.now;
-        let place = Place::Host(to);
-        let (to, datagram) = (None, datagram.to_vec());
-        self.plan(now, Happening::Arrives(Arriving { place, to, from, datagram }));
-    }
-
-    /// Keeps a copy of everything that goes from one host to another, from now on.
-    pub fn record_datagrams(&mut self, from: Host, to: Host) {
-        self.recording = Some((from, to, Vec::new()));
-    }
-
-    /// What was recorded. The recording ends.
-    pub fn take_recorded(&mut self) -> Vec<Vec<u8>> {
-        self.recording.take().map(|(_, _, datagrams)| datagrams).unwrap_or_default()
-    }
-
-    /// Lets a test call a node directly and then carries out what follows.
-    pub fn with_node<T>(&mut self, host: Host, act: impl FnOnce(&mut Node, Instant) -> T) -> T {
-        let result = act(&mut self.hosts[host.0].node, self.now);
-        self.drain(host);
-        result
-    }
-
-    /// Events of a host that belong to no transfer, since the last call.
-    pub fn take_events(&mut self, host: Host) -> Vec<Event> {
-        std::mem::take(&mut self.hosts[host.0].events)
-    }
-
-    /// The stream that a host was told of last, if it belongs to no transfer, and where it comes from.
-    pub fn take_incoming(&mut self, host: Host) -> Option<(StreamId, Endpoint)> {
-        self.take_events(host).into_iter().rev().find_map(|event| match event {
-            Event::Stream(stream, StreamEvent::Incoming { from, .. }) => Some((stream, from)),
-            Event::Stream(..)
-            | Event::Datagram { .. }
-            | Event::Pong { .. }
-            | Event::Observed(_)
-            | Event::Beacon(_)
-            | Event::Surveyed(_)
-            | Event::HandshakeWaiting
-            | Event::Trust(_)
-            | Event::Peer(..) => None,
-        })
-    }
-
-    /// The overlay address of a host.
-    pub fn addr(&self, host: Host) -> Addr {
-        Addr::backbone(self.number(host))
-    }
-
-    /// The node number of a host.
-    pub fn number(&self, host: Host) -> NodeId {
-        self.hosts[host.0].number
-    }
-
-    /// Where a host receives datagrams.
-    pub fn socket_addr(&self, host: Host) -> SocketAddr {
-        self.hosts[host.0].at
-    }
-
-    /// Time since the world began.
-    pub fn elapsed(&self) -> Duration {
-        self.now - self.start
-    }
-
-    /// Datagrams that were sent so far.
-    pub fn datagrams(&self) -> u64 {
-        self.watch.datagrams()
-    }
-
-    /// Bytes of these datagrams.
-    pub fn bytes_sent(&self) -> u64 {
-        self.watch.bytes()
-    }
-
-    /// Whether both streams of a transfer have ended, however.
-    pub fn is_over(&self, id: TransferId) -> bool {
-        self.transfers[id.0].sides.values().all(Side::is_over)
-    }
-
-    /// What happened.
-    pub fn history(&self) -> &History {
-        &self.history
-    }
-
-    /// The first thing that must not happen, if it happened.
-    pub fn fault(&self) -> Option<&Fault> {
-        self.watch.fault()
-    }
-
-    /// How a side of a transfer stands.
-    pub fn progress(&self, id: TransferId, role: Role) -> Progress {
-        let side = &self.transfers[id.0].sides[&role];
-        Progress {
-            began: side.stream.is_some(),
-            written: side.written,
-            read: side.read,
-            ended: side.ended.clone(),
-            complete: side.is_complete(),
-        }
-    }
-
-    /// All transfers.
-    pub fn transfers(&self) -> impl Iterator<Item = TransferId> {
-        (0..self.transfers.len()).map(TransferId)
-    }
-
-    fn host_of(&self, id: TransferId, role: Role) -> Host {
-        let transfer = &self.transfers[id.0].transfer;
-        match role {
-            Role::Dialer => transfer.dialer,
-            Role::Listener => transfer.listener,
-        }
-    }
-}
-
-/// How one side of a transfer stands.
-#[derive(Clone, Debug)]
-pub struct Progress {
-    /// There is a stream, or was.
-    pub began: bool,
-    /// Bytes that the stream took from the application.
-    pub written: u64,
-    /// Bytes that the application read, each checked.
-    pub read: u64,
-    /// How the stream ended.
-    pub ended: Option<Closed>,
-    /// All was written and read, and the stream ended without an error.
-    pub complete: bool,
 }

@@ -9,7 +9,8 @@ use pilot_sim::{
 use pilot_wire::Port;
 
 const SECOND: Duration = Duration::from_secs(1);
-const KINDS: [Option<Nat>; 4] = [None, Some(Nat::Open), Some(Nat::Restricted), Some(Nat::Symmetric)];
+const KINDS: [Option<Nat>; 4] =
+    [None, Some(Nat::FULL_CONE), Some(Nat::PORT_RESTRICTED), Some(Nat::SYMMETRIC)];
 
 #[test]
 fn every_pair_of_boxes_is_overcome_and_the_relay_is_used_only_where_it_must_be() {
@@ -25,8 +26,8 @@ fn every_pair_of_boxes_is_overcome_and_the_relay_is_used_only_where_it_must_be()
             world.run_for(20 * SECOND);
             let later = message(&mut world, alice, bob, Port(2001));
             assert!(world.run_until(5 * SECOND, |world| world.is_over(later)), "{ours:?} to {theirs:?}");
-            let must_relay = is_strict(ours) && theirs == Some(Nat::Symmetric)
-                || ours == Some(Nat::Symmetric) && is_strict(theirs);
+            let must_relay = is_strict(ours) && theirs == Some(Nat::SYMMETRIC)
+                || ours == Some(Nat::SYMMETRIC) && is_strict(theirs);
             let relayed = path(&mut world, alice, bob) == PathView::Relayed;
             assert_eq!(relayed, must_relay, "{ours:?} to {theirs:?}: {:#?}", world.history().lines());
         }
@@ -67,8 +68,8 @@ fn a_stream_to_behind_a_box_that_restarts_goes_on_within_a_second() {
 
 fn stream_goes_on_after_the_box_restarts(behind_box: Role, limit: Duration) {
     let (ours, theirs) = match behind_box {
-        Role::Dialer => (Some(Nat::Restricted), None),
-        Role::Listener => (None, Some(Nat::Restricted)),
+        Role::Dialer => (Some(Nat::PORT_RESTRICTED), None),
+        Role::Listener => (None, Some(Nat::PORT_RESTRICTED)),
     };
     let (mut world, alice, bob) = behind(ours, theirs);
     // More than the link carries until the end of the wait, in case that nothing stops at all.
@@ -77,7 +78,8 @@ fn stream_goes_on_after_the_box_restarts(behind_box: Role, limit: Duration) {
     world.set_conditions(Conditions { bandwidth: Some(1_000_000), queue: 50_000, ..Conditions::PERFECT });
     let id = transfer(&mut world, alice, bob, Port(2000), much, silent);
     world.run_for(3 * SECOND);
-    world.forget_bindings(if behind_box == Role::Dialer { alice } else { bob });
+    let home = world.box_of(if behind_box == Role::Dialer { alice } else { bob }).expect("a box");
+    world.rebind(home);
     world.run_for(limit);
     let before = world.progress(id, Role::Listener).read;
     world.run_for(SECOND);
@@ -93,7 +95,7 @@ fn stream_goes_on_after_the_box_restarts(behind_box: Role, limit: Duration) {
 
 /// A box that lets in only what answers.
 fn is_strict(kind: Option<Nat>) -> bool {
-    matches!(kind, Some(Nat::Restricted | Nat::Symmetric))
+    matches!(kind, Some(Nat::PORT_RESTRICTED | Nat::SYMMETRIC))
 }
 
 fn behind(ours: Option<Nat>, theirs: Option<Nat>) -> (World, Host, Host) {

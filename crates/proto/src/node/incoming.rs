@@ -323,6 +323,7 @@ impl Node {
                 Verdict::Taken => {
                     if let Some(peer) = self.peers.get_mut(&node) {
                         peer.used = now;
+                        peer.wanted = Some(now);
                         if !payload.is_empty() {
                             peer.flows(now, payload.len());
                         }
@@ -365,6 +366,7 @@ impl Node {
             }
             peer.streams += 1;
             peer.used = now;
+            peer.wanted = Some(now);
         }
         let incoming = StreamEvent::Incoming { port: tuple.local, from: tuple.remote };
         self.events.push_back(Event::Stream(id, incoming));

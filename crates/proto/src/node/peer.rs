@@ -74,6 +74,8 @@ pub(super) struct Peer {
     pub(super) sent: Instant,
     /// When somebody here last wanted something of it, or it of us.
     pub(super) used: Instant,
+    /// The same, but never before: that somebody made himself known to us is no wish of ours.
+    pub(super) wanted: Option<Instant>,
 }
 
 /// What the registry said about where the peer is.
@@ -137,6 +139,7 @@ impl Peer {
             offered: None,
             sent: now,
             used: now,
+            wanted: None,
         }
     }
 
@@ -264,7 +267,7 @@ impl Peer {
 
     /// Whether somebody here uses the peer, or did a moment ago.
     pub(super) fn is_in_use(&self, now: Instant) -> bool {
-        !self.is_unused() || self.used + RESTING_AFTER > now
+        !self.is_unused() || self.wanted.is_some_and(|wanted| wanted + RESTING_AFTER > now)
     }
 
     /// Whether it is time to ask for a sign of life. `polite`: our number is the higher one.

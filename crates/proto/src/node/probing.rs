@@ -7,7 +7,7 @@ use pilot_wire::packet::{Flags, Header, Protocol};
 use pilot_wire::path::{self, Candidates};
 use pilot_wire::{Addr, NodeId, beacon};
 
-use super::{Node, Purpose, Via};
+use super::{Node, Peer, Purpose, Via};
 use crate::path::candidate::{CandidateSource, is_plausible};
 use crate::path::search::Why;
 use crate::path::{Moved, Reaction};
@@ -21,9 +21,6 @@ const INTRODUCTION_LIFE: Duration = Duration::from_secs(2);
 
 /// Introductions asked for at one time. Older ones are answered or lost.
 const INTRODUCTIONS_MAX: usize = 64;
-
-/// Punch frames sent for one punch command.
-const PUNCHES: usize = 2;
 
 impl Node {
     /// Does what a path wants done.
@@ -210,13 +207,15 @@ impl Node {
         {
             peer.path.learn(now, addr, CandidateSource::Introduced);
         }
-        let answered = self.peers.values().any(|peer| peer.path.has_answered(addr));
-        for _ in 0..PUNCHES {
-            if answered || self.ledger.take(now, addr) {
-                let mut punch = Vec::new();
-                pilot_wire::tunnel::emit_punch(&mut punch);
-                self.outbox.push_back((addr, punch));
-            }
+        let known = |peer: &Peer| peer.tunnel.is_ready() && peer.path.addresses().contains(&addr);
+        if let Some(node) = self.peers.iter().find(|(_, peer)| known(peer)).map(|(&node, _)| node) {
+            // A probe opens our box as well as a punch does, and may be answered.
+            self.probe(now, node, addr);
+        } else if !self.ledger.wrote(now, addr) && self.ledger.take(now, addr) {
+            // What was sent there before has opened our box. Of the few packets, the others are worth more.
+            let mut punch = Vec::new();
+            pilot_wire::tunnel::emit_punch(&mut punch);
+            self.outbox.push_back((addr, punch));
         }
     }
 

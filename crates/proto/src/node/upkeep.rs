@@ -60,6 +60,7 @@ impl Node {
         let clear = self.config.encryption == Encryption::Off;
         let peer = self.peer(now, node);
         peer.used = now;
+        peer.wanted = Some(now);
         if !peer.path.is_proven() && peer.needs_location(now) {
             self.directory.ask(Query::Resolve(node));
         }

@@ -22,6 +22,9 @@ pub(crate) const WINDOW: Duration = Duration::from_secs(60);
 const RENEWAL_MIN: Duration = Duration::from_secs(1);
 const RENEWAL_MAX: Duration = Duration::from_secs(30);
 
+/// What was let out opens a box for the answer this long at least.
+const OPEN_FOR: Duration = Duration::from_secs(20);
+
 /// Addresses on the books. When full, what others cause is not sent; what our own side wants displaces the oldest.
 const ENTRIES_MAX: usize = 4096;
 
@@ -82,6 +85,11 @@ impl Ledger {
     pub(crate) fn grant(&mut self, now: Instant, addr: SocketAddr) {
         self.renew(now, addr);
         self.entry(now, addr).sent = 0;
+    }
+
+    /// Whether something was sent there so lately that our box is still open for it.
+    pub(crate) fn wrote(&self, now: Instant, addr: SocketAddr) -> bool {
+        self.entries.get(&addr).is_some_and(|entry| entry.sent > 0 && entry.last + OPEN_FOR > now)
     }
 
     /// It answered: it is no stranger any more.

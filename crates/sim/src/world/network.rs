@@ -1,60 +1,115 @@
-//! How datagrams get from one place to another: links, boxes in front of hosts, the beacon, and an attacker on the way.
+//! How datagrams get from one place to another: links, boxes in front of hosts, and an attacker on the way.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    time::Instant,
-};
+use std::{net::SocketAddr, time::Instant};
 
-use pilot_rendezvous::beacon::Route;
+use pilot_rendezvous::beacon::WebId;
 use rand::RngExt;
 
-use super::{Happening, Host, Machine, World};
+use super::{Happening, Host, Machine, Overheard, World, beacon};
 use crate::{
-    Link,
+    Link, Net,
     attacker::{Forgery, forge},
+    topology::{BoxId, Occupant, OnTheWay},
     watch::Shape,
 };
 
-/// Where the beacon of a world is.
-pub(super) const BEACON: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)), 9001);
+/// Datagrams that somebody on the path keeps: the key exchanges and the first data of a small world.
+const OVERHEARD_MAX: usize = 2000;
 
-/// Who receives datagrams.
+/// An end of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
     Host(Host),
     Beacon,
+    /// A box that has nobody behind the port in question.
+    Box(BoxId),
+    /// Where an attacker sits.
+    Attacker,
+}
+
+/// A link has a direction, and there may be one inside a home and another on the outside.
+pub(super) type LinkKey = (Place, Place, Reach);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Reach {
+    Local,
+    Wide,
 }
 
 /// A datagram on its way.
 #[derive(Debug)]
 pub(super) struct Arriving {
-    pub(super) place: Place,
-    /// The address it was sent to, if a box may stand there.
-    pub(super) to: Option<SocketAddr>,
+    pub(super) target: Target,
     pub(super) from: SocketAddr,
     pub(super) datagram: Vec<u8>,
+    /// Who really sent it, unchanged. Nobody, if an attacker had a hand in it.
+    pub(super) author: Option<Place>,
 }
 
-/// The outside address of the box in front of a host.
-pub(super) fn outside_of(host: Host) -> IpAddr {
-    let last = u8::try_from(host.0 + 1).unwrap_or(u8::MAX);
-    IpAddr::V4(Ipv4Addr::new(198, 51, 100, last))
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    /// Wherever the boxes on the way let it go.
+    Address(OnTheWay, Place),
+    /// In the hands of a host, or of the beacon.
+    Hands(Place),
+    /// The beacon, on a connection over the web.
+    Web(WebId),
+}
+
+impl Target {
+    fn place(&self) -> Place {
+        match self {
+            Self::Address(_, place) | Self::Hands(place) => *place,
+            Self::Web(_) => Place::Beacon,
+        }
+    }
 }
 
 impl World {
     /// Puts a datagram of a node on the link to wherever its destination is.
     pub(super) fn send(&mut self, from: Host, to: SocketAddr, datagram: &[u8]) {
         let now = self.now;
-        let machine = &mut self.hosts[from.0];
-        let source = machine.nat.as_mut().map_or(machine.at, |nat| nat.outbound(now, to));
-        self.watch.sent(machine.at, to, datagram);
-        self.transmit(Place::Host(from), source, to, datagram);
+        let machine = &self.hosts[from.0];
+        let wanting = || machine.is_used(now);
+        self.watch.sent(now, from, to, datagram, wanting);
+        if to == beacon::ADDRESS && self.send_over_web(from, datagram) {
+            return;
+        }
+        match self.topology.leave(now, from, to) {
+            Ok(way) => self.transmit(Place::Host(from), way, datagram),
+            Err(end) => {
+                tell!(
+                    self,
+                    "{} sends {} to {to}: {end:?}",
+                    called(&self.hosts, Place::Host(from)),
+                    Shape(datagram)
+                );
+            }
+        }
     }
 
-    fn transmit(&mut self, from: Place, source: SocketAddr, to: SocketAddr, datagram: &[u8]) {
-        let Some(place) = self.place_of(to) else {
-            tell!(self, "{} sends {} to nobody at {to}", called(&self.hosts, from), Shape(datagram));
-            return;
+    /// Puts a datagram on the internet as if it came from `from`, whoever that is.
+    pub fn spoof(&mut self, from: SocketAddr, to: SocketAddr, datagram: &[u8]) {
+        let way = OnTheWay { net: Net::Internet, from, to, local: false };
+        self.transmit(Place::Attacker, way, datagram);
+    }
+
+    pub(super) fn transmit(&mut self, from: Place, way: OnTheWay, datagram: &[u8]) {
+        let now = self.now;
+        let place = match self.topology.heads_for(way) {
+            Some(Occupant::Host(host)) => Place::Host(host),
+            Some(Occupant::Beacon) => Place::Beacon,
+            Some(Occupant::Box(id)) => Place::Box(id),
+            None => {
+                tell!(
+                    self,
+                    "{} sends {} to nobody at {}",
+                    called(&self.hosts, from),
+                    Shape(datagram),
+                    way.to
+                );
+                return;
+            }
         };
         if let (Some((sender, receiver, datagrams)), Place::Host(from), Place::Host(to)) =
             (&mut self.recording, from, place)
@@ -62,10 +117,17 @@ impl World {
         {
             datagrams.push(datagram.to_vec());
         }
-        let now = self.now;
-        let (conditions, len) = (self.conditions, datagram.len());
-        let link = self.links.entry((from, place)).or_insert_with(|| Link::new(conditions));
-        match link.send(now, len, &mut self.chance) {
+        if let Some(overheard) = &mut self.overheard
+            && from != Place::Attacker
+            && !way.local
+            && overheard.len() < OVERHEARD_MAX
+        {
+            overheard.push(Overheard { from: way.from, to: way.to, datagram: datagram.to_vec() });
+        }
+        let reach = if way.local { Reach::Local } else { Reach::Wide };
+        let defaults = self.defaults(reach);
+        let link = self.links.entry((from, place, reach)).or_insert_with(|| Link::new(defaults));
+        match link.send(now, datagram.len(), &mut self.chance) {
             Err(loss) => {
                 tell!(
                     self,
@@ -85,91 +147,102 @@ impl World {
                 );
                 for arrival in [Some(first), copy].into_iter().flatten() {
                     let mut datagram = datagram.to_vec();
+                    let mut author = Some(from).filter(|&from| from != Place::Attacker);
                     if let Some(bit) = arrival.flipped_bit {
                         datagram[bit / 8] ^= 1 << (bit % 8);
+                        author = None;
                     }
-                    self.arrives(arrival.at, place, to, source, datagram);
+                    self.arrives(arrival.at, Target::Address(way, place), way.from, datagram, author);
                 }
             }
         }
         if self.attacks > 0.0 && self.chance.random_bool(self.attacks) {
-            let Forgery { after, from, datagram } = forge(&mut self.chance, source, datagram);
-            self.arrives(now + after, place, to, from, datagram);
+            let Forgery { after, from, datagram } = forge(&mut self.chance, way.from, datagram);
+            let way = OnTheWay { from, ..way };
+            self.arrives(now + after, Target::Address(way, place), from, datagram, None);
         }
     }
 
-    fn arrives(&mut self, at: Instant, place: Place, to: SocketAddr, from: SocketAddr, datagram: Vec<u8>) {
-        self.plan(at, Happening::Arrives(Arriving { place, to: Some(to), from, datagram }));
+    pub(super) fn arrives(
+        &mut self,
+        at: Instant,
+        target: Target,
+        from: SocketAddr,
+        datagram: Vec<u8>,
+        author: Option<Place>,
+    ) {
+        self.plan(at, Happening::Arrives(Arriving { target, from, datagram, author }));
     }
 
     /// Hands a datagram over, with all others that arrive there at the same instant, as a socket would.
     pub(super) fn arrive(&mut self, first: Arriving) {
         let now = self.now;
-        let place = first.place;
+        let place = first.target.place();
+        let mut touched = Vec::new();
         let mut next = Some(first);
         while let Some(arriving) = next.take() {
-            self.deliver(arriving);
+            let reached = self.deliver(arriving);
+            touched.extend(reached.filter(|reached| !touched.contains(reached)));
             if let Some(entry) = self.queue.first_entry()
                 && entry.key().0 == now
-                && matches!(entry.get(), Happening::Arrives(same) if same.place == place)
+                && matches!(entry.get(), Happening::Arrives(same) if same.target.place() == place)
                 && let Happening::Arrives(arriving) = entry.remove()
             {
                 next = Some(arriving);
             }
         }
-        match place {
-            Place::Host(host) => self.drain(host),
-            Place::Beacon => self.drain_beacon(),
+        for place in touched {
+            match place {
+                Place::Host(host) => self.drain(host),
+                Place::Beacon => self.drain_beacon(),
+                Place::Box(_) | Place::Attacker => {}
+            }
         }
     }
 
-    fn deliver(&mut self, arriving: Arriving) {
-        let Arriving { place, to, from, mut datagram } = arriving;
+    /// Who got it.
+    fn deliver(&mut self, arriving: Arriving) -> Option<Place> {
+        let Arriving { target, from, mut datagram, author } = arriving;
         let now = self.now;
-        let shape = Shape(&datagram);
-        match place {
-            Place::Host(host) => {
-                let machine = &mut self.hosts[host.0];
-                if let (Some(nat), Some(to)) = (&mut machine.nat, to)
-                    && !nat.admits(now, to.port(), from)
-                {
-                    tell!(self, "{} is spared {shape} from {from}", self.hosts[host.0].name);
-                    return;
+        let place = match target {
+            Target::Hands(place) => place,
+            Target::Web(_) => Place::Beacon,
+            Target::Address(way, heading) => match self.topology.enter(now, way) {
+                Ok(Occupant::Host(host)) => Place::Host(host),
+                Ok(Occupant::Beacon) => Place::Beacon,
+                Ok(Occupant::Box(_)) => return None,
+                Err(end) => {
+                    let shape = Shape(&datagram);
+                    tell!(self, "{} is spared {shape} from {from}: {end:?}", called(&self.hosts, heading));
+                    return None;
                 }
-                tell!(self, "{} receives {shape} from {from}", self.hosts[host.0].name);
+            },
+        };
+        match place {
+            Place::Host(host) if self.hosts[host.0].asleep => return None,
+            Place::Host(host) => {
+                tell!(self, "{} receives {} from {from}", self.hosts[host.0].name, Shape(&datagram));
+                if let Some(Place::Host(_)) = author {
+                    self.watch.received(host, from, &datagram);
+                }
                 self.hosts[host.0].node.handle_datagram(now, from, &mut datagram);
             }
-            Place::Beacon => {
-                if let Some(beacon) = &mut self.beacon {
-                    beacon.handle_datagram(now, from, &datagram);
-                }
-            }
+            Place::Beacon => self.tell_beacon(target, from, &datagram),
+            Place::Box(_) | Place::Attacker => {}
         }
+        Some(place)
     }
 
-    fn drain_beacon(&mut self) {
-        while let Some((to, datagram)) = self.beacon.as_mut().and_then(|beacon| beacon.poll_transmit()) {
-            // Nobody comes over the web in this world.
-            if let Route::Udp(to) = to {
-                self.transmit(Place::Beacon, BEACON, to, &datagram);
-            }
-        }
+    pub(super) fn link(&mut self, key: LinkKey) -> &mut Link {
+        let defaults = self.defaults(key.2);
+        self.links.entry(key).or_insert_with(|| Link::new(defaults))
     }
 
-    pub(super) fn link(&mut self, from: Place, to: Place) -> &mut Link {
-        let conditions = self.conditions;
-        self.links.entry((from, to)).or_insert_with(|| Link::new(conditions))
-    }
-
-    fn place_of(&self, at: SocketAddr) -> Option<Place> {
-        if at == BEACON {
-            return self.beacon.is_some().then_some(Place::Beacon);
+    fn defaults(&self, reach: Reach) -> crate::Conditions {
+        match reach {
+            Reach::Local => self.local_conditions.unwrap_or(self.conditions),
+            Reach::Wide => self.conditions,
         }
-        let found = self.hosts.iter().position(|machine| match &machine.nat {
-            Some(nat) => nat.is(at.ip()),
-            None => machine.at == at,
-        });
-        found.map(|index| Place::Host(Host(index)))
     }
 }
 
@@ -177,5 +250,7 @@ fn called(hosts: &[Machine], place: Place) -> &str {
     match place {
         Place::Host(host) => &hosts[host.0].name,
         Place::Beacon => "the beacon",
+        Place::Box(_) => "a box",
+        Place::Attacker => "an attacker",
     }
 }
