@@ -21,6 +21,9 @@ const REPEAT_INTERVAL: Duration = Duration::from_millis(500);
 /// The peer seems not to have our key when nothing came for this long.
 const SILENCE: Duration = Duration::from_secs(6);
 
+/// An offer of ours that is younger is on its way, or was answered by the one that just came.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// Signatures checked, from all sources together: a flood of forged exchanges must leave time for the rest.
 const VERIFICATIONS: Rate = Rate { burst: 256, interval: Duration::from_micros(500) };
 
@@ -172,7 +175,10 @@ impl Node {
         let relayed = via == Via::Relay && peer.needs_location(now);
         let steps = self.book.learned_key(sender, identity);
         self.carry_out(now, steps);
-        self.offer(now, sender, via);
+        // The first answer to an offer of ours needs no answer. If ours was lost, the next try brings another.
+        if shown != KeyShown::Installed || !self.has_just_offered(now, sender) {
+            self.offer(now, sender, via);
+        }
         if relayed {
             self.directory.ask(Query::Resolve(sender));
         }
@@ -240,6 +246,11 @@ impl Node {
         {
             self.outbox.push_back((destination, frame));
         }
+    }
+
+    fn has_just_offered(&self, now: Instant, node: NodeId) -> bool {
+        let offered = self.peers.get(&node).and_then(|peer| peer.offered);
+        offered.is_some_and(|at| at + FRESH > now)
     }
 
     fn may_repeat_offer(&mut self, now: Instant, node: NodeId) -> bool {

@@ -146,7 +146,11 @@ impl Node {
     pub(super) fn go_on_surveying(&mut self, now: Instant) {
         let was_running = self.surveyor.is_running();
         for ask in self.surveyor.poll(now, &self.local, &mut self.rng) {
-            self.outbox.push_back((ask.to, survey::emit(ask)));
+            // Where else it and we are is only the beacon's word.
+            let known = self.beacon.as_ref().is_some_and(|beacon| beacon.addr().ip() == ask.to.ip());
+            if known || self.ledger.take(now, ask.to) {
+                self.outbox.push_back((ask.to, survey::emit(ask)));
+            }
         }
         self.timers.set(Timer::Survey, self.surveyor.poll_timeout());
         if was_running

@@ -16,7 +16,7 @@ pub(crate) const PACKETS: u8 = 3;
 
 /// After this long without a packet an address is forgotten, and has three again: a peer whose answers were all lost
 /// must not stay without one for ever.
-pub(crate) const WINDOW: Duration = Duration::from_secs(60);
+pub(crate) const WINDOW: Duration = Duration::from_secs(120);
 
 /// The first wait before our own side may try an address again; doubled each time up to [`RENEWAL_MAX`].
 const RENEWAL_MIN: Duration = Duration::from_secs(1);
@@ -138,11 +138,11 @@ mod tests {
     }
 
     #[test]
-    fn three_packets_and_no_more_until_a_minute_has_passed() {
+    fn three_packets_and_no_more_until_two_minutes_have_passed() {
         let start = crate::testing::start();
         let mut ledger = Ledger::default();
         assert_eq!(taken(&mut ledger, start), 3);
-        for seconds in 1..60 {
+        for seconds in 1..120 {
             assert_eq!(taken(&mut ledger, start + Duration::from_secs(seconds)), 0);
         }
         assert_eq!(taken(&mut ledger, start + WINDOW), 3);
