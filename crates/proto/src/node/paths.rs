@@ -9,6 +9,7 @@ use pilot_wire::path::{Candidate, Kind, Nat};
 use super::peer::Peer;
 use super::reports::{CandidateReport, PathReport, RelayReason, RelayReport, RelayState, Silence, Survey};
 use super::{Beacon, Node, PathView, Timer, Via};
+use crate::path::search::Why;
 use crate::path::survey::{self, Reply};
 use crate::{Event, QueryError};
 
@@ -45,7 +46,8 @@ impl Node {
         self.candidates_changed(now);
         for id in self.peers.keys().copied().collect::<Vec<_>>() {
             if let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.tunnel.is_ready()) {
-                peer.path.search.restart(now);
+                let why = if peer.is_in_use(now) { Why::Wanted } else { Why::Told };
+                peer.path.search.restart(now, why);
                 peer.ask_now(now);
                 self.tend(now, id);
             }

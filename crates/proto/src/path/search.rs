@@ -73,10 +73,10 @@ impl Search {
     }
 
     /// The pauses start from the shortest again: something changed.
-    pub(crate) fn restart(&mut self, now: Instant) {
+    pub(crate) fn restart(&mut self, now: Instant, why: Why) {
         self.rounds = 0;
         self.begun = None;
-        self.state = State::Round { shot: 0, next: now, why: Why::Wanted };
+        self.state = State::Round { shot: 0, next: now, why };
     }
 
     /// A direct way is found, or nobody wants one.
