@@ -161,6 +161,9 @@ impl Node {
         }
         let mut start = Nonce { prefix: [0; 4], counter: self.counter_start(now) };
         self.rng.fill_bytes(&mut start.prefix);
+        // An answer to what we have just sent there. Ours need not be repeated, and the packets that an address may have
+        // are few: the first bytes shall be among them.
+        let answers = self.has_just_offered(now, sender, via);
         let peer = self.peer(now, sender);
         peer.key = Some(identity);
         let shown = match peer.tunnel.key_shown(now, agreement, start) {
@@ -172,7 +175,9 @@ impl Node {
         let relayed = via == Via::Relay && peer.needs_location(now);
         let steps = self.book.learned_key(sender, identity);
         self.carry_out(now, steps);
-        self.offer(now, sender, via);
+        if !(answers && shown == KeyShown::Installed) {
+            self.offer(now, sender, via);
+        }
         if relayed {
             self.directory.ask(Query::Resolve(sender));
         }
@@ -292,6 +297,14 @@ impl Node {
             self.outbox.push_back((destination, frame));
         }
         self.arm_peer(node);
+    }
+
+    /// Whether our key was sent to this address a moment ago.
+    fn has_just_offered(&self, now: Instant, node: NodeId, via: Via) -> bool {
+        let (Via::Direct(addr), Some(peer)) = (via, self.peers.get(&node)) else { return false };
+        let tried =
+            peer.path.candidates().iter().find(|known| known.addr == addr).and_then(|known| known.tried);
+        [tried, peer.offered].iter().all(|at| at.is_some_and(|at| at + REPEAT_INTERVAL > now))
     }
 
     /// Shows our key every way there is.
