@@ -70,7 +70,8 @@ impl World {
     pub(super) fn send(&mut self, from: Host, to: SocketAddr, datagram: &[u8]) {
         let now = self.now;
         let machine = &self.hosts[from.0];
-        let wanting = || machine.is_used(now);
+        // Nobody's own side wants what never belonged to anybody, unless a peer of its said so.
+        let wanting = || machine.is_used(now) || self.topology.was_ever(to.ip());
         self.watch.sent(now, from, to, datagram, wanting);
         if to == beacon::ADDRESS && self.send_over_web(from, datagram) {
             return;
