@@ -101,7 +101,10 @@ impl Path {
     pub(crate) fn learn(&mut self, now: Instant, addr: SocketAddr, source: CandidateSource) {
         if let Some(known) = self.candidate_mut(addr) {
             // A name says more than that something came from there once.
-            if matches!(known.source, CandidateSource::Frames | CandidateSource::Remembered) {
+            if matches!(
+                known.source,
+                CandidateSource::Frames | CandidateSource::Introduced | CandidateSource::Remembered
+            ) {
                 known.source = source;
             }
             return;
@@ -254,12 +257,11 @@ impl Path {
         Reaction { moved: self.choose(now), ..Reaction::default() }
     }
 
-    /// The peer answered another way what was sent to this address: if it is one that answered before, it works.
-    pub(crate) fn confirmed(&mut self, now: Instant, addr: SocketAddr, rtt: Duration) -> Reaction {
-        if let Some(candidate) = self.candidate_mut(addr)
-            && candidate.answered.is_some()
-        {
-            candidate.answers(now, Some(rtt));
+    /// The peer answered another way what was sent to this address only: so that is where it is, though its own frames
+    /// come another way. Release 1.18.0 stays on the relay until it hears us directly.
+    pub(crate) fn confirmed(&mut self, now: Instant, addr: SocketAddr) -> Reaction {
+        if let Some(candidate) = self.candidate_mut(addr) {
+            candidate.answers_elsewhere(now);
         }
         Reaction { moved: self.choose(now), ..Reaction::default() }
     }
@@ -310,7 +312,7 @@ impl Path {
             Some(Via::Relay) | None => None,
         };
         let usable = self.candidates.iter().filter(|candidate| candidate.is_usable());
-        let nearest = usable.min_by_key(|candidate| candidate.rtt.unwrap_or(Duration::MAX));
+        let nearest = usable.reduce(|best, other| if is_nearer(other, best) { other } else { best });
         let best = match (current.filter(|candidate| candidate.is_usable()), nearest) {
             (Some(current), Some(nearest)) if !is_nearer(nearest, current) => Some(Via::Direct(current.addr)),
             (_, Some(nearest)) => Some(Via::Direct(nearest.addr)),
@@ -342,11 +344,14 @@ impl Path {
     }
 }
 
-/// A round trip that was never measured is no reason to go or to stay.
+/// A round trip that was never measured is no reason to go or to stay. Between an address in the common network and
+/// one that leads through a gateway the first is better unless it is clearly farther.
 fn is_nearer(other: &Candidate, current: &Candidate) -> bool {
-    match (other.rtt, current.rtt) {
-        (Some(other), Some(current)) => other * 5 / 4 + NEARER_BY < current,
-        (_, None) | (None, _) => false,
+    let (Some(there), Some(here)) = (other.rtt, current.rtt) else { return false };
+    match (other.source.is_local(), current.source.is_local()) {
+        (true, false) => there < here * 5 / 4 + NEARER_BY * 5,
+        (false, true) => there * 5 / 4 + NEARER_BY * 5 < here,
+        (true, true) | (false, false) => there * 5 / 4 + NEARER_BY < here,
     }
 }
 
@@ -407,6 +412,12 @@ impl Path {
         let targets =
             self.candidates.iter().filter(|candidate| !candidate.is_usable() && self.may_try(candidate));
         targets.map(|candidate| candidate.addr).take(SHOT_MAX).collect()
+    }
+
+    /// The addresses that our own side may try again and again: not those that anybody can plant.
+    pub(crate) fn wishes(&self) -> Vec<SocketAddr> {
+        let named = |candidate: &&Candidate| self.may_try(candidate) && !candidate.source.is_anybodys_word();
+        self.candidates.iter().filter(named).map(|candidate| candidate.addr).collect()
     }
 
     /// All that is kept, for people.

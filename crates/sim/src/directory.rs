@@ -25,6 +25,8 @@ struct Entry {
     at: Option<SocketAddr>,
     /// Addresses in its own network.
     lan: Vec<SocketAddr>,
+    /// It asks to be reached through the beacon only.
+    relay_only: bool,
     /// When it last told where it is.
     told: Instant,
     public: bool,
@@ -46,13 +48,20 @@ impl Directory {
         at: Option<SocketAddr>,
         public: bool,
     ) {
-        self.entries.insert(node, Entry { key, at, lan: Vec::new(), told: now, public });
+        self.entries.insert(node, Entry { key, at, lan: Vec::new(), relay_only: false, told: now, public });
     }
 
     /// The node tells where it is, as seen from outside and in its own network.
-    pub(crate) fn moved(&mut self, now: Instant, node: NodeId, at: Option<SocketAddr>, lan: Vec<SocketAddr>) {
+    pub(crate) fn moved(
+        &mut self,
+        now: Instant,
+        node: NodeId,
+        at: Option<SocketAddr>,
+        lan: Vec<SocketAddr>,
+        relay_only: bool,
+    ) {
         if let Some(entry) = self.entries.get_mut(&node) {
-            (entry.at, entry.lan, entry.told) = (at, lan, now);
+            (entry.at, entry.lan, entry.relay_only, entry.told) = (at, lan, relay_only, now);
         }
     }
 
@@ -95,7 +104,9 @@ impl Directory {
             return Err(QueryError::Denied);
         }
         let seen = now.saturating_duration_since(entry.told);
-        Ok(Location { public: entry.at, lan: entry.lan.clone(), relay_only: false, seen: Some(seen) })
+        // As the real one does: who is reached through the beacon only has its inside addresses kept back.
+        let lan = if entry.relay_only { Vec::new() } else { entry.lan.clone() };
+        Ok(Location { public: entry.at, lan, relay_only: entry.relay_only, seen: Some(seen) })
     }
 
     pub(crate) fn is_mutual(&self, a: NodeId, b: NodeId) -> bool {

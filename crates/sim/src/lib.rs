@@ -40,5 +40,5 @@ pub use nat::{Dependence, Nat, PortChoice};
 pub use plan::{Home, Mishap, NodePlan, Plan};
 pub use topology::{BoxId, Net};
 pub use transfer::{Finishes, Pace, Role, Script, Transfer, Violation};
-pub use watch::{Fault, Traffic};
+pub use watch::{Bother, Fault, Traffic};
 pub use world::{Host, Overheard, Progress, TransferId, World};

@@ -2,7 +2,7 @@
 //! datagram up through the boxes of its sender and down through those of its receiver.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Instant,
 };
@@ -79,6 +79,8 @@ pub(crate) struct Topology {
     /// Addresses handed out in each network.
     handed_out: BTreeMap<Net, u8>,
     v6_handed_out: u16,
+    /// Every address that anybody ever had.
+    ever: BTreeSet<IpAddr>,
 }
 
 #[derive(Debug)]
@@ -101,7 +103,7 @@ impl Topology {
             Net::Internet => Ipv4Addr::new(198, 51, 100, number),
             Net::Behind(_) => self.inside_address(outer, number),
         };
-        self.occupants.insert((outer, outside.into()), Occupant::Box(id));
+        self.occupy(outer, outside.into(), Occupant::Box(id));
         self.boxes.push(Placed { gateway: Gateway::new(nat, outside.into(), chance), outer, is_carrier });
         id
     }
@@ -111,7 +113,7 @@ impl Topology {
         let before = self.leave_seat(host);
         let number = self.hand_out(net);
         let v4 = self.inside_address(net, number);
-        self.occupants.insert((net, v4.into()), Occupant::Host(host));
+        self.occupy(net, v4.into(), Occupant::Host(host));
         self.seats.insert(host, Seat { net, v4, v6: None });
         if before.is_some_and(|seat| seat.v6.is_some()) {
             self.give_v6(host);
@@ -123,8 +125,18 @@ impl Topology {
         let ip = Ipv6Addr::new(0x2001, 0xdb8, 0, self.v6_handed_out, 0, 0, 0, 2);
         if let Some(seat) = self.seats.get_mut(&host) {
             seat.v6 = Some(ip);
-            self.occupants.insert((Net::Internet, ip.into()), Occupant::Host(host));
+            self.occupy(Net::Internet, ip.into(), Occupant::Host(host));
         }
+    }
+
+    fn occupy(&mut self, net: Net, ip: IpAddr, occupant: Occupant) {
+        self.occupants.insert((net, ip), occupant);
+        self.ever.insert(ip);
+    }
+
+    /// Whether anybody ever had this address, in any network.
+    pub(crate) fn was_ever(&self, ip: IpAddr) -> bool {
+        self.ever.contains(&ip)
     }
 
     fn leave_seat(&mut self, host: Host) -> Option<Seat> {

@@ -16,8 +16,8 @@ use pilot_wire::{
     tunnel::{Frame, Nonce},
 };
 
-pub use traffic::Traffic;
-use traffic::{Bother, Ledger};
+use traffic::Ledger;
+pub use traffic::{Bother, Traffic};
 
 use crate::{Host, Role, TransferId, Violation};
 
@@ -41,8 +41,8 @@ pub enum Fault {
         sender: Host,
         /// Where.
         addr: SocketAddr,
-        /// How large the packet was, if that is what is wrong.
-        large: Option<usize>,
+        /// How large the packet was, or how many there were in two minutes.
+        how: Bother,
     },
     /// Time does not go on: nodes keep each other, or themselves, busy at one instant.
     Stuck,
@@ -67,11 +67,8 @@ impl fmt::Display for Fault {
             Self::Plain => f.write_str("a packet was sent in clear"),
             Self::NonceReused { sender, counter } => write!(f, "node {sender} used nonce {counter} twice"),
             Self::Malformed => f.write_str("a datagram was sent that is no frame"),
-            Self::Bothered { sender, addr, large: None } => {
-                write!(f, "node {} sent too many packets to {addr}, which never answered", sender.0)
-            }
-            Self::Bothered { sender, addr, large: Some(len) } => {
-                write!(f, "node {} sent {len} bytes to {addr}, which never answered", sender.0)
+            Self::Bothered { sender, addr, how } => {
+                write!(f, "node {} sent {how} to {addr}, which never answered", sender.0)
             }
             Self::Stuck => f.write_str("time does not go on"),
             Self::Setup(what) => write!(f, "the world could not be set up: {what}"),
@@ -137,12 +134,8 @@ impl Watch {
         self.datagrams += 1;
         self.bytes += datagram.len() as u64;
         if let Err(bother) = self.ledger.sent(now, from, to, datagram.len()) {
-            let large = match bother {
-                Bother::Large(len) => Some(len),
-                Bother::Many | Bother::TooMany => None,
-            };
-            if bother != Bother::Many || !wanting() {
-                self.note(Fault::Bothered { sender: from, addr: to, large });
+            if !matches!(bother, Bother::Many(_)) || !wanting() {
+                self.note(Fault::Bothered { sender: from, addr: to, how: bother });
             }
         }
         if let Err(fault) = self.check(from, to, datagram) {

@@ -157,6 +157,7 @@ enum Happening {
     /// A daemon sees the addresses of its interfaces.
     Notices(Host),
     WebOpens(Host),
+    LooksForUdp(Host),
     Dial(TransferId),
     Acts(TransferId, Role),
 }
@@ -402,6 +403,7 @@ impl World {
                 self.drain(host);
             }
             Happening::WebOpens(host) => self.open_web(host),
+            Happening::LooksForUdp(host) => self.look_for_udp(host),
             Happening::Dial(id) => self.start_transfer(id),
             Happening::Acts(id, role) => self.pump(id, role),
         }

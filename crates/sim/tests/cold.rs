@@ -13,7 +13,7 @@ const DELAY: Duration = Duration::from_millis(50);
 const LAN_DELAY: Duration = Duration::from_millis(1);
 
 /// In round trips of the path that the first byte takes.
-const FIRST_BYTE: f64 = 2.5;
+const FIRST_BYTE: f64 = 2.0;
 
 /// From the first byte to both sides sending directly.
 const UPGRADE: Duration = Duration::from_secs(2);

@@ -21,9 +21,6 @@ const REPEAT_INTERVAL: Duration = Duration::from_millis(500);
 /// The peer seems not to have our key when nothing came for this long.
 const SILENCE: Duration = Duration::from_secs(6);
 
-/// An offer of ours that is younger is on its way, or was answered by the one that just came.
-const FRESH: Duration = Duration::from_secs(1);
-
 /// Signatures checked, from all sources together: a flood of forged exchanges must leave time for the rest.
 const VERIFICATIONS: Rate = Rate { burst: 256, interval: Duration::from_micros(500) };
 
@@ -164,6 +161,9 @@ impl Node {
         }
         let mut start = Nonce { prefix: [0; 4], counter: self.counter_start(now) };
         self.rng.fill_bytes(&mut start.prefix);
+        // An answer to what we have just sent there. Ours need not be repeated, and the packets that an address may have
+        // are few: the first bytes shall be among them.
+        let answers = self.has_just_offered(now, sender, via);
         let peer = self.peer(now, sender);
         peer.key = Some(identity);
         let shown = match peer.tunnel.key_shown(now, agreement, start) {
@@ -175,8 +175,7 @@ impl Node {
         let relayed = via == Via::Relay && peer.needs_location(now);
         let steps = self.book.learned_key(sender, identity);
         self.carry_out(now, steps);
-        // The first answer to an offer of ours needs no answer. If ours was lost, the next try brings another.
-        if shown != KeyShown::Installed || !self.has_just_offered(now, sender) {
+        if !(answers && shown == KeyShown::Installed) {
             self.offer(now, sender, via);
         }
         if relayed {
@@ -248,11 +247,6 @@ impl Node {
         }
     }
 
-    fn has_just_offered(&self, now: Instant, node: NodeId) -> bool {
-        let offered = self.peers.get(&node).and_then(|peer| peer.offered);
-        offered.is_some_and(|at| at + FRESH > now)
-    }
-
     fn may_repeat_offer(&mut self, now: Instant, node: NodeId) -> bool {
         self.peers.get(&node).is_none_or(|peer| {
             let silent = peer.tunnel.heard().is_none_or(|heard| heard + SILENCE <= now);
@@ -303,6 +297,14 @@ impl Node {
             self.outbox.push_back((destination, frame));
         }
         self.arm_peer(node);
+    }
+
+    /// Whether our key was sent to this address a moment ago.
+    fn has_just_offered(&self, now: Instant, node: NodeId, via: Via) -> bool {
+        let (Via::Direct(addr), Some(peer)) = (via, self.peers.get(&node)) else { return false };
+        let tried =
+            peer.path.candidates().iter().find(|known| known.addr == addr).and_then(|known| known.tried);
+        [tried, peer.offered].iter().all(|at| at.is_some_and(|at| at + REPEAT_INTERVAL > now))
     }
 
     /// Shows our key every way there is.

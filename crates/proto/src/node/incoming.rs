@@ -296,7 +296,10 @@ impl Node {
                 self.ledger.answered(addr);
                 peer.path.answered(now, via, rtt)
             }
-            Purpose::Probe(addr) => peer.path.confirmed(now, addr, rtt),
+            Purpose::Probe(addr) => {
+                self.ledger.answered(addr);
+                peer.path.confirmed(now, addr)
+            }
             Purpose::Relay if via == Via::Relay => peer.path.answered(now, via, rtt),
             Purpose::Relay | Purpose::Life => return,
         };

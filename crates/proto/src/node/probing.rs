@@ -58,7 +58,7 @@ impl Node {
 
     /// Asks an address for an answer, if it may be written to.
     pub(super) fn probe(&mut self, now: Instant, node: NodeId, addr: SocketAddr) {
-        if self.may_write(now, node, addr) {
+        if self.may_ask(now, node, addr) {
             if let Some(peer) = self.peers.get_mut(&node) {
                 peer.path.was_tried(now, addr);
             }
@@ -77,6 +77,14 @@ impl Node {
             let packet = self.start_ping(now, node, 0, Purpose::Relay);
             self.emit_packet(now, node, Via::Relay, &packet);
         }
+    }
+
+    /// Whether a packet that is no answer may go to an address. The last of the few that one may have before it answers
+    /// is for an answer: two sides that only ask never hear of each other.
+    pub(super) fn may_ask(&mut self, now: Instant, node: NodeId, addr: SocketAddr) -> bool {
+        self.config.encryption == Encryption::Off
+            || self.peers.get(&node).is_some_and(|peer| peer.path.has_answered(addr))
+            || self.ledger.take_spare(now, addr)
     }
 
     /// Whether one more packet may go to an address; if it never answered, the packet is counted.
@@ -121,9 +129,10 @@ impl Node {
                     self.directory.ask(Query::Resolve(node));
                 }
             }
-            let targets = self.peers.get(&node).map(|peer| peer.path.targets()).unwrap_or_default();
+            let Some(path) = self.peers.get(&node).map(|peer| &peer.path) else { return };
+            let (targets, wishes) = (path.targets(), path.wishes());
             for addr in targets {
-                if shot.first && shot.why == Why::Wanted {
+                if shot.first && shot.why == Why::Wanted && wishes.contains(&addr) {
                     self.ledger.renew(now, addr);
                 }
                 self.probe(now, node, addr);
@@ -138,7 +147,7 @@ impl Node {
         let wanted = peer.is_wanted();
         peer.path.search.start(now, if wanted { Why::Wanted } else { Why::Told });
         if wanted {
-            for addr in peer.path.targets() {
+            for addr in peer.path.wishes().into_iter().filter(|addr| !peer.path.has_answered(*addr)) {
                 self.ledger.grant(now, addr);
             }
         }
@@ -211,7 +220,7 @@ impl Node {
         if let Some(node) = self.peers.iter().find(|(_, peer)| known(peer)).map(|(&node, _)| node) {
             // A probe opens our box as well as a punch does, and may be answered.
             self.probe(now, node, addr);
-        } else if !self.ledger.wrote(now, addr) && self.ledger.take(now, addr) {
+        } else if !self.ledger.wrote(now, addr) && self.ledger.take_spare(now, addr) {
             // What was sent there before has opened our box. Of the few packets, the others are worth more.
             let mut punch = Vec::new();
             pilot_wire::tunnel::emit_punch(&mut punch);

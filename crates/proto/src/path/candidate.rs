@@ -32,6 +32,16 @@ impl CandidateSource {
         matches!(self, Self::PeerHost | Self::PeerObserved | Self::PeerMapped)
     }
 
+    /// Whether it is in a network that both may be in.
+    pub(crate) fn is_local(self) -> bool {
+        matches!(self, Self::RegistryLan | Self::PeerHost | Self::Lan)
+    }
+
+    /// Whether anybody at all may have said so, by writing a source address on a datagram.
+    pub(crate) fn is_anybodys_word(self) -> bool {
+        matches!(self, Self::Introduced | Self::Frames)
+    }
+
     /// Whether the registry said so.
     pub(crate) fn is_registrys_word(self) -> bool {
         matches!(self, Self::Registry | Self::RegistryLan)
@@ -109,6 +119,15 @@ impl Candidate {
         if let Some(sample) = rtt {
             self.rtt = Some(smoothed(self.rtt, sample));
         }
+    }
+
+    /// The peer answered, over another way, what was sent here only.
+    pub(crate) fn answers_elsewhere(&mut self, now: Instant) {
+        self.answered = Some(now);
+        self.tries = 0;
+        self.doubted = None;
+        self.checked = Some(now);
+        self.checking = None;
     }
 
     /// Frames of the peer come another way. If nothing came from here for a round trip, it is asked whether it still

@@ -20,7 +20,7 @@ pub(crate) const WINDOW: Duration = Duration::from_secs(120);
 
 /// The first wait before our own side may try an address again; doubled each time up to [`RENEWAL_MAX`].
 const RENEWAL_MIN: Duration = Duration::from_secs(1);
-const RENEWAL_MAX: Duration = Duration::from_secs(30);
+const RENEWAL_MAX: Duration = Duration::from_secs(60);
 
 /// What was let out opens a box for the answer this long at least.
 const OPEN_FOR: Duration = Duration::from_secs(20);
@@ -57,7 +57,8 @@ impl Ledger {
         allowed
     }
 
-    /// As [`take`](Self::take), but leaves one for a key exchange, without which nothing else is understood.
+    /// As [`take`](Self::take), but leaves one: for the answer to a probe of the other side, or for a key exchange,
+    /// without which nothing else is understood.
     pub(crate) fn take_spare(&mut self, now: Instant, addr: SocketAddr) -> bool {
         self.entries.get(&addr).is_none_or(|entry| entry.sent + 1 < PACKETS || entry.last + WINDOW <= now)
             && self.take(now, addr)

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -12,9 +13,9 @@ use crate::Host;
 /// others say, nobody is bothered by more.
 const STRANGER_PACKETS_MAX: usize = 3;
 
-/// The same while its own side wants something of somebody: three at first, three more when the peer has proved itself
-/// by another way, and three more after 1, 3, 7, 15, 31 and 63 seconds.
-const WANTED_PACKETS_MAX: usize = 3 * 8;
+/// The same where its own side wants somebody: three at first, three more when the peer has proved itself by another way,
+/// and three more after 1, 3, 7, 15, 31 and 63 seconds; all that again when the own network changes.
+const WANTED_PACKETS_MAX: usize = 2 * 3 * 8;
 
 /// None of them is larger.
 const STRANGER_BYTES_MAX: usize = 200;
@@ -32,13 +33,23 @@ pub struct Traffic {
 
 /// A node bothers an address that never answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Bother {
+pub enum Bother {
     /// With a packet of this size.
     Large(usize),
     /// With more packets than others may make it send.
-    Many,
+    Many(usize),
     /// With more packets than its own side may make it send.
-    TooMany,
+    TooMany(usize),
+}
+
+impl fmt::Display for Bother {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Large(len) => write!(f, "{len} bytes"),
+            Self::Many(count) => write!(f, "{count} packets, without a wish of its own,"),
+            Self::TooMany(count) => write!(f, "{count} packets"),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -87,8 +98,8 @@ impl Ledger {
         account.unanswered.push_back(now);
         match account.unanswered.len() {
             ..=STRANGER_PACKETS_MAX => Ok(()),
-            ..=WANTED_PACKETS_MAX if !self.protected.contains(&to) => Err(Bother::Many),
-            _ => Err(Bother::TooMany),
+            count @ ..=WANTED_PACKETS_MAX if !self.protected.contains(&to) => Err(Bother::Many(count)),
+            count => Err(Bother::TooMany(count)),
         }
     }
 
@@ -124,10 +135,10 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(ledger.sent(now, Host(0), silent, 150), Ok(()));
         }
-        for _ in 3..24 {
-            assert_eq!(ledger.sent(now, Host(0), silent, 4), Err(Bother::Many));
+        for count in 4..=48 {
+            assert_eq!(ledger.sent(now, Host(0), silent, 4), Err(Bother::Many(count)));
         }
-        assert_eq!(ledger.sent(now, Host(0), silent, 4), Err(Bother::TooMany));
+        assert_eq!(ledger.sent(now, Host(0), silent, 4), Err(Bother::TooMany(49)));
         assert_eq!(ledger.sent(now, Host(1), silent, 150), Ok(()), "another node");
         assert_eq!(ledger.sent(now, Host(1), silent, 300), Err(Bother::Large(300)));
         for _ in 0..10 {

@@ -100,7 +100,7 @@ impl World {
     /// The registry says from now on that a node is there, and nothing else, though it is not true.
     pub fn lie_about(&mut self, host: Host, at: Option<SocketAddr>, lan: Vec<SocketAddr>) {
         let number = self.number(host);
-        self.directory.moved(self.now, number, at, lan);
+        self.directory.moved(self.now, number, at, lan, false);
     }
 
     /// What was recorded. The recording ends.

@@ -70,11 +70,18 @@ impl World {
     pub(super) fn send(&mut self, from: Host, to: SocketAddr, datagram: &[u8]) {
         let now = self.now;
         let machine = &self.hosts[from.0];
-        let wanting = || machine.is_used(now);
+        // Nobody's own side wants what never belonged to anybody, unless a peer of its said so.
+        let wanting = || machine.is_used(now) || self.topology.was_ever(to.ip());
         self.watch.sent(now, from, to, datagram, wanting);
         if to == beacon::ADDRESS && self.send_over_web(from, datagram) {
             return;
         }
+        self.send_udp(from, to, datagram);
+    }
+
+    /// Puts a datagram of a host on the network, whatever else there is.
+    pub(super) fn send_udp(&mut self, from: Host, to: SocketAddr, datagram: &[u8]) {
+        let now = self.now;
         match self.topology.leave(now, from, to) {
             Ok(way) => self.transmit(Place::Host(from), way, datagram),
             Err(end) => {
@@ -224,6 +231,9 @@ impl World {
                 tell!(self, "{} receives {} from {from}", self.hosts[host.0].name, Shape(&datagram));
                 if let Some(Place::Host(_)) = author {
                     self.watch.received(host, from, &datagram);
+                }
+                if from == beacon::ADDRESS && matches!(target, Target::Address(..)) {
+                    self.heard_over_udp(host);
                 }
                 self.hosts[host.0].node.handle_datagram(now, from, &mut datagram);
             }

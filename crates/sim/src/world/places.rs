@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use rand::{SeedableRng as _, rngs::StdRng};
 
-use super::{Happening, Host, REGISTRY_AGAIN, World};
+use super::{Happening, Host, REGISTRY_AGAIN, World, web::Web};
 use crate::{BoxId, Nat, Net};
 
 impl World {
@@ -80,7 +80,7 @@ impl World {
     /// what fails tells.
     pub fn move_host(&mut self, host: Host, net: Net, notice: Option<Duration>) {
         self.topology.seat(host, net);
-        self.close_web(host);
+        self.reopen_web(host);
         let addrs = self.topology.addresses(host);
         tell!(self, "{} is at {addrs:?} now", self.hosts[host.0].name);
         if let Some(notice) = notice {
@@ -109,7 +109,8 @@ impl World {
         }
         let machine = &self.hosts[host.0];
         let (number, key) = (machine.number, machine.identity.public());
-        self.directory.moved(now, number, machine.reachable, machine.inside.clone());
+        let relay_only = matches!(machine.web, Web::Open { .. });
+        self.directory.moved(now, number, machine.reachable, machine.inside.clone(), relay_only);
         // Registry and beacon are one process, and the registry sees where its connections come from.
         if let (Some(beacon), Some(ip)) = (&mut self.beacon, self.topology.outermost(host)) {
             beacon.registered(number, ip);

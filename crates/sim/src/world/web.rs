@@ -1,8 +1,12 @@
 //! The way to the beacon where UDP does not pass: the daemon's WebSocket, as a pipe that loses and reorders nothing.
+//!
+//! Opened when the node says that its beacon is silent, and let go as the daemon does it: it asks over UDP now and then;
+//! when the beacon answers it says over UDP where it is, and when that is answered the pipe is closed.
 
 use std::time::{Duration, Instant};
 
 use pilot_rendezvous::beacon::WebId;
+use pilot_wire::{NodeId, beacon::Message};
 
 use super::{
     Happening, Host, World, beacon,
@@ -16,6 +20,9 @@ const OPENING_ROUND_TRIPS: u32 = 4;
 /// How long a pipe that could not be opened is left alone.
 const AGAIN: Duration = Duration::from_secs(2);
 
+/// How often the beacon is asked over UDP whether it hears us (`daemon::config::Web::look_every`).
+const LOOK_EVERY: Duration = Duration::from_secs(20);
+
 /// What a host has in place of UDP.
 #[derive(Debug, Default)]
 pub(super) enum Web {
@@ -24,6 +31,8 @@ pub(super) enum Web {
     Opening,
     Open {
         id: WebId,
+        /// Over UDP, the beacon was told where we are.
+        returning: bool,
         up: Instant,
         down: Instant,
     },
@@ -55,7 +64,9 @@ impl World {
             // An earlier one of the same node is gone by itself: there is only one socket per host here.
             let _ = beacon.web_opened(now, id, number);
         }
-        self.hosts[host.0].web = Web::Open { id, up: now, down: now };
+        self.hosts[host.0].web = Web::Open { id, returning: false, up: now, down: now };
+        self.plan(now + LOOK_EVERY, Happening::LooksForUdp(host));
+        self.register(host);
         self.hosts[host.0].node.network_changed(now);
         self.drain(host);
     }
@@ -76,6 +87,10 @@ impl World {
 
     /// Whether the datagram went through the pipe.
     pub(super) fn send_over_web(&mut self, host: Host, datagram: &[u8]) -> bool {
+        // Surveys find out about UDP.
+        if let Ok(Message::Survey { .. }) = Message::parse(datagram) {
+            return false;
+        }
         let (now, delay) = (self.now, self.web_delay(host));
         let Web::Open { id, up, .. } = &mut self.hosts[host.0].web else { return false };
         let id = *id;
@@ -100,6 +115,47 @@ impl World {
         tell!(self, "the beacon => {} {}", self.hosts[host.0].name, Shape(datagram));
         let target = Target::Hands(Place::Host(host));
         self.arrives(arrives, target, beacon::ADDRESS, datagram.to_vec(), Some(Place::Beacon));
+    }
+
+    /// The daemon asks over UDP whether the beacon hears it.
+    pub(super) fn look_for_udp(&mut self, host: Host) {
+        let Web::Open { returning, .. } = &mut self.hosts[host.0].web else { return };
+        *returning = false;
+        self.discover_over_udp(host, NodeId::UNSET);
+        self.plan(self.now + LOOK_EVERY, Happening::LooksForUdp(host));
+    }
+
+    /// The beacon was heard over UDP.
+    pub(super) fn heard_over_udp(&mut self, host: Host) {
+        match &mut self.hosts[host.0].web {
+            Web::Closed => {}
+            Web::Open { returning: returning @ false, .. } => {
+                *returning = true;
+                let node = self.hosts[host.0].number;
+                self.discover_over_udp(host, node);
+            }
+            Web::Opening | Web::Open { returning: true, .. } => {
+                let now = self.now;
+                self.close_web(host);
+                self.register(host);
+                self.hosts[host.0].node.network_changed(now);
+            }
+        }
+    }
+
+    fn discover_over_udp(&mut self, host: Host, node: NodeId) {
+        let mut message = Vec::new();
+        Message::Discover { node, key: None, proof: None }.emit(&mut message);
+        self.send_udp(host, beacon::ADDRESS, &message);
+    }
+
+    /// The host is in another network, and the connection dead. Its daemon tries to open another.
+    pub(super) fn reopen_web(&mut self, host: Host) {
+        if matches!(self.hosts[host.0].web, Web::Open { .. }) {
+            self.close_web(host);
+            self.hosts[host.0].web = Web::Opening;
+            self.plan(self.now + AGAIN, Happening::WebOpens(host));
+        }
     }
 
     /// A host has no use for its connection any more, or it broke.
