@@ -36,6 +36,9 @@ const PROBE_APART: Duration = Duration::from_millis(750);
 /// A relay from which something came within this time is trusted to work when a direct way is lost.
 const RELAY_FRESH: Duration = Duration::from_secs(3);
 
+/// An address that an authentic frame came from within this time is not planted by somebody who repeats old ones.
+const COMES_NOW: Duration = Duration::from_secs(3);
+
 /// How a frame came or goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Via {
@@ -400,6 +403,16 @@ impl Path {
     /// Every address worth a key exchange.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.candidates.iter().filter(|candidate| self.may_try(candidate)).map(|c| c.addr).collect()
+    }
+
+    /// The addresses that our own side may try again and again: not those that anybody can plant, unless the peer's
+    /// authentic frames come from there at this moment, as they do from behind a symmetric box.
+    pub(crate) fn wishes(&self, now: Instant) -> Vec<SocketAddr> {
+        let named = |candidate: &&Candidate| {
+            let comes = candidate.heard.is_some_and(|heard| heard + COMES_NOW > now);
+            self.may_try(candidate) && (comes || !candidate.source.is_anybodys_word())
+        };
+        self.candidates.iter().filter(named).map(|candidate| candidate.addr).collect()
     }
 
     /// The addresses that answered once: worth a ping when the peer falls silent.

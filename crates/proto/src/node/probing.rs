@@ -130,7 +130,7 @@ impl Node {
                 }
             }
             let Some(path) = self.peers.get(&node).map(|peer| &peer.path) else { return };
-            let (targets, wishes) = (path.targets(), path.wishes());
+            let (targets, wishes) = (path.targets(), path.wishes(now));
             for addr in targets {
                 if shot.first && shot.why == Why::Wanted && wishes.contains(&addr) {
                     self.ledger.renew(now, addr);
@@ -147,7 +147,7 @@ impl Node {
         let wanted = peer.is_wanted();
         peer.path.search.start(now, if wanted { Why::Wanted } else { Why::Told });
         if wanted {
-            for addr in peer.path.wishes().into_iter().filter(|addr| !peer.path.has_answered(*addr)) {
+            for addr in peer.path.wishes(now).into_iter().filter(|addr| !peer.path.has_answered(*addr)) {
                 self.ledger.grant(now, addr);
             }
         }

@@ -74,7 +74,7 @@ impl Node {
         let needs_relay = peer.path.is_improvable();
         peer.expect_answer(now);
         if fresh && !peer.tunnel.is_ready() {
-            for addr in peer.path.wishes() {
+            for addr in peer.path.wishes(now) {
                 self.ledger.renew(now, addr);
             }
         }
@@ -182,7 +182,7 @@ impl Node {
             self.ask_every_way(now, node);
         } else {
             let wanted = self.peers.get(&node).is_some_and(Peer::is_wanted);
-            for addr in self.peers.get(&node).map(|peer| peer.path.wishes()).unwrap_or_default() {
+            for addr in self.peers.get(&node).map(|peer| peer.path.wishes(now)).unwrap_or_default() {
                 if wanted {
                     self.ledger.renew(now, addr);
                 }
