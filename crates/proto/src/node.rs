@@ -212,6 +212,7 @@ impl Node {
             return;
         }
         self.beacon = addr.map(|addr| Beacon::new(now, addr));
+        self.surveyor = Surveyor::default();
         self.timers.set(Timer::Beacon, self.beacon.as_ref().map(Beacon::poll_timeout));
     }
 

@@ -427,12 +427,6 @@ impl Path {
         targets.map(|candidate| candidate.addr).take(SHOT_MAX).collect()
     }
 
-    /// The addresses that our own side may try again and again: not those that anybody can plant.
-    pub(crate) fn wishes(&self) -> Vec<SocketAddr> {
-        let named = |candidate: &&Candidate| self.may_try(candidate) && !candidate.source.is_anybodys_word();
-        self.candidates.iter().filter(named).map(|candidate| candidate.addr).collect()
-    }
-
     /// All that is kept, for people.
     pub(crate) fn candidates(&self) -> &[Candidate] {
         &self.candidates

@@ -72,19 +72,26 @@ impl Node {
         }
     }
 
-    /// The beacon answered, and says where it sees us. Over a way that has no such address it says nothing.
+    /// The beacon answered, and says where it sees us.
     fn on_discovered(&mut self, now: Instant, observed: SocketAddr) {
-        let Some(beacon) = &mut self.beacon else { return };
-        let first = beacon.observed().is_none();
-        let answered = beacon.replied(now, Some(observed).filter(|addr| !addr.ip().is_unspecified()));
+        let Some(beacon) = self.beacon.as_mut().filter(|beacon| beacon.owes_an_answer()) else {
+            return self.drop_frame(Drop::NotTheBeacon);
+        };
+        let before = beacon.observed();
+        let back = beacon.replied(now);
         self.timers.set(Timer::Beacon, Some(beacon.poll_timeout()));
-        if answered.back {
+        // Over a way that has no such address it says nothing.
+        let observed = Some(observed).filter(|addr| !addr.ip().is_unspecified());
+        if observed == before || before.is_none() || !self.surveyor.is_answered() {
+            self.observed_at(now, observed);
+        } else {
+            // Anybody may say so in the beacon's name. It answers surveys, and only it can.
+            self.surveyor.forget();
+            self.survey(now);
+        }
+        if back {
             self.events.push_back(Event::Beacon(BeaconEvent::Answers));
             self.beacon_is_back(now);
-        }
-        if let Some(observed) = answered.news {
-            self.events.push_back(Event::Observed(observed));
-            self.observed_elsewhere(now, first);
         }
     }
 

@@ -66,10 +66,19 @@ impl Node {
         observed.into_iter().chain(mapped).chain(hosts).collect()
     }
 
-    /// The beacon sees us at another address than before: the box in front of us is another, or lost its bindings.
-    pub(super) fn observed_elsewhere(&mut self, now: Instant, first: bool) {
-        self.surveyor.forget();
-        self.survey(now);
+    /// The beacon sees us at this address. If it is another than before, the box in front of us is another, or lost its
+    /// bindings.
+    pub(super) fn observed_at(&mut self, now: Instant, observed: Option<SocketAddr>) {
+        let Some(beacon) = &mut self.beacon else { return };
+        let first = beacon.observed().is_none();
+        if !beacon.sees(observed) {
+            return;
+        }
+        self.events.extend(observed.map(Event::Observed));
+        if !self.surveyor.is_running() {
+            self.surveyor.forget();
+            self.survey(now);
+        }
         self.candidates_changed(now);
         if !first {
             self.ask_peers(now, |_| true);
@@ -134,7 +143,9 @@ impl Node {
     }
 
     pub(super) fn on_survey_reply(&mut self, now: Instant, from: SocketAddr, reply: Reply) {
-        self.surveyor.replied(now, from, reply);
+        if let Some(observed) = self.surveyor.replied(now, from, reply) {
+            self.observed_at(now, Some(observed));
+        }
         self.go_on_surveying(now);
     }
 

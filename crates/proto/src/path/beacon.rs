@@ -36,15 +36,6 @@ pub(crate) struct Beacon {
     rtt: Option<Duration>,
 }
 
-/// What an answer of the beacon is to its node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Answered {
-    /// Our address, if it is another than before.
-    pub(crate) news: Option<SocketAddr>,
-    /// It had not answered before, or not lately.
-    pub(crate) back: bool,
-}
-
 impl Beacon {
     pub(crate) fn new(now: Instant, addr: SocketAddr) -> Self {
         Self {
@@ -113,8 +104,13 @@ impl Beacon {
         falls
     }
 
-    /// It answered. Over a way that is not UDP it sees no address of ours.
-    pub(crate) fn replied(&mut self, now: Instant, observed: Option<SocketAddr>) -> Answered {
+    /// Whether it owes an answer. What comes unasked in its name is not its own.
+    pub(crate) fn owes_an_answer(&self) -> bool {
+        self.unanswered > 0
+    }
+
+    /// It answered. Whether it had not before, or not lately.
+    pub(crate) fn replied(&mut self, now: Instant) -> bool {
         let back = !self.is_there();
         self.due = now + INTERVAL;
         self.retry = FIRST_RETRY;
@@ -124,8 +120,12 @@ impl Beacon {
         self.unanswered = 0;
         self.answered = Some(now);
         self.silent_since = None;
-        let before = std::mem::replace(&mut self.observed, observed);
-        Answered { news: observed.filter(|_| before != observed), back }
+        back
+    }
+
+    /// It sees us at this address; at none, over a way that is not UDP. Whether that is news.
+    pub(crate) fn sees(&mut self, observed: Option<SocketAddr>) -> bool {
+        std::mem::replace(&mut self.observed, observed) != observed
     }
 
     /// A stream depends on the relay from now on: if the beacon owes an answer, ask again soon.
@@ -161,8 +161,12 @@ mod tests {
         let mut beacon = Beacon::new(start, addr);
         assert_eq!(asked(&mut beacon, start, 5, false), [0, 500, 1500, 3500, 7500]);
         let now = start + Duration::from_secs(8);
-        assert_eq!(beacon.replied(now, Some(addr)), Answered { news: Some(addr), back: true });
-        assert_eq!(beacon.replied(now, Some(addr)), Answered { news: None, back: false });
+        assert!(beacon.owes_an_answer());
+        assert!(beacon.replied(now), "it is back");
+        assert!(!beacon.replied(now));
+        assert!(!beacon.owes_an_answer());
+        assert!(beacon.sees(Some(addr)));
+        assert!(!beacon.sees(Some(addr)));
         assert_eq!(beacon.poll_timeout(), now + INTERVAL);
     }
 
@@ -188,7 +192,7 @@ mod tests {
         }
         assert_eq!(fell, [1500]);
         assert!(!beacon.is_there());
-        beacon.replied(start + Duration::from_secs(60), Some(addr));
+        beacon.replied(start + Duration::from_secs(60));
         assert!(beacon.is_there());
     }
 }

@@ -52,8 +52,11 @@ impl CandidateSource {
 const CHECK_MIN: Duration = Duration::from_millis(100);
 const CHECK_MAX: Duration = Duration::from_secs(1);
 
-/// An address that was checked and answered is not checked again within this time, however the peer's frames come.
-const CHECK_PAUSE: Duration = Duration::from_secs(3);
+/// An address that was checked and answered is checked again after this long if the peer's frames go on coming another
+/// way, and after twice as long each time up to the second: a peer may prefer the relay for ever. Any frame from there
+/// starts over.
+const RECHECK_MIN: Duration = Duration::from_millis(250);
+const RECHECK_MAX: Duration = Duration::from_secs(8);
 
 /// One address of a peer.
 #[derive(Debug, Clone)]
@@ -74,8 +77,9 @@ pub(crate) struct Candidate {
     pub(crate) doubted: Option<Instant>,
     /// When it was asked whether it still works, until it answers.
     checking: Option<Instant>,
-    /// When it last answered such a question.
+    /// When it last answered such a question, and how long that is believed.
     checked: Option<Instant>,
+    believed: Duration,
 }
 
 impl Candidate {
@@ -92,6 +96,7 @@ impl Candidate {
             doubted: None,
             checking: None,
             checked: None,
+            believed: RECHECK_MIN,
         }
     }
 
@@ -135,10 +140,15 @@ impl Candidate {
     pub(crate) fn check(&mut self, now: Instant) -> bool {
         let grace = self.rtt.unwrap_or(CHECK_MIN).clamp(CHECK_MIN / 2, CHECK_MAX);
         let silent = self.heard.is_none_or(|heard| heard + grace <= now);
-        let asked = self.checking.is_some() || self.checked.is_some_and(|at| at + CHECK_PAUSE > now);
-        if !self.is_usable() || !silent || asked {
+        let quiet_since = self.checked.filter(|&checked| self.heard.is_none_or(|heard| heard <= checked));
+        let believed = quiet_since.is_some_and(|at| at + self.believed > now);
+        if !self.is_usable() || !silent || self.checking.is_some() || believed {
             return false;
         }
+        self.believed = match quiet_since {
+            Some(_) => (self.believed * 2).min(RECHECK_MAX),
+            None => RECHECK_MIN,
+        };
         self.confirm(now);
         true
     }

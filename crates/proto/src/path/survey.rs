@@ -57,6 +57,8 @@ pub(crate) struct Surveyor {
     last: Option<Survey>,
     /// When the beacon's second address was last written to.
     opened: Option<Instant>,
+    /// It has answered, whatever became of it.
+    answered: bool,
 }
 
 #[derive(Debug)]
@@ -139,10 +141,11 @@ impl Surveyor {
         self.last.as_ref().map(|survey| survey.nat).unwrap_or_default()
     }
 
-    /// An answer came, from whichever address: the token is secret enough.
-    pub(crate) fn replied(&mut self, now: Instant, from: SocketAddr, reply: Reply) {
-        let Some(running) = &mut self.running else { return };
-        let Some(probe) = running.probes.iter_mut().find(|probe| probe.token == reply.token) else { return };
+    /// An answer came, from whichever address: the token is secret enough. Returns where the beacon sees us, if it is
+    /// the answer to that.
+    pub(crate) fn replied(&mut self, now: Instant, from: SocketAddr, reply: Reply) -> Option<SocketAddr> {
+        let running = self.running.as_mut()?;
+        let probe = running.probes.iter_mut().find(|probe| probe.token == reply.token)?;
         // Nobody but a socket of the beacon we never wrote to may answer for it, and the others only for themselves.
         let genuine = match probe.what {
             What::Here | What::ToOtherPort | What::ToOtherAddress => from == probe.to,
@@ -151,14 +154,22 @@ impl Surveyor {
             What::Hairpin => false,
         };
         if !genuine || probe.answer.is_some() {
-            return;
+            return None;
         }
         probe.answer = Some(reply.observed);
-        if probe.what == What::Here {
-            running.rtt = Some(now.saturating_duration_since(running.begun));
-            running.second_port = reply.second_port.map(|port| SocketAddr::new(running.beacon.ip(), port));
-            running.second_addr = reply.second_addr;
+        if probe.what != What::Here {
+            return None;
         }
+        self.answered = true;
+        running.rtt = Some(now.saturating_duration_since(running.begun));
+        running.second_port = reply.second_port.map(|port| SocketAddr::new(running.beacon.ip(), port));
+        running.second_addr = reply.second_addr;
+        Some(reply.observed)
+    }
+
+    /// Whether this beacon answers surveys at all.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.answered
     }
 
     /// A question of our own came back to us. `true` if it is one that was sent to see whether it does.
