@@ -5,6 +5,11 @@
 mod common;
 mod driver;
 mod hostile;
+#[cfg(target_os = "linux")]
+mod lan;
+#[cfg(target_os = "linux")]
+#[path = "../../src/network/testing.rs"]
+mod namespace;
 mod programs;
 mod registry;
 mod restarts;
