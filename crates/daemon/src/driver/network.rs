@@ -51,7 +51,10 @@ impl Driver {
                 }
                 self.network.edge.mapping = mapping;
             }
-            News::Lan(status) => self.network.edge.lan = status,
+            News::Lan(status) => {
+                tracing::info!(on = status.on, reason = status.reason, "peers in the same network");
+                self.network.edge.lan = status;
+            }
             News::Sighted(peer, address) => {
                 // It may have been distrusted since.
                 if self.node.is_trusted(peer) {

@@ -81,6 +81,8 @@ impl Cable {
         let a = self.a.daemon(configs[0].clone()).await;
         let b = self.b.daemon(configs[1].clone()).await;
         befriend(&a, &b).await;
+        // Whoever asked through the registry knows the other's key from the first tunnel on.
+        assert!(echoes(&a, &b).await && echoes(&b, &a).await);
         a.kill().await;
         b.kill().await;
         rendezvous.kill().await;
