@@ -69,7 +69,7 @@ pub(crate) enum Order {
     /// Something waits in the inbox: fetch it.
     FetchHandshakes,
     /// What to register from now on.
-    Profile(Profile),
+    Profile(Box<Profile>),
     /// The key to sign with from now on.
     Identity(Box<Identity>),
     /// This host is connected otherwise than before, or was asleep. These are all its addresses.
@@ -288,7 +288,7 @@ where
                 None => return false,
                 Some(Order::Profile(profile)) => {
                     self.moved |= profile.addresses() != self.profile.addresses();
-                    self.profile = profile;
+                    self.profile = *profile;
                 }
                 Some(Order::Identity(identity)) => {
                     self.identity = *identity;

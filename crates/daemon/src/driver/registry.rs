@@ -167,7 +167,7 @@ impl Driver {
     }
 
     pub(super) fn tell_link_profile(&self) {
-        let _ = self.link.send(Order::Profile(self.profile.clone()));
+        let _ = self.link.send(Order::Profile(Box::new(self.profile.clone())));
     }
 
     /// Learns the name of a node that people will see in lists.

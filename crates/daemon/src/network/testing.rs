@@ -58,18 +58,6 @@ impl Namespace {
         assert!(status.success(), "ip {words}: {status}");
     }
 
-    /// Runs a future in it, on a thread of its own.
-    pub(crate) fn run<T: Send>(&self, future: impl Future<Output = T> + Send) -> T {
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(move || {
-                self.enter();
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                runtime.expect("a runtime").block_on(future)
-            });
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
-    }
-
     /// Moves this thread, and those it starts from now on, into it.
     pub(crate) fn enter(&self) {
         let space = File::open(format!("/proc/{}/ns/net", self.pid())).expect("the namespace");

@@ -144,7 +144,7 @@ mod tests {
         wanted: impl FnMut(&Surroundings) -> bool,
     ) {
         let outcome = tokio::time::timeout(Duration::from_secs(20), seen.wait_for(wanted)).await;
-        outcome.unwrap_or_else(|_| panic!("waited too long for {what}")).unwrap();
+        outcome.unwrap_or_else(|_| panic!("waited too long for {what}")).expect("somebody watches");
     }
 
     #[test]
@@ -157,7 +157,7 @@ mod tests {
         space.ip("link set lo up");
         space.ip("link add eth0 type veth peer name eth1");
         space.ip("link set eth1 up");
-        space.run(async {
+        let test = async {
             let (sender, mut seen) = watch::channel(Surroundings::look());
             let watching = tokio::spawn(watch(sender));
             let has = |ip: &str| {
@@ -179,7 +179,16 @@ mod tests {
             space.ip("addr del 10.7.0.2/24 dev eth0");
             until(&mut seen, "the end", |here| !has("10.7.0.2")(here) && gateway(here).is_none()).await;
             drop(seen);
-            tokio::time::timeout(Duration::from_secs(20), watching).await.expect("ends by itself").unwrap();
+            let end = tokio::time::timeout(Duration::from_secs(20), watching).await;
+            end.expect("ends by itself").expect("no panic");
+        };
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                space.enter();
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                runtime.expect("a runtime").block_on(test);
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         });
     }
 }
