@@ -6,6 +6,8 @@ mod common;
 mod driver;
 mod hostile;
 #[cfg(target_os = "linux")]
+mod hosts;
+#[cfg(target_os = "linux")]
 mod lan;
 #[cfg(target_os = "linux")]
 #[path = "../../src/network/testing.rs"]
@@ -13,4 +15,6 @@ mod namespace;
 mod programs;
 mod registry;
 mod restarts;
+#[cfg(target_os = "linux")]
+mod roaming;
 mod streams;
