@@ -280,12 +280,12 @@ fn start_edge(
     tasks.spawn(tell_of_changes(watched.clone(), commands.clone()));
     tasks.spawn(network::watch(seen));
     if config.port_mapping {
-        let portmap = PortMap::start(listen.port(), watched.clone(), commands.clone())?;
+        let portmap = PortMap::start(listen, watched.clone(), commands.clone())?;
         edge.doubt = Some(portmap.doubt());
         outposts.portmap = Some(portmap);
     }
     if config.lan_discovery {
-        let lan = Lan::start(listen.port(), watched, book_watch, commands.clone());
+        let lan = Lan::start(listen, watched, book_watch, commands.clone());
         edge.wish = Some(lan.wish());
         outposts.lan = Some(lan);
     }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use pilot_crypto::Identity;
-use pilot_proto::{Answer, Location, PeerEvent, Query, QueryError, QueryId, Visibility};
+use pilot_proto::{Answer, CandidateSource, Location, PeerEvent, Query, QueryError, QueryId, Visibility};
 use pilot_wire::ipc::{Code, Command, Managed, Preferred, Reply, Resolved, VerifyEnvelope};
 use pilot_wire::registry::{
     self, Envelope, ExprPolicyUpdate, Handshakes, MemberQuery, MemberTagsUpdate, NetworkQuery, Registered,
@@ -348,8 +348,13 @@ impl Driver {
         if let Query::Resolve(node) = &query
             && self.node.is_trusted(*node)
         {
-            // Whatever the registry says: the peer may be in this network.
+            // Whatever the registry says: the peer may be in this network, or where it was.
             self.wish_for_peers();
+            if let Some(endpoint) = self.memory.peers.get(node).and_then(|peer| peer.endpoint)
+                && !self.registry.connected
+            {
+                self.node.hint(now, *node, endpoint, CandidateSource::Remembered);
+            }
         }
         if self.registry.is_away()
             && let Some(answer) = self.remembered_answer(&query)

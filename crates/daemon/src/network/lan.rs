@@ -57,17 +57,24 @@ pub(crate) struct Lan {
 }
 
 impl Lan {
-    /// Speaks and listens for as long as the value lives. `port` is that of the tunnel socket.
+    /// Speaks and listens for as long as the value lives. `listen` is the address of the tunnel socket.
     pub(crate) fn start(
-        port: u16,
+        listen: SocketAddr,
         seen: watch::Receiver<Surroundings>,
         book: watch::Receiver<Book>,
         driver: mpsc::Sender<Command>,
     ) -> Self {
         let (stop, stopped) = oneshot::channel();
         let wish = Arc::new(Notify::new());
-        let finder =
-            Finder { port, seen, book, driver, wish: Arc::clone(&wish), told: BTreeMap::new(), shown: None };
+        let finder = Finder {
+            listen,
+            seen,
+            book,
+            driver,
+            wish: Arc::clone(&wish),
+            told: BTreeMap::new(),
+            shown: None,
+        };
         Self { wish, stop, task: tokio::spawn(finder.run(stopped)) }
     }
 
@@ -88,7 +95,7 @@ impl Lan {
 
 /// The task.
 struct Finder {
-    port: u16,
+    listen: SocketAddr,
     seen: watch::Receiver<Surroundings>,
     book: watch::Receiver<Book>,
     driver: mpsc::Sender<Command>,
@@ -124,14 +131,15 @@ impl Finder {
             (true, _) => Err("this node trusts nobody yet".to_owned()),
             (false, Err(error)) => Err(error.to_string()),
             (false, Ok(instance)) => {
-                Sockets::open(sockets::links(&here.interfaces)).map(|sockets| (sockets, instance))
+                let links = sockets::links(&here.interfaces, &here.reachable(self.listen));
+                Sockets::open(links).map(|sockets| (sockets, instance))
             }
         };
         let reason = opened.as_ref().err().cloned().unwrap_or_default();
         self.show(LanStatus { on: opened.is_ok(), reason }).await;
         match opened {
             Ok((sockets, instance)) => {
-                let stay = Stay { sockets, instance, here, port: self.port };
+                let stay = Stay { sockets, instance, here, port: self.listen.port() };
                 let end = tokio::select! {
                     end = self.talk(&stay, book.own) => end,
                     _ = stopped => End::Over,
@@ -156,7 +164,12 @@ impl Finder {
                 heard = stay.sockets.hear(&mut buffer) => match heard {
                     Ok((length, from)) if sockets::is_from_around(&stay.here.interfaces, from) => {
                         match Message::parse(&buffer[..length]) {
-                            Some(Message::Question) => schedule.on_question(Instant::now(), delay()),
+                            Some(Message::Question { known }) => {
+                                // Also our own question, which comes back to us.
+                                if !known.contains(&stay.instance) {
+                                    schedule.on_question(Instant::now(), delay());
+                                }
+                            }
                             Some(Message::Announced(announced)) => {
                                 let cost = self.book.borrow().peers.len();
                                 for announcement in announced {
@@ -266,7 +279,7 @@ impl Stay {
 
     async fn ask(&self) {
         for link in &self.sockets.links {
-            self.sockets.say(link, &message::question()).await;
+            self.sockets.say(link, &message::question(self.instance)).await;
         }
     }
 }

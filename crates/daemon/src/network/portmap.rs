@@ -72,10 +72,10 @@ impl Mapping {
 /// Where a gateway listens, and how patient we are with it.
 #[derive(Debug, Clone)]
 struct Settings {
-    /// Of the tunnel socket.
-    port: u16,
-    /// Finds out whom to ask, or why nobody.
-    target: fn(&Surroundings) -> Result<Target, &'static str>,
+    /// The address of the tunnel socket.
+    listen: SocketAddr,
+    /// Finds out whom to ask for it, or why nobody.
+    target: fn(&Surroundings, SocketAddr) -> Result<Target, &'static str>,
     /// PCP and NAT-PMP: 5351.
     control: u16,
     /// SSDP: 1900, at the gateway and at this group.
@@ -96,9 +96,9 @@ struct Settings {
 }
 
 impl Settings {
-    fn new(port: u16) -> Self {
+    fn new(listen: SocketAddr) -> Self {
         Self {
-            port,
+            listen,
             target: Target::of,
             control: 5351,
             search: 1900,
@@ -122,13 +122,13 @@ pub(crate) struct PortMap {
 }
 
 impl PortMap {
-    /// Keeps `port` mapped for as long as the value lives; `seen` is what the host is connected to.
+    /// Keeps the port of `listen` mapped for as long as the value lives; `seen` is what the host is connected to.
     pub(crate) fn start(
-        port: u16,
+        listen: SocketAddr,
         seen: watch::Receiver<Surroundings>,
         driver: mpsc::Sender<Command>,
     ) -> Result<Self, pilot_crypto::RandomUnavailable> {
-        Self::start_with(Settings::new(port), seen, driver)
+        Self::start_with(Settings::new(listen), seen, driver)
     }
 
     fn start_with(
@@ -175,7 +175,7 @@ struct Target {
 }
 
 impl Target {
-    fn of(here: &Surroundings) -> Result<Self, &'static str> {
+    fn of(here: &Surroundings, listen: SocketAddr) -> Result<Self, &'static str> {
         let v4 = here.interfaces.iter().filter(|interface| interface.is_usable() && interface.ip.is_ipv4());
         if v4.clone().any(|interface| !is_private(interface.ip)) {
             return Err("this host has an address that the world reaches");
@@ -186,6 +186,9 @@ impl Target {
             .find(|interface| interface.name == gateway.interface)
             .or_else(|| beside(gateway.ip.into()).next());
         match here.map(|interface| interface.ip) {
+            Some(client) if !listen.ip().is_unspecified() && listen.ip() != client => {
+                Err("the daemon listens on an address that is not behind the gateway")
+            }
             Some(IpAddr::V4(client)) => Ok(Self { gateway: gateway.ip, client }),
             Some(IpAddr::V6(_)) | None => Err("the gateway is in none of this host's networks"),
         }
@@ -263,7 +266,7 @@ impl Keeper {
     async fn keep(&mut self) {
         let mut failures = 0;
         loop {
-            let target = (self.settings.target)(&self.seen.borrow_and_update());
+            let target = self.target();
             let next = match target {
                 Err(reason) => {
                     self.held = None;
@@ -284,6 +287,10 @@ impl Keeper {
         }
     }
 
+    fn target(&mut self) -> Result<Target, &'static str> {
+        (self.settings.target)(&self.seen.borrow_and_update(), self.settings.listen)
+    }
+
     /// Waits until it is time to ask again, or something calls for it. `false` when nobody watches the network.
     async fn rest(&mut self, target: Option<Target>, next: Option<Instant>) -> bool {
         let calm = Instant::now() + self.settings.calm;
@@ -302,7 +309,7 @@ impl Keeper {
                         return false;
                     }
                     // Another network: what was asked before says nothing about it.
-                    if (self.settings.target)(&self.seen.borrow_and_update()).ok() != target {
+                    if self.target().ok() != target {
                         return true;
                     }
                     false

@@ -49,17 +49,24 @@ pub(super) struct Announcement {
 /// What a datagram says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Message {
-    /// Who is there?
-    Question,
+    /// Who is there, besides these (RFC 6762 7.1)?
+    Question {
+        /// They need not answer.
+        known: Vec<Instance>,
+    },
     /// These are.
     Announced(Vec<Announcement>),
 }
 
-/// The question who is there.
-pub(super) fn question() -> Vec<u8> {
-    let mut out = header(0, 1, 0);
+/// The question who is there besides us.
+pub(super) fn question(us: Instance) -> Vec<u8> {
+    let mut out = header(0, 1, 1);
     name(&mut out, &SERVICE);
     out.extend([PTR, IN].map(u16::to_be_bytes).as_flattened());
+    let instance = us.to_string();
+    record(&mut out, &SERVICE, PTR, IN, TTL_SERVICE, |out| {
+        name(out, &[instance.as_str(), SERVICE[0], SERVICE[1], SERVICE[2]]);
+    });
     out
 }
 
@@ -122,18 +129,19 @@ impl Message {
         let mut reader = Reader { datagram, at: 0 };
         let [_, flags, questions, answers, authorities, additional] = reader.numbers()?;
         if flags & RESPONSE == 0 {
-            return (flags & KIND == 0 && reader.asks_for_us(questions)?).then_some(Self::Question);
+            if flags & KIND != 0 || !reader.asks_for_us(questions)? {
+                return None;
+            }
+            let mut records = Records::default();
+            reader.records(answers, &mut records);
+            return Some(Self::Question { known: records.known });
         }
         for _ in 0..questions {
             reader.name()?;
             reader.numbers::<2>()?;
         }
         let mut records = Records::default();
-        let count = answers.saturating_add(authorities).saturating_add(additional).min(RECORDS_MAX);
-        for _ in 0..count {
-            // What follows a record that cannot be read is not read either.
-            let Some(()) = reader.record(&mut records) else { break };
-        }
+        reader.records(answers.saturating_add(authorities).saturating_add(additional), &mut records);
         let announced = records.announced();
         (!announced.is_empty()).then_some(Self::Announced(announced))
     }
@@ -142,6 +150,7 @@ impl Message {
 /// What was found in a message.
 #[derive(Default)]
 struct Records {
+    known: Vec<Instance>,
     services: Vec<(Instance, u16, Vec<u8>)>,
     hosts: Vec<(Vec<u8>, IpAddr)>,
 }
@@ -213,14 +222,20 @@ impl<'a> Reader<'a> {
     }
 
     fn asks_for_us(&mut self, questions: u16) -> Option<bool> {
+        let mut asks = false;
         for _ in 0..questions.min(RECORDS_MAX) {
             let asked = self.name()?;
             let [kind, class] = self.numbers()?;
-            if matches!(kind, PTR | ANY) && class & !TOP == IN && asked == service() {
-                return Some(true);
-            }
+            asks |= matches!(kind, PTR | ANY) && class & !TOP == IN && asked == service();
         }
-        Some(false)
+        Some(asks)
+    }
+
+    /// Reads so many records, or as many as can be read.
+    fn records(&mut self, count: u16, records: &mut Records) {
+        for _ in 0..count.min(RECORDS_MAX) {
+            let Some(()) = self.record(records) else { return };
+        }
     }
 
     fn record(&mut self, records: &mut Records) -> Option<()> {
@@ -238,6 +253,10 @@ impl<'a> Reader<'a> {
                     if let Some(instance) = instance(&owner) {
                         records.services.push((instance, port, target));
                     }
+                }
+                PTR if records.known.len() < ANNOUNCED_MAX && owner == service() => {
+                    let target = self.name()?;
+                    records.known.extend(instance(&target));
                 }
                 A if records.hosts.len() < ADDRESSES_MAX => {
                     let ip: [u8; 4] = *self.bytes(4)?.first_chunk()?;
@@ -287,7 +306,8 @@ mod tests {
 
     #[test]
     fn questions_and_announcements_are_read_as_they_were_written() {
-        assert_eq!(Message::parse(&question()), Some(Message::Question));
+        let us = announcement().instance;
+        assert_eq!(Message::parse(&question(us)), Some(Message::Question { known: vec![us] }));
         let written = announcement().emit(false);
         assert_eq!(Message::parse(&written), Some(Message::Announced(vec![announcement()])));
         assert_eq!(Message::parse(&announcement().emit(true)), None, "a goodbye names nobody");
@@ -296,18 +316,28 @@ mod tests {
             if let Some(Message::Announced(found)) = Message::parse(&written[..length]) {
                 assert_eq!(found[0].addresses, announcement().addresses[..1], "{length}");
             }
-            assert_eq!(Message::parse(&question()[..length.min(question().len() - 1)]), None);
+        }
+    }
+
+    #[test]
+    fn a_question_that_is_cut_is_none_or_asks_everybody() {
+        let written = question(announcement().instance);
+        for length in 0..written.len() {
+            let expected = (length >= 40).then_some(Message::Question { known: Vec::new() });
+            assert_eq!(Message::parse(&written[..length]), expected, "{length}");
         }
     }
 
     #[test]
     fn the_question_is_what_other_programs_ask() {
         let asked = b"\0\0\0\0\0\x01\0\0\0\0\0\0\x0b_pilot-node\x04_udp\x05local\0\0\x0c\0\x01";
-        assert_eq!(question(), asked);
+        assert_eq!(question(announcement().instance)[12..asked.len()], asked[12..]);
+        let anybody = Some(Message::Question { known: Vec::new() });
+        assert_eq!(Message::parse(asked), anybody);
         let mut loud = asked.to_vec();
         loud[13..24].make_ascii_uppercase();
         loud[asked.len() - 2] = 0x80;
-        assert_eq!(Message::parse(&loud), Some(Message::Question), "in capitals, for the asker alone");
+        assert_eq!(Message::parse(&loud), anybody, "in capitals, for the asker alone");
         let mut other = asked.to_vec();
         other[15] = b'q';
         assert_eq!(Message::parse(&other), None);

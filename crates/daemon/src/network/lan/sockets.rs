@@ -28,8 +28,8 @@ pub(super) struct Link {
     pub(super) addresses: Vec<IpAddr>,
 }
 
-/// The networks around this host in which everybody hears what one says.
-pub(super) fn links(interfaces: &[Interface]) -> Vec<Link> {
+/// The networks around this host in which everybody hears what one says, with what of `reachable` is there.
+pub(super) fn links(interfaces: &[Interface], reachable: &[SocketAddr]) -> Vec<Link> {
     let mut links: Vec<Link> = Vec::new();
     for interface in interfaces {
         let speaks = !interface.point_to_point && !interface.ip.is_loopback() && interface.index != 0;
@@ -39,8 +39,9 @@ pub(super) fn links(interfaces: &[Interface]) -> Vec<Link> {
             continue;
         }
         let of_interface =
-            interfaces.iter().filter(|other| other.index == interface.index && other.is_usable());
-        let addresses = of_interface.map(|other| other.ip).collect();
+            interfaces.iter().filter(|other| other.index == interface.index).map(|other| other.ip);
+        let told = |ip: &IpAddr| reachable.iter().any(|address| address.ip() == *ip);
+        let addresses = of_interface.filter(told).collect();
         links.push(Link { index: interface.index, from: interface.ip, addresses });
     }
     // One without an address to tell is of no use.
@@ -173,6 +174,7 @@ fn open(domain: Domain, any: IpAddr) -> io::Result<UdpSocket> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::Surroundings;
     use super::*;
 
     fn interface(name: &str, index: u32, ip: &str, prefix: u8) -> Interface {
@@ -199,11 +201,15 @@ mod tests {
 
     #[test]
     fn a_node_speaks_once_in_each_network_that_has_others_in_it() {
-        let links = links(&host());
+        let here = Surroundings { interfaces: host(), ..Surroundings::default() };
+        let links = links(&here.interfaces, &here.reachable("[::]:40".parse().unwrap()));
         let families: Vec<_> = links.iter().map(|link| (link.index, link.from.is_ipv4())).collect();
         assert_eq!(families, [(2, true), (2, false)]);
         let addresses: Vec<_> = links[0].addresses.iter().map(IpAddr::to_string).collect();
         assert_eq!(addresses, ["192.168.1.5", "192.168.7.5", "fd00::5"]);
+        let bound = here.reachable("192.168.7.5:40".parse().unwrap());
+        let links = super::links(&here.interfaces, &bound);
+        assert!(links.iter().all(|link| link.addresses == [IpAddr::from([192, 168, 7, 5])]), "{links:?}");
     }
 
     #[test]

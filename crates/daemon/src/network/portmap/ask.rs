@@ -77,7 +77,7 @@ impl Keeper {
     ) -> Result<Mapped, Refusal> {
         let request = pcp::Request {
             client: target.client.into(),
-            port: self.settings.port,
+            port: self.settings.listen.port(),
             external,
             lifetime,
             nonce: self.nonce,
@@ -95,7 +95,7 @@ impl Keeper {
             natpmp::Reply::Ok(ip) => ip,
             natpmp::Reply::Refused(reason) => return Err(Refusal::Refused(reason)),
         };
-        let port = self.settings.port;
+        let port = self.settings.listen.port();
         let request = natpmp::map_request(port, wish.map_or(port, |wish| wish.port()), LIFETIME);
         match self.exchange(target, &request, |datagram| natpmp::mapped(datagram, port)).await? {
             natpmp::Reply::Ok(mapped) => {
@@ -111,7 +111,7 @@ impl Keeper {
         service: &upnp::Service,
         wish: Option<SocketAddr>,
     ) -> Result<Mapped, Refusal> {
-        let port = self.settings.port;
+        let port = self.settings.listen.port();
         let inside = SocketAddr::new(target.client.into(), port);
         let talk = async {
             let ip = service.external_address().await?;
@@ -140,7 +140,7 @@ impl Keeper {
 
     /// Asks the gateway to forget the mapping.
     pub(super) async fn give_back(&self, held: &Held) {
-        let port = self.settings.port;
+        let port = self.settings.listen.port();
         let outcome = match &held.way {
             Way::Pcp => self.ask_pcp(held.target, Some(held.external), 0).await.map(drop),
             Way::NatPmp => {

@@ -14,6 +14,7 @@ use super::*;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const INSIDE: u16 = 4000;
+const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), INSIDE);
 
 /// What a fake gateway does with a request on its control port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +72,7 @@ fn surroundings(gateway: [u8; 4]) -> Surroundings {
 }
 
 /// The gateway's address is taken as given, and this host's is that of loopback.
-fn on_loopback(here: &Surroundings) -> Result<Target, &'static str> {
+fn on_loopback(here: &Surroundings, _listen: SocketAddr) -> Result<Target, &'static str> {
     let gateway = here.routes.gateway.as_ref().ok_or("there is no gateway")?.ip;
     Ok(Target { gateway, client: Ipv4Addr::LOCALHOST })
 }
@@ -95,7 +96,7 @@ impl Scene {
             tries: vec![Duration::from_millis(100)],
             search_wait: Duration::from_millis(200),
             calm: Duration::ZERO,
-            ..Settings::new(INSIDE)
+            ..Settings::new(ANYWHERE)
         };
         change(&mut settings);
         tokio::spawn(serve_control(Arc::clone(&control), Arc::clone(&table)));
@@ -469,9 +470,12 @@ fn a_mapping_is_wanted_where_a_gateway_stands_between_this_host_and_the_world() 
         interface("eth0", "2001:db8::4", 64),
     ];
     let expected = Target { gateway: [192, 168, 1, 1].into(), client: [192, 168, 1, 5].into() };
-    assert_eq!(Target::of(&here), Ok(expected), "of two interfaces, that of the route");
+    assert_eq!(Target::of(&here, ANYWHERE), Ok(expected), "of two interfaces, that of the route");
+    let at = |ip: &str| Target::of(&here, SocketAddr::new(ip.parse().unwrap(), INSIDE));
+    assert_eq!(at("192.168.1.5"), Ok(expected));
+    assert!(at("192.168.1.4").is_err() && at("2001:db8::4").is_err(), "nothing else comes in there");
     here.interfaces.push(interface("eth1", "203.0.113.5", 24));
-    assert_eq!(Target::of(&here), Err("this host has an address that the world reaches"));
+    assert_eq!(Target::of(&here, ANYWHERE), Err("this host has an address that the world reaches"));
     here.interfaces = vec![interface("tun0", "10.9.0.2", 32)];
-    assert_eq!(Target::of(&here), Err("the gateway is in none of this host's networks"));
+    assert_eq!(Target::of(&here, ANYWHERE), Err("the gateway is in none of this host's networks"));
 }
