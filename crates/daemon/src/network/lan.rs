@@ -18,7 +18,7 @@ use pilot_wire::ipc::LanStatus;
 use pilot_wire::{NodeId, PublicKey};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{News, Surroundings, tell};
 use crate::driver::Command;
@@ -37,6 +37,9 @@ const ADDRESSES_MAX: usize = 4;
 
 /// A peer that says the same again is passed on after this long: by then the node may have given the address up.
 const AGAIN: Duration = Duration::from_secs(2);
+
+/// Pause after an error of a socket.
+const AFTER_TROUBLE: Duration = Duration::from_secs(1);
 
 /// Time that taking the announcement back may take when the daemon stops.
 const GOODBYE: Duration = Duration::from_millis(200);
@@ -164,12 +167,11 @@ impl Finder {
                 heard = stay.sockets.hear(&mut buffer) => match heard {
                     Ok((length, from)) if sockets::is_from_around(&stay.here.interfaces, from) => {
                         match Message::parse(&buffer[..length]) {
-                            Some(Message::Question { known }) => {
-                                // Also our own question, which comes back to us.
-                                if !known.contains(&stay.instance) {
-                                    schedule.on_question(Instant::now(), delay());
-                                }
+                            Some(Message::Question { known }) if !known.contains(&stay.instance) => {
+                                schedule.on_question(Instant::now(), delay());
                             }
+                            // Whoever asks knows us: most often it is our own question that comes back.
+                            Some(Message::Question { .. }) | None => {}
                             Some(Message::Announced(announced)) => {
                                 let cost = self.book.borrow().peers.len();
                                 for announcement in announced {
@@ -178,14 +180,14 @@ impl Finder {
                                     }
                                 }
                             }
-                            None => {}
                         }
                     }
                     Ok(_) => {}
                     Err(error) => {
                         tracing::debug!(%error, "nothing is heard in the network any more");
-                        // The same would happen at once again; a change of the network comes with new sockets.
-                        return self.seen.changed().await.map_or(End::Over, |()| End::Changed);
+                        // A network that went away, most likely: begin anew, but not all the time.
+                        sleep(AFTER_TROUBLE).await;
+                        return End::Changed;
                     }
                 },
                 () = sleep_until(schedule.next()) => {
