@@ -15,7 +15,7 @@ async fn info(daemon: &Daemon) -> Info {
 async fn until_addresses(daemon: &Daemon, wanted: &[&str]) {
     within("the addresses", async {
         loop {
-            let addresses = info(daemon).await.network.addresses;
+            let addresses = info(daemon).await.network.unwrap().addresses;
             let found: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
             if found == wanted {
                 return;
