@@ -37,6 +37,10 @@ pub struct Config {
     pub keepalive: Duration,
     /// Idle time-out of streams.
     pub idle_timeout: Duration,
+    /// Ask the gateway to map a port to the tunnel socket, if this host has private addresses only.
+    pub port_mapping: bool,
+    /// Let trusted peers in the same network find this node without a rendezvous, and find them.
+    pub lan_discovery: bool,
     /// Where events are posted.
     pub webhook: Webhook,
     /// Which built-in services run.
@@ -88,6 +92,8 @@ impl Config {
             trust_auto_approve: false,
             keepalive: KEEPALIVE,
             idle_timeout: IDLE_TIMEOUT,
+            port_mapping: true,
+            lan_discovery: true,
             webhook: Webhook::default(),
             services: Services::default(),
             pid_file: true,

@@ -35,6 +35,7 @@ use crate::handle::{PeerIdentity, ServiceOrder};
 use crate::ipc::io::{FrameReader, write_batches};
 use crate::ipc::listener::Listener;
 use crate::ipc::outbox::Outbox;
+use crate::network::News;
 use crate::registry::{CallId, Link, Profile, Report};
 use crate::service::{Services, handshake::Delivery};
 use crate::state::NodeFile;
@@ -45,6 +46,7 @@ use crate::{Config, Running};
 use clients::{CLIENTS_MAX, Client};
 pub(crate) use clients::{ClientEvent, ClientId};
 use deadlines::Deadlines;
+pub(crate) use network::Edge;
 use registry::RegistryCall;
 use replies::ReplyTo;
 use streams::Attachment;
@@ -89,6 +91,8 @@ pub(crate) enum Command {
     Services(Services),
     /// The beacon's name has this address.
     Beacon(SocketAddr),
+    /// The network around this host has news.
+    Network(News),
 }
 
 /// Why the loop runs. There is nothing else that it waits for.
@@ -133,6 +137,7 @@ pub(crate) struct Parts {
     pub(crate) profile: Profile,
     pub(crate) trusted: watch::Sender<Vec<NodeId>>,
     pub(crate) own: watch::Sender<NodeId>,
+    pub(crate) edge: Edge,
     pub(crate) ready: Box<dyn FnOnce(Running) + Send>,
 }
 
@@ -178,6 +183,7 @@ pub(crate) struct Driver {
     relations: trust::Relations,
     deadlines: Deadlines,
     registry: registry::Standing,
+    network: network::Network,
 
     started: Instant,
     sleep: Pin<Box<Sleep>>,
@@ -232,6 +238,7 @@ impl Driver {
             relations: trust::Relations::default(),
             deadlines: Deadlines::default(),
             registry: registry::Standing::new(awaits_registry),
+            network: network::Network::new(parts.edge),
             started: Instant::now(),
             sleep: Box::pin(tokio::time::sleep(LONG_SLEEP)),
             train: Vec::new(),
@@ -256,6 +263,7 @@ impl Driver {
         while !self.stopping {
             let wake = self.next(shutdown.as_mut()).await;
             let now = Instant::now();
+            self.notice_sleep(now);
             match wake {
                 Wake::Datagrams => self.receive(now),
                 Wake::Timer => self.on_time(now),
@@ -325,6 +333,7 @@ impl Driver {
             Command::Mailbox(answered) => self.on_mailbox(answered),
             Command::Services(services) => self.services = Some(services),
             Command::Beacon(address) => self.node.set_beacon(now, Some(address)),
+            Command::Network(news) => self.on_network_news(now, news),
         }
     }
 
@@ -499,6 +508,7 @@ impl Driver {
     }
 
     fn tell_trusted(&self) {
+        self.tell_finder();
         let now: Vec<NodeId> = self.node.trust().trusted().map(|(node, _)| node).collect();
         self.trusted.send_if_modified(|before| {
             let changed = *before != now;

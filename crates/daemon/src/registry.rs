@@ -5,6 +5,7 @@
 
 mod connection;
 mod notices;
+mod profile;
 mod queries;
 
 use std::collections::VecDeque;
@@ -23,6 +24,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use connection::{Connection, Lost};
 use notices::Notices;
+pub(crate) use profile::Profile;
 pub(crate) use queries::{failed, request};
 
 /// A question without an answer after this long is answered "unreachable": an unreachable peer is to be reported within
@@ -31,6 +33,9 @@ const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
 /// A registry that owes a reply for this long is left: the connection is dead or the registry hangs.
 const REPLY_WAIT: Duration = Duration::from_secs(10);
+
+/// The same for the sign of life that follows a change of the network: what was in order before may lead nowhere now.
+const PROBE_WAIT: Duration = Duration::from_secs(2);
 
 /// Time for the TCP connection to come about.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
@@ -64,26 +69,11 @@ pub(crate) enum Order {
     /// Something waits in the inbox: fetch it.
     FetchHandshakes,
     /// What to register from now on.
-    Profile(Profile),
+    Profile(Box<Profile>),
     /// The key to sign with from now on.
     Identity(Box<Identity>),
-}
-
-/// What the registry is told about this node.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Profile {
-    /// Name, empty for none.
-    pub(crate) hostname: String,
-    /// Visible to everybody?
-    pub(crate) public: bool,
-    /// Labels.
-    pub(crate) tags: Vec<String>,
-    /// Local address of the tunnel socket.
-    pub(crate) listen: Option<SocketAddr>,
-    /// Where the beacon sees our datagrams come from.
-    pub(crate) observed: Option<SocketAddr>,
-    /// The user took the node out of the registry: no signs of life, no new registration.
-    pub(crate) left: bool,
+    /// This host is connected otherwise than before, or was asleep. These are all its addresses.
+    NetworkChanged(Vec<IpAddr>),
 }
 
 /// What the link tells the driver.
@@ -145,6 +135,7 @@ impl Link {
             node: None,
             profile: settings.profile,
             moved: false,
+            shaken: None,
             keepalive: settings.keepalive,
             queue,
             waiting: VecDeque::new(),
@@ -171,6 +162,8 @@ enum Asker {
     /// Part of the registration; a refusal is only logged.
     Profile(&'static str),
     Heartbeat,
+    /// A heartbeat that is to show whether the connection still works.
+    Probe,
     Inbox,
     Node(QueryId, Query),
     Client(CallId),
@@ -186,6 +179,8 @@ struct Task<F> {
     profile: Profile,
     /// The address or the key is another than what was registered.
     moved: bool,
+    /// The network changed, and nothing was made of it yet.
+    shaken: Option<Vec<IpAddr>>,
     keepalive: Duration,
     queue: mpsc::Receiver<Order>,
     /// Orders that came while there was no registration, with their time.
@@ -221,7 +216,9 @@ where
             let reason = lost.to_string();
             tracing::warn!(registry = self.address(), reason, "no connection to the registry");
             (self.report)(Report::Status { address: self.address().to_owned(), error: Some(reason) }).await;
-            self.current = (self.current + 1) % self.addresses.len();
+            if !matches!(lost, Lost::NetworkChanged) {
+                self.current = (self.current + 1) % self.addresses.len();
+            }
             if !self.rest(jittered(pause)).await {
                 return;
             }
@@ -254,6 +251,10 @@ where
                 outcome = &mut connecting => return Some(outcome),
                 proceed = self.collect() => if !proceed { return None },
             }
+            // An attempt from an address that is gone would wait for nothing.
+            if self.shaken.take().is_some() {
+                return Some(Err(Lost::NetworkChanged));
+            }
         }
     }
 
@@ -267,6 +268,9 @@ where
                 proceed = self.collect() => {
                     if !proceed {
                         return false;
+                    }
+                    if self.shaken.take().is_some() {
+                        return true;
                     }
                     if !self.waiting.is_empty() {
                         until = until.min(begin + PAUSE_WHEN_ASKED);
@@ -283,13 +287,14 @@ where
             order = self.queue.recv(), if self.waiting.len() < ORDERS => match order {
                 None => return false,
                 Some(Order::Profile(profile)) => {
-                    self.moved |= profile.observed != self.profile.observed || profile.listen != self.profile.listen;
-                    self.profile = profile;
+                    self.moved |= profile.addresses() != self.profile.addresses();
+                    self.profile = *profile;
                 }
                 Some(Order::Identity(identity)) => {
                     self.identity = *identity;
                     self.moved = true;
                 }
+                Some(Order::NetworkChanged(own)) => self.shaken = Some(own),
                 Some(order @ (Order::Query(..) | Order::Call(..) | Order::FetchHandshakes)) => {
                     self.waiting.push_back((Instant::now(), order));
                 }
@@ -313,7 +318,7 @@ where
             Order::Call(id, _) => {
                 (self.report)(Report::Reply(id, Err(CallError::Unreachable(reason.to_owned())))).await;
             }
-            Order::FetchHandshakes | Order::Profile(_) | Order::Identity(_) => {}
+            Order::FetchHandshakes | Order::Profile(_) | Order::Identity(_) | Order::NetworkChanged(_) => {}
         }
     }
 
@@ -327,6 +332,7 @@ where
             heartbeat: Instant::now() + self.keepalive,
         };
         self.moved = false;
+        self.shaken = None;
         self.register(&mut session);
         let lost = loop {
             if let Err(lost) = self.step(&mut session).await {
@@ -350,6 +356,9 @@ where
         if session.registered && std::mem::take(&mut self.moved) {
             self.register(session);
         }
+        if let Some(own) = self.shaken.take() {
+            self.check(session, &own)?;
+        }
         let deadline = session.deadline();
         tokio::select! {
             reply = session.connection.exchange() => {
@@ -364,9 +373,24 @@ where
         Ok(())
     }
 
+    /// The network changed: does the connection still lead anywhere?
+    fn check(&self, session: &mut Session, own: &[IpAddr]) -> Result<(), Lost> {
+        // An empty list comes from a system that does not tell.
+        if session.connection.local().is_some_and(|local| !own.is_empty() && !own.contains(&local)) {
+            return Err(Lost::NetworkChanged);
+        }
+        let under_way = session.asked.iter().any(|asked| matches!(asked.by, Asker::Probe));
+        if let Some(node_id) = self.node.filter(|_| session.registered && !self.profile.left && !under_way) {
+            let now = Instant::now();
+            session.heartbeat = now + self.keepalive;
+            self.ask(session, Request::Heartbeat(signed(node_id)), Asker::Probe, now);
+        }
+        Ok(())
+    }
+
     async fn on_time(&mut self, session: &mut Session) -> Result<(), Lost> {
         let now = Instant::now();
-        if session.asked.iter().any(|asked| now >= asked.since + REPLY_WAIT) {
+        if session.asked.iter().any(|asked| now >= asked.since + asked.patience()) {
             return Err(Lost::Silent);
         }
         for index in 0..session.asked.len() {
@@ -395,7 +419,12 @@ where
             Asker::Client(id) => {
                 (self.report)(Report::Reply(id, Err(CallError::Unreachable(reason.to_owned())))).await;
             }
-            Asker::Registration(_) | Asker::Profile(_) | Asker::Heartbeat | Asker::Inbox | Asker::Nobody => {}
+            Asker::Registration(_)
+            | Asker::Profile(_)
+            | Asker::Heartbeat
+            | Asker::Probe
+            | Asker::Inbox
+            | Asker::Nobody => {}
         }
     }
 
@@ -408,7 +437,7 @@ where
             Order::Call(id, envelope) => self.ask_as(session, *envelope, Asker::Client(id), since),
             Order::FetchHandshakes => self.fetch_handshakes(session, since),
             // Taken in at once when they come.
-            Order::Identity(_) | Order::Profile(_) => {}
+            Order::Identity(_) | Order::Profile(_) | Order::NetworkChanged(_) => {}
         }
     }
 
@@ -441,12 +470,7 @@ where
             listen_addr: self.profile.advertised(reached_from).unwrap_or_default(),
             hostname: self.profile.hostname.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            lan_addrs: self
-                .profile
-                .lan(reached_from)
-                .map(|address| address.to_string())
-                .into_iter()
-                .collect(),
+            lan_addrs: self.profile.lan(reached_from).iter().map(SocketAddr::to_string).collect(),
             ..Register::default()
         };
         self.ask(session, Request::Register(register), Asker::Registration(public_key), Instant::now());
@@ -475,7 +499,7 @@ where
                 }
                 other => tracing::debug!(?other, "the registry does not show the inbox"),
             },
-            Asker::Heartbeat => {
+            Asker::Heartbeat | Asker::Probe => {
                 if let Some(refusal) = queries::refused(reply) {
                     tracing::info!(refusal, "the registry has forgotten this node; registering again");
                     self.register(session);
@@ -531,31 +555,6 @@ async fn next_notice(notices: &mut Option<Notices>) {
     }
 }
 
-impl Profile {
-    /// Where peers are told to reach this node: what the beacon sees, else the tunnel's port at the address that the
-    /// registry sees.
-    fn advertised(&self, reached_from: Option<IpAddr>) -> Option<String> {
-        if let Some(observed) = self.observed {
-            return Some(observed.to_string());
-        }
-        let listen = self.listen?;
-        let ip = if listen.ip().is_unspecified() { reached_from? } else { listen.ip() };
-        Some(SocketAddr::new(ip, listen.port()).to_string())
-    }
-
-    /// The address in a private network, for peers in the same one.
-    fn lan(&self, reached_from: Option<IpAddr>) -> Option<SocketAddr> {
-        let listen = self.listen?;
-        let ip = if listen.ip().is_unspecified() { reached_from? } else { listen.ip() };
-        match ip.to_canonical() {
-            IpAddr::V4(v4) if v4.is_private() || v4.is_link_local() => {
-                Some(SocketAddr::new(v4.into(), listen.port()))
-            }
-            IpAddr::V4(_) | IpAddr::V6(_) => None,
-        }
-    }
-}
-
 struct Session {
     connection: Connection,
     asked: VecDeque<Asked>,
@@ -581,10 +580,18 @@ impl Asked {
     fn deadline(&self) -> Instant {
         match self.by {
             Asker::Node(..) | Asker::Client(_) => self.since + ANSWER_WAIT,
-            Asker::Registration(_) | Asker::Profile(_) | Asker::Heartbeat | Asker::Inbox | Asker::Nobody => {
-                self.since + REPLY_WAIT
-            }
+            Asker::Registration(_)
+            | Asker::Profile(_)
+            | Asker::Heartbeat
+            | Asker::Probe
+            | Asker::Inbox
+            | Asker::Nobody => self.since + self.patience(),
         }
+    }
+
+    /// How long the reply may take before the connection counts as dead.
+    fn patience(&self) -> Duration {
+        if matches!(self.by, Asker::Probe) { PROBE_WAIT } else { REPLY_WAIT }
     }
 }
 

@@ -9,13 +9,15 @@ use std::time::Instant;
 use pilot_client::Client;
 use pilot_crypto::{Identity, KeyFileError, RandomUnavailable};
 use pilot_proto::{Encryption, Node, Visibility};
-use pilot_wire::{Addr, NodeId};
+use pilot_wire::ipc::LanStatus;
+use pilot_wire::{Addr, NodeId, PublicKey};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::driver::{self, Command, Driver, Parts};
+use crate::driver::{self, Command, Driver, Edge, Parts};
 use crate::handle::Handle;
 use crate::ipc::listener::Listener;
+use crate::network::{self, Book, Lan, Mapping, News, PortMap, Surroundings};
 use crate::registry::{Link, Profile, Settings};
 use crate::service::{self, handshake::Delivery};
 use crate::state::NodeFile;
@@ -144,12 +146,15 @@ pub async fn run(
     let _pid = config.pid_file.then(|| PidFile::write(config.pid_path())).transpose();
     let _pid = _pid.map_err(|source| home_error(&config.pid_path(), source))?;
 
+    let surroundings = Surroundings::look();
     let profile = Profile {
         hostname: config.hostname.clone().unwrap_or_else(|| memory.hostname.clone()),
         public: config.public.unwrap_or(memory.public),
         tags: memory.tags.clone(),
         listen: Some(socket.local()),
+        lan: surroundings.lan(socket.local()),
         observed: None,
+        mapped: None,
         left: false,
     };
     let memory = NodeFile {
@@ -161,6 +166,7 @@ pub async fn run(
     let now = Instant::now();
     let mut node = Node::new(node_config(&config, &identity, profile.public)?, now);
     node.restore_trust(book);
+    node.set_local(now, surroundings.reachable(socket.local()));
     if let Some(id) = memory.node_id {
         node.set_node(now, id);
     }
@@ -190,6 +196,8 @@ pub async fn run(
         tasks.spawn(find_beacon(beacon, commands.clone()));
     }
 
+    let (edge, outposts) =
+        start_edge(&config, socket.local(), surroundings, identity.public(), &commands, &mut tasks)?;
     let (trusted, trusted_watch) = watch::channel(Vec::new());
     let (own, own_watch) = watch::channel(memory.node_id.unwrap_or_default());
     let (deliveries, to_deliver) = mpsc::channel(DELIVERIES);
@@ -213,11 +221,83 @@ pub async fn run(
         profile,
         trusted,
         own,
+        edge,
         ready: Box::new(ready),
     });
     driver.attach(reader, writer);
     driver.run(shutdown).await;
+    outposts.stop().await;
     Ok(())
+}
+
+/// What has to be taken back from the network at the end.
+struct Outposts {
+    portmap: Option<PortMap>,
+    lan: Option<Lan>,
+}
+
+impl Outposts {
+    async fn stop(self) {
+        let portmap = async {
+            if let Some(portmap) = self.portmap {
+                portmap.stop().await;
+            }
+        };
+        let lan = async {
+            if let Some(lan) = self.lan {
+                lan.stop().await;
+            }
+        };
+        tokio::join!(portmap, lan);
+    }
+}
+
+/// Starts what deals with the network around this host. A daemon on loopback has none around it.
+fn start_edge(
+    config: &Config,
+    listen: SocketAddr,
+    surroundings: Surroundings,
+    own: PublicKey,
+    commands: &mpsc::Sender<Command>,
+    tasks: &mut JoinSet<()>,
+) -> Result<(Edge, Outposts), RandomUnavailable> {
+    let (book, book_watch) = watch::channel(Book { own, peers: Vec::new() });
+    let mut edge = Edge {
+        surroundings,
+        book,
+        wish: None,
+        doubt: None,
+        mapping: Mapping::off("switched off"),
+        lan: LanStatus { on: false, reason: "switched off".to_owned() },
+    };
+    let mut outposts = Outposts { portmap: None, lan: None };
+    if listen.ip().is_loopback() {
+        edge.mapping = Mapping::off("the daemon listens on loopback only");
+        edge.lan.reason = "the daemon listens on loopback only".to_owned();
+        return Ok((edge, outposts));
+    }
+    let (seen, watched) = watch::channel(edge.surroundings.clone());
+    tasks.spawn(tell_of_changes(watched.clone(), commands.clone()));
+    tasks.spawn(network::watch(seen));
+    if config.port_mapping {
+        let portmap = PortMap::start(listen, watched.clone(), commands.clone())?;
+        edge.doubt = Some(portmap.doubt());
+        outposts.portmap = Some(portmap);
+    }
+    if config.lan_discovery {
+        let lan = Lan::start(listen, watched, book_watch, commands.clone());
+        edge.wish = Some(lan.wish());
+        outposts.lan = Some(lan);
+    }
+    Ok((edge, outposts))
+}
+
+/// Passes changes of the network on to the loop.
+async fn tell_of_changes(mut seen: watch::Receiver<Surroundings>, commands: mpsc::Sender<Command>) {
+    while seen.changed().await.is_ok() {
+        let here = seen.borrow_and_update().clone();
+        let _ = commands.send(Command::Network(News::Surroundings(here))).await;
+    }
 }
 
 fn node_config(

@@ -99,6 +99,20 @@ pub(crate) const KEYS: &[Key] = &[
         None,
         "silence after which a connection is given up",
     ),
+    key(
+        "port_mapping",
+        "PILOT_PORT_MAPPING",
+        Kind::Bool,
+        Some("true"),
+        "have the gateway map a port (PCP, NAT-PMP, UPnP)",
+    ),
+    key(
+        "lan_discovery",
+        "PILOT_LAN_DISCOVERY",
+        Kind::Bool,
+        Some("true"),
+        "find trusted peers in the same network (mDNS)",
+    ),
     key("webhook", "PILOT_WEBHOOK", Kind::Text, None, "URL that is told of events"),
     key("no_echo", "PILOT_NO_ECHO", Kind::Bool, Some("false"), "do not serve echo, port 7"),
     key(

@@ -21,6 +21,7 @@ mod command;
 mod failure;
 mod frame;
 mod json;
+mod network;
 mod reply;
 mod request;
 mod subcommand;
@@ -37,6 +38,7 @@ pub use json::{
     Info, NetworkAddress, NodeStatus, PeerInfo, Pending, PendingList, Preferred, Resolved, SignEnvelope,
     SignedEnvelope, TagsSet, Trusted, TrustedList, VerifyEnvelope, VisibilitySet, Waited, WebhookSet,
 };
+pub use network::{LanStatus, MappingProtocol, MappingState, NetworkStatus, PortMappingStatus};
 pub use reply::{DaemonFrame, Reply, ReplyError};
 pub use request::{ClientFrame, MAX_TAGS, Request, RequestError};
 pub use subcommand::{Handshake, Managed, Network};

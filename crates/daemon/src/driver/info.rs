@@ -69,6 +69,7 @@ impl Driver {
             accept_queue_drops: self.refused_streams,
             webhook_queue_dropped: self.webhook.dropped(),
             webhook_circuit_skips: 0,
+            network: Some(self.network_status()),
             tunnel_encryption_success: stats.datagrams_received,
             tunnel_encryption_failure: stats.dropped(pilot_proto::node::Drop::NotAuthentic),
         }

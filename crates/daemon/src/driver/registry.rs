@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use pilot_crypto::Identity;
-use pilot_proto::{Answer, Location, PeerEvent, Query, QueryError, QueryId, Visibility};
+use pilot_proto::{Answer, CandidateSource, Location, PeerEvent, Query, QueryError, QueryId, Visibility};
 use pilot_wire::ipc::{Code, Command, Managed, Preferred, Reply, Resolved, VerifyEnvelope};
 use pilot_wire::registry::{
     self, Envelope, ExprPolicyUpdate, Handshakes, MemberQuery, MemberTagsUpdate, NetworkQuery, Registered,
@@ -166,8 +166,8 @@ impl Driver {
         let _ = self.link.send(Order::FetchHandshakes);
     }
 
-    fn tell_link_profile(&self) {
-        let _ = self.link.send(Order::Profile(self.profile.clone()));
+    pub(super) fn tell_link_profile(&self) {
+        let _ = self.link.send(Order::Profile(Box::new(self.profile.clone())));
     }
 
     /// Learns the name of a node that people will see in lists.
@@ -249,6 +249,7 @@ impl Driver {
         let _ = self.link.send(Order::Identity(Box::new(identity.clone())));
         self.node.set_identity(now, identity.clone());
         self.identity = identity;
+        self.tell_finder();
     }
 
     /// The registry gave the old key a new number: it knows the node by a new key already, and the crash or the lost reply
@@ -344,6 +345,17 @@ impl Driver {
     }
 
     pub(super) fn on_query(&mut self, now: Instant, id: QueryId, query: Query) {
+        if let Query::Resolve(node) = &query
+            && self.node.is_trusted(*node)
+        {
+            // Whatever the registry says: the peer may be in this network, or where it was.
+            self.wish_for_peers();
+            if let Some(endpoint) = self.memory.peers.get(node).and_then(|peer| peer.endpoint)
+                && !self.registry.connected
+            {
+                self.node.hint(now, *node, endpoint, CandidateSource::Remembered);
+            }
+        }
         if self.registry.is_away()
             && let Some(answer) = self.remembered_answer(&query)
         {
@@ -391,6 +403,7 @@ impl Driver {
                 if self.is_remembered(*node) {
                     let peer = self.memory.peer_mut(*node);
                     self.memory_stale |= peer.public_key.replace(key) != Some(key);
+                    self.tell_finder();
                 }
                 Answer::PeerKey(Ok(key))
             }
@@ -644,7 +657,10 @@ impl Driver {
     pub(super) fn on_observed(&mut self, address: SocketAddr) {
         if self.profile.observed != Some(address) {
             tracing::info!(%address, "seen by the beacon");
-            self.profile.observed = Some(address);
+            if self.profile.observed.replace(address).is_some() {
+                // Another gateway, or one that forgot what it had.
+                self.doubt_mapping();
+            }
             self.tell_link_profile();
         }
     }
@@ -673,7 +689,10 @@ impl Driver {
                 tracing::warn!(%peer, shown = key.fingerprint(), "shows another key than the pinned one; refused");
                 self.notify("security.key_mismatch", Some(json!({"peer_node_id": peer, "shown": key})));
             }
-            PeerEvent::Silent => tracing::info!(%peer, "does not answer"),
+            PeerEvent::Silent => {
+                tracing::info!(%peer, "does not answer");
+                self.wish_for_peers();
+            }
         }
     }
 }

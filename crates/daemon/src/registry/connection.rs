@@ -29,6 +29,8 @@ pub(super) enum Lost {
     Malformed(String),
     #[error("the registry sent a reply nobody asked for")]
     Unasked,
+    #[error("the network changed")]
+    NetworkChanged,
     #[error("the daemon is stopping")]
     DriverGone,
 }

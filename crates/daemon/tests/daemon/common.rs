@@ -41,13 +41,17 @@ pub struct Rendezvous {
 
 impl Rendezvous {
     pub async fn start() -> Self {
+        Self::start_at("127.0.0.1:0".parse().unwrap()).await
+    }
+
+    /// One that is reached at another address than that of loopback.
+    pub async fn start_at(any: SocketAddr) -> Self {
         // `RUST_LOG=debug cargo nextest run ... --no-capture` shows what daemons think.
         let _ = tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
             .with_test_writer()
             .try_init();
         let directory = tempfile::tempdir().unwrap();
-        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let (bound, task) = run_rendezvous(directory.path(), any, any).await;
         Self { registry: bound.registry, beacon: bound.beacon, directory, task }
     }

@@ -5,7 +5,16 @@
 mod common;
 mod driver;
 mod hostile;
+#[cfg(target_os = "linux")]
+mod hosts;
+#[cfg(target_os = "linux")]
+mod lan;
+#[cfg(target_os = "linux")]
+#[path = "../../src/network/testing.rs"]
+mod namespace;
 mod programs;
 mod registry;
 mod restarts;
+#[cfg(target_os = "linux")]
+mod roaming;
 mod streams;

@@ -91,6 +91,12 @@ pub(crate) struct DaemonFlags {
     /// Silence after which a connection is given up, such as 120s
     #[arg(long, value_name = "DURATION")]
     pub(crate) idle_timeout: Option<String>,
+    /// Do not ask the gateway to map a port (PCP, NAT-PMP, UPnP)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) no_port_mapping: Option<String>,
+    /// Do not look for trusted peers in the same network (mDNS), and do not be found there
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) no_lan_discovery: Option<String>,
     /// Do not serve echo, port 7
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) no_echo: Option<String>,
@@ -138,8 +144,12 @@ pub(crate) struct LogsArgs {
 impl DaemonFlags {
     /// What was said, by the names of the settings.
     pub(crate) fn settings(&self) -> Flags {
-        let negated = self.no_encrypt.as_deref().map(|value| if value == "false" { "true" } else { "false" });
-        let encrypt = negated.map(str::to_owned).or_else(|| self.encrypt.clone());
+        let negated = |flag: &Option<String>| {
+            flag.as_deref().map(|value| if value == "false" { "true" } else { "false" }.to_owned())
+        };
+        let encrypt = negated(&self.no_encrypt).or_else(|| self.encrypt.clone());
+        let port_mapping = negated(&self.no_port_mapping);
+        let lan_discovery = negated(&self.no_lan_discovery);
         [
             ("registry", &self.registry),
             ("beacon", &self.beacon),
@@ -156,6 +166,8 @@ impl DaemonFlags {
             ("trust_auto_approve", &self.trust_auto_approve),
             ("keepalive", &self.keepalive),
             ("idle_timeout", &self.idle_timeout),
+            ("port_mapping", &port_mapping),
+            ("lan_discovery", &lan_discovery),
             ("no_echo", &self.no_echo),
             ("no_dataexchange", &self.no_dataexchange),
             ("no_eventstream", &self.no_eventstream),

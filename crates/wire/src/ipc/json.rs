@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::INITIAL_CREDIT;
+use super::{INITIAL_CREDIT, NetworkStatus};
 use crate::{Addr, NetworkId, NodeId, Port, PublicKey, StreamId};
 
 /// What a daemon of the extended dialect offers (in `HelloOk`).
@@ -107,6 +107,9 @@ pub struct Info {
     pub webhook_queue_dropped: u64,
     /// Webhook events not sent because the receiver kept failing.
     pub webhook_circuit_skips: u64,
+    /// The network around the node. The reference says nothing of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkStatus>,
     /// Packets sealed and opened.
     pub tunnel_encryption_success: u64,
     /// Packets that could not be opened.

@@ -58,6 +58,8 @@ fn config(settings: &Settings, registry: &Registry, secret: Option<String>) -> R
     config.trust_auto_approve = settings.is_on("trust_auto_approve");
     config.keepalive = settings.duration("keepalive").unwrap_or(config.keepalive);
     config.idle_timeout = settings.duration("idle_timeout").unwrap_or(config.idle_timeout);
+    config.port_mapping = settings.is_on("port_mapping");
+    config.lan_discovery = settings.is_on("lan_discovery");
     config.webhook = Webhook { url: settings.get("webhook").map(str::to_owned), secret };
     config.services = Services {
         echo: !settings.is_on("no_echo"),
