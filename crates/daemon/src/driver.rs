@@ -16,6 +16,7 @@ mod replies;
 mod requests;
 mod streams;
 mod trust;
+mod web;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -89,6 +90,10 @@ pub(crate) enum Command {
     Services(Services),
     /// The beacon's name has this address.
     Beacon(SocketAddr),
+    /// The beacon's name has no address.
+    BeaconUnknown,
+    /// The link over the web has news; the number says which link.
+    Web(u64, crate::web::Report),
 }
 
 /// Why the loop runs. There is nothing else that it waits for.
@@ -126,6 +131,8 @@ pub(crate) struct Parts {
     pub(crate) inbox: mpsc::Receiver<Command>,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) link: Link,
+    pub(crate) web_targets: Vec<crate::web::Target>,
+    pub(crate) proxy: Option<crate::web::Proxy>,
     pub(crate) webhook: Webhook,
     pub(crate) deliveries: mpsc::Sender<Delivery>,
     pub(crate) identity: pilot_crypto::Identity,
@@ -178,6 +185,9 @@ pub(crate) struct Driver {
     relations: trust::Relations,
     deadlines: Deadlines,
     registry: registry::Standing,
+    web: web::Web,
+    /// When the beacon is asked over UDP again.
+    web_look: Option<deadlines::Key>,
 
     started: Instant,
     sleep: Pin<Box<Sleep>>,
@@ -199,6 +209,7 @@ pub(crate) fn inbox() -> (mpsc::Sender<Command>, mpsc::Receiver<Command>) {
 impl Driver {
     pub(crate) fn new(parts: Parts) -> Self {
         let awaits_registry = !parts.config.registries.is_empty();
+        let web = web::Web::new(&parts.config.web, parts.web_targets, parts.proxy);
         let mut driver = Self {
             config: parts.config,
             node: parts.node,
@@ -232,6 +243,8 @@ impl Driver {
             relations: trust::Relations::default(),
             deadlines: Deadlines::default(),
             registry: registry::Standing::new(awaits_registry),
+            web,
+            web_look: None,
             started: Instant::now(),
             sleep: Box::pin(tokio::time::sleep(LONG_SLEEP)),
             train: Vec::new(),
@@ -245,6 +258,7 @@ impl Driver {
             driver.ports.insert(Port::ECHO, PortOwner::Echo);
         }
         driver.deadlines.add(driver.started + READY_WAIT, deadlines::Deadline::Ready);
+        driver.start_web(driver.started);
         driver.tell_trusted();
         driver
     }
@@ -292,10 +306,19 @@ impl Driver {
     }
 
     fn receive(&mut self, now: Instant) {
+        let awaited = self.awaits_udp_from();
+        let mut heard = false;
         let node = &mut self.node;
-        if let Err(error) = self.socket.receive(|from, datagram| node.handle_datagram(now, from, datagram)) {
+        let received = self.socket.receive(|from, datagram| {
+            heard |= Some(from) == awaited;
+            node.handle_datagram(now, from, datagram);
+        });
+        if let Err(error) = received {
             // Errors of single datagrams (ICMP of an earlier send) come up here; the socket itself goes on.
             tracing::debug!(%error, "receive");
+        }
+        if heard {
+            self.on_udp_from_beacon(now);
         }
     }
 
@@ -324,7 +347,9 @@ impl Driver {
             Command::Delivered(outcome) => self.on_delivered(now, outcome),
             Command::Mailbox(answered) => self.on_mailbox(answered),
             Command::Services(services) => self.services = Some(services),
-            Command::Beacon(address) => self.node.set_beacon(now, Some(address)),
+            Command::Beacon(address) => self.on_beacon_found(now, address),
+            Command::BeaconUnknown => self.on_beacon_unknown(now),
+            Command::Web(link, report) => self.on_web(now, link, report),
         }
     }
 
@@ -371,6 +396,9 @@ impl Driver {
             self.train.clear();
             let Some(transmit) = self.node.poll_transmit(now, &mut self.train, segments) else { return };
             let (destination, segment_size) = (transmit.destination, transmit.segment_size);
+            if self.sent_over_web(destination, segment_size, &self.train) {
+                continue;
+            }
             if self.socket.send(destination, segment_size, &self.train) == Sent::Blocked {
                 self.blocked = Some(Blocked { destination, segment_size });
                 return;

@@ -82,6 +82,8 @@ pub(crate) struct Profile {
     pub(crate) listen: Option<SocketAddr>,
     /// Where the beacon sees our datagrams come from.
     pub(crate) observed: Option<SocketAddr>,
+    /// Reached through a beacon only: no datagrams come through to it.
+    pub(crate) relay_only: bool,
     /// The user took the node out of the registry: no signs of life, no new registration.
     pub(crate) left: bool,
 }
@@ -283,7 +285,9 @@ where
             order = self.queue.recv(), if self.waiting.len() < ORDERS => match order {
                 None => return false,
                 Some(Order::Profile(profile)) => {
-                    self.moved |= profile.observed != self.profile.observed || profile.listen != self.profile.listen;
+                    self.moved |= profile.observed != self.profile.observed
+                        || profile.listen != self.profile.listen
+                        || profile.relay_only != self.profile.relay_only;
                     self.profile = profile;
                 }
                 Some(Order::Identity(identity)) => {
@@ -447,6 +451,7 @@ where
                 .map(|address| address.to_string())
                 .into_iter()
                 .collect(),
+            relay_only: self.profile.relay_only,
             ..Register::default()
         };
         self.ask(session, Request::Register(register), Asker::Registration(public_key), Instant::now());

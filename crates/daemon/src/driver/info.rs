@@ -20,7 +20,8 @@ impl Driver {
     }
 
     fn endpoint(&self) -> String {
-        let endpoint = self.node.observed().or(self.profile.listen);
+        let observed = self.node.observed().filter(|address| !address.ip().is_unspecified());
+        let endpoint = observed.or(self.profile.listen);
         endpoint.map(|address| address.to_string()).unwrap_or_default()
     }
 
@@ -44,7 +45,7 @@ impl Driver {
             features: ["reply_window", "dial_awaits_key", "key_request", "dgram_confirm", DIALECT_FEATURE]
                 .map(str::to_owned)
                 .to_vec(),
-            transport: "udp".to_owned(),
+            transport: self.transport().to_owned(),
             motd: String::new(),
             uptime_secs: self.uptime(),
             connections: self.live_streams(),
@@ -92,6 +93,7 @@ impl Driver {
             webhook_queue_dropped: self.webhook.dropped(),
             webhook_circuit_skips: 0,
             beacon_addr: self.beacon(),
+            transport: self.transport().to_owned(),
         }
     }
 
@@ -118,6 +120,8 @@ impl Driver {
                 error: self.registry.error.clone(),
             },
             beacon: self.beacon(),
+            transport: self.transport().to_owned(),
+            web: self.web_status(Instant::now()),
             services: self.service_list(),
             peers: self.node.peers().filter(|peer| peer.encrypted).count() as u64,
             connections: self.live_streams(),

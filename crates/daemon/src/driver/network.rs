@@ -8,10 +8,12 @@ use super::Driver;
 
 impl Driver {
     pub(super) fn on_beacon(&mut self, now: Instant, event: BeaconEvent) {
-        let _ = now;
         match event {
             BeaconEvent::Answers => tracing::info!("the beacon answers"),
-            BeaconEvent::Silent => tracing::warn!("the beacon does not answer"),
+            BeaconEvent::Silent => {
+                tracing::warn!("the beacon does not answer");
+                self.on_beacon_silent(now);
+            }
         }
     }
 

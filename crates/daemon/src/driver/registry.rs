@@ -166,7 +166,7 @@ impl Driver {
         let _ = self.link.send(Order::FetchHandshakes);
     }
 
-    fn tell_link_profile(&self) {
+    pub(super) fn tell_link_profile(&self) {
         let _ = self.link.send(Order::Profile(self.profile.clone()));
     }
 
@@ -249,6 +249,9 @@ impl Driver {
         let _ = self.link.send(Order::Identity(Box::new(identity.clone())));
         self.node.set_identity(now, identity.clone());
         self.identity = identity;
+        if let Some(node) = self.node.id() {
+            self.tell_web_credentials(node);
+        }
     }
 
     /// The registry gave the old key a new number: it knows the node by a new key already, and the crash or the lost reply
@@ -328,6 +331,7 @@ impl Driver {
         self.memory_stale = true;
         self.node.set_node(now, node);
         self.own.send_replace(node);
+        self.tell_web_credentials(node);
         let address = Addr::backbone(node);
         match first {
             true => {
@@ -642,7 +646,8 @@ impl Driver {
 
     /// The beacon sees our datagrams come from this address.
     pub(super) fn on_observed(&mut self, address: SocketAddr) {
-        if self.profile.observed != Some(address) {
+        // Over the web the beacon sees no datagrams of ours.
+        if !address.ip().is_unspecified() && self.profile.observed != Some(address) {
             tracing::info!(%address, "seen by the beacon");
             self.profile.observed = Some(address);
             self.tell_link_profile();
