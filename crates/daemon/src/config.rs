@@ -50,7 +50,7 @@ pub struct Config {
 }
 
 /// How the beacon is reached when datagrams do not pass.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Web {
     /// Whether it is.
     pub transport: Transport,
@@ -61,6 +61,20 @@ pub struct Web {
     pub fingerprint: Option<Fingerprint>,
     /// Through which proxy.
     pub proxy: Option<ProxySetting>,
+    /// How often the beacon is asked over UDP whether it hears us, while it is reached over the web.
+    pub look_every: Duration,
+}
+
+impl Default for Web {
+    fn default() -> Self {
+        Self {
+            transport: Transport::Auto,
+            url: None,
+            fingerprint: None,
+            proxy: None,
+            look_every: Duration::from_secs(20),
+        }
+    }
 }
 
 /// How the beacon is reached.

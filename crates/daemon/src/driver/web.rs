@@ -23,9 +23,6 @@ use crate::web::{Credentials, Link, Pins, Proxy, Report, Settings, Target};
 /// Stands for a beacon whose name cannot be resolved: only a proxy may be able to. No datagram is sent there (RFC 7600).
 const PLACEHOLDER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8)), 9001);
 
-/// How often the beacon is asked over UDP whether it hears us, while we are on the web.
-const LOOK_EVERY: Duration = Duration::from_secs(20);
-
 /// How long the beacon may take to answer over UDP before it is not there after all.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
@@ -100,12 +97,15 @@ impl Driver {
         }
     }
 
-    /// The beacon does not answer over UDP.
+    /// The beacon does not answer.
     pub(super) fn on_beacon_silent(&mut self, now: Instant) {
-        self.go_web(now, "the beacon does not answer over UDP");
+        match &self.web.link {
+            Some(_) => self.check_web(now),
+            None => self.go_web(now, "the beacon does not answer over UDP"),
+        }
     }
 
-    /// The network around this node has changed.
+    /// Something about the network may have changed: what is in use is tried, and what is not as well.
     pub(super) fn check_web(&mut self, now: Instant) {
         if let Some(link) = &self.web.link {
             link.check();
@@ -140,7 +140,7 @@ impl Driver {
         });
         self.tasks.spawn(linking);
         self.web.link = Some(link);
-        self.plan_look(now + LOOK_EVERY);
+        self.plan_look(now + self.config.web.look_every);
     }
 
     /// UDP is in use again.
@@ -244,7 +244,7 @@ impl Driver {
             // As nobody: the beacon takes us to be where we are until we say otherwise.
             self.discover_over_udp(NodeId::UNSET);
         }
-        self.plan_look(now + LOOK_EVERY);
+        self.plan_look(now + self.config.web.look_every);
     }
 
     fn plan_look(&mut self, at: Instant) {

@@ -84,7 +84,16 @@ impl From<WsError> for Lost {
     fn from(error: WsError) -> Self {
         match error {
             WsError::ConnectionClosed | WsError::AlreadyClosed => Self::Closed(Reason(String::new())),
-            error => Self::Broken(error.to_string()),
+            WsError::Io(error) => Self::Broken(error.to_string()),
+            error @ (WsError::Tls(_)
+            | WsError::Capacity(_)
+            | WsError::Protocol(_)
+            | WsError::WriteBufferFull(_)
+            | WsError::Utf8(_)
+            | WsError::AttackAttempt
+            | WsError::Url(_)
+            | WsError::Http(_)
+            | WsError::HttpFormat(_)) => Self::Broken(error.to_string()),
         }
     }
 }

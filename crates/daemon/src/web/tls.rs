@@ -199,12 +199,9 @@ fn untrusted(reason: Untrusted) -> Error {
 
 /// The reason in our words, if it is one of ours.
 pub(super) fn reason(error: &std::io::Error) -> Option<Untrusted> {
-    match error.get_ref()?.downcast_ref::<Error>()? {
-        Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) => {
-            inner.downcast_ref::<Untrusted>().cloned()
-        }
-        _ => None,
-    }
+    let error = error.get_ref()?.downcast_ref::<Error>()?;
+    let Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) = error else { return None };
+    inner.downcast_ref::<Untrusted>().cloned()
 }
 
 #[cfg(test)]

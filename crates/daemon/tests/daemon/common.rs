@@ -35,12 +35,24 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 pub struct Rendezvous {
     pub registry: SocketAddr,
     pub beacon: SocketAddr,
+    /// The beacon over the web.
+    pub web: SocketAddr,
+    tls: bool,
     directory: TempDir,
     task: JoinHandle<()>,
 }
 
 impl Rendezvous {
     pub async fn start() -> Self {
+        Self::start_with(false).await
+    }
+
+    /// With TLS over the web, and a certificate of its own making.
+    pub async fn start_with_tls() -> Self {
+        Self::start_with(true).await
+    }
+
+    async fn start_with(tls: bool) -> Self {
         // `RUST_LOG=debug cargo nextest run ... --no-capture` shows what daemons think.
         let _ = tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
@@ -48,8 +60,9 @@ impl Rendezvous {
             .try_init();
         let directory = tempfile::tempdir().unwrap();
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let (bound, task) = run_rendezvous(directory.path(), any, any).await;
-        Self { registry: bound.registry, beacon: bound.beacon, directory, task }
+        let (bound, task) = run_rendezvous(directory.path(), any, any, any, tls).await;
+        let web = bound.web.unwrap().addr;
+        Self { registry: bound.registry, beacon: bound.beacon, web, tls, directory, task }
     }
 
     /// The process is gone, as after `kill -9`.
@@ -66,7 +79,29 @@ impl Rendezvous {
     /// Starts again with what is on disk.
     pub async fn restart(&mut self) {
         self.kill().await;
-        (_, self.task) = run_rendezvous(self.directory.path(), self.registry, self.beacon).await;
+        self.resume().await;
+    }
+
+    /// Starts again after it was killed.
+    pub async fn resume(&mut self) {
+        let (registry, beacon, web) = (self.registry, self.beacon, self.web);
+        (_, self.task) = run_rendezvous(self.directory.path(), registry, beacon, web, self.tls).await;
+    }
+
+    /// Its certificate is lost; it makes another one at its next start.
+    pub fn lose_certificate(&self) {
+        std::fs::remove_file(self.directory.path().join("web-cert.der")).unwrap();
+    }
+
+    /// The fingerprint of its certificate.
+    pub fn fingerprint(&self) -> pilot_daemon::Fingerprint {
+        let certificate = std::fs::read(self.directory.path().join("web-cert.der")).unwrap();
+        pilot_daemon::Fingerprint(pilot_crypto::Sha256::digest(&certificate))
+    }
+
+    /// The URL of the beacon over the web.
+    pub fn url(&self) -> String {
+        format!("{}://{}/v1/compat", if self.tls { "wss" } else { "ws" }, self.web)
     }
 }
 
@@ -80,10 +115,20 @@ async fn run_rendezvous(
     directory: &Path,
     registry: SocketAddr,
     beacon: SocketAddr,
+    web: SocketAddr,
+    tls: bool,
 ) -> (pilot_rendezvous::Bound, JoinHandle<()>) {
     let mut config = pilot_rendezvous::Config::new(directory.join("store"));
     config.registry_addr = registry;
     config.beacon_addr = beacon;
+    config.web = Some(pilot_rendezvous::Web {
+        listen: pilot_rendezvous::WebListen::At(web),
+        tls: match tls {
+            false => pilot_rendezvous::WebTls::Off,
+            true => pilot_rendezvous::WebTls::Own { folder: directory.to_owned() },
+        },
+        limits: pilot_rendezvous::WebLimits::default(),
+    });
     let (ready, bound) = oneshot::channel();
     let task = tokio::spawn(async move {
         let announce = move |bound| {

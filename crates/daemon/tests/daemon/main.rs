@@ -9,3 +9,4 @@ mod programs;
 mod registry;
 mod restarts;
 mod streams;
+mod web;
