@@ -25,6 +25,8 @@ use connection::{Connection, Lost};
 use notices::Notices;
 pub(crate) use queries::{failed, request};
 
+use crate::web::Proxy;
+
 /// A question without an answer after this long is answered "unreachable": an unreachable peer is to be reported within
 /// two seconds, whatever the reason.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
@@ -125,6 +127,8 @@ pub(crate) struct Settings {
     pub(crate) identity: Identity,
     pub(crate) profile: Profile,
     pub(crate) keepalive: Duration,
+    /// A way where there is no direct one.
+    pub(crate) proxy: Option<Proxy>,
 }
 
 /// The driver's end of the link.
@@ -148,6 +152,7 @@ impl Link {
             profile: settings.profile,
             moved: false,
             keepalive: settings.keepalive,
+            proxy: settings.proxy,
             queue,
             waiting: VecDeque::new(),
             report,
@@ -189,6 +194,7 @@ struct Task<F> {
     /// The address or the key is another than what was registered.
     moved: bool,
     keepalive: Duration,
+    proxy: Option<Proxy>,
     queue: mpsc::Receiver<Order>,
     /// Orders that came while there was no registration, with their time.
     waiting: VecDeque<(Instant, Order)>,
@@ -244,8 +250,9 @@ where
     /// `None` when the driver is gone.
     async fn connect(&mut self) -> Option<Result<Connection, Lost>> {
         let address = self.address().to_owned();
+        let proxy = self.proxy.clone();
         let connecting = async move {
-            match timeout(CONNECT_WAIT, Connection::open(&address)).await {
+            match timeout(CONNECT_WAIT, Connection::open(&address, proxy.as_ref())).await {
                 Ok(outcome) => outcome.map_err(Lost::Connect),
                 Err(_) => Err(Lost::NoConnection),
             }
@@ -521,7 +528,7 @@ where
         self.fetch_handshakes(session, now);
         let question = AwaitNotices { node_id, timeout_ms: notices::PATIENCE_MS, ..AwaitNotices::default() };
         let question = Request::AwaitNotices(question).sign_with(|text| self.identity.sign(text));
-        session.notices = Some(Notices::new(self.address().to_owned(), question.into()));
+        session.notices = Some(Notices::new(self.address().to_owned(), self.proxy.clone(), question.into()));
         (self.report)(Report::Status { address: self.address().to_owned(), error: None }).await;
         (self.report)(Report::Registered(key, registered)).await;
         Ok(())

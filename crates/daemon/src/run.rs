@@ -196,6 +196,7 @@ pub async fn run(
         identity: identity.clone(),
         profile: profile.clone(),
         keepalive: config.keepalive,
+        proxy: proxy.clone(),
     };
     let (link, linking) = Link::new(settings, move |report| {
         let reports = reports.clone();

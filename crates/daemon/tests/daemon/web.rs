@@ -62,7 +62,7 @@ impl Drop for Gate {
     }
 }
 
-/// A proxy that wants a password and lets everything through then.
+/// A proxy that wants a password and lets everything through then. It knows the name `registry.proxied`.
 struct ConnectProxy {
     address: SocketAddr,
     passed: Arc<AtomicUsize>,
@@ -98,6 +98,7 @@ impl ConnectProxy {
             return;
         }
         let to = head.strip_prefix("CONNECT ").and_then(|rest| rest.split(' ').next()).unwrap();
+        let to = to.replace("registry.proxied", "127.0.0.1");
         let Ok(mut server) = TcpStream::connect(to).await else {
             let _ = client.write_all(b"HTTP/1.1 502 Bad Gateway\r\n\r\n").await;
             return;
@@ -368,4 +369,20 @@ async fn who_wants_udp_only_never_goes_over_the_web() {
         assert_eq!((status.transport.as_str(), status.web), ("udp", None));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+#[tokio::test]
+async fn the_registry_is_reached_through_the_proxy_where_there_is_no_direct_way() {
+    let rendezvous = Rendezvous::start().await;
+    let proxy = ConnectProxy::start().await;
+    let home = Home::new();
+    let mut config = on_the_web(&home, &rendezvous);
+    // A name that only the proxy can resolve.
+    let registry = format!("registry.proxied:{}", rendezvous.registry.port());
+    config.registries = vec![registry.clone()];
+    config.web.proxy = Some(proxy.setting("user:secret@"));
+    let daemon = Daemon::start(config).await;
+    until_over(&daemon, "web").await;
+    let registered = status(&mut daemon.program().await).await.registry;
+    assert_eq!((registered.address, registered.connected, registered.error), (registry, true, None));
 }
