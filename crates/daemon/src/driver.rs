@@ -550,6 +550,7 @@ impl Driver {
         }
         self.memory_stale = true;
         self.drain(now);
+        self.end_web(LAST_WORDS).await;
         for client in std::mem::take(&mut self.clients).into_values() {
             client.finish();
         }

@@ -10,6 +10,7 @@ use pilot_wire::{Addr, Port};
 use serde_json::json;
 
 use super::Driver;
+use crate::config::Transport;
 
 /// Rows of a list in one reply, so that it fits a frame: a stream takes about 400 bytes, and `Info` has two lists.
 pub(super) const ROWS_MAX: usize = 1000;
@@ -192,6 +193,12 @@ impl Driver {
         json!({
             "registry": config.registries.join(","),
             "beacon": self.beacon(),
+            "beacon_web": config.web.url,
+            "transport": match config.web.transport {
+                Transport::Auto => "auto",
+                Transport::Udp => "udp",
+                Transport::Web => "web",
+            },
             "listen": self.socket.local(),
             "socket": config.socket,
             "identity": config.identity,

@@ -143,6 +143,23 @@ impl Driver {
         self.plan_look(now + self.config.web.look_every);
     }
 
+    /// The daemon stops: what is on its way over the web leaves first, if the connection takes it.
+    pub(super) async fn end_web(&mut self, patience: Duration) {
+        if self.web.link.take().is_none() || self.web.up.is_none() {
+            return;
+        }
+        let generation = self.web.generation;
+        let ended = async {
+            while let Some(command) = self.inbox.recv().await {
+                if matches!(command, Command::Web(link, Report::Ended) if link == generation) {
+                    return;
+                }
+            }
+        };
+        // The beacon notices the end anyway.
+        let _ = tokio::time::timeout(patience, ended).await;
+    }
+
     /// UDP is in use again.
     fn leave_web(&mut self, now: Instant) {
         tracing::info!("the beacon answers over UDP again; the web is let go");

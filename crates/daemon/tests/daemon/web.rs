@@ -266,7 +266,8 @@ async fn a_rendezvous_that_was_killed_is_found_again_over_the_web() {
     befriend(&a, &b).await;
     until_reached(&a, &b).await;
     rendezvous.kill().await;
-    until_failed(&a, "").await;
+    until_over(&a, "udp").await;
+    until_over(&b, "udp").await;
     rendezvous.resume().await;
     until_over(&a, "web").await;
     until_over(&b, "web").await;
