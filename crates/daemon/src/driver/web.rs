@@ -274,7 +274,7 @@ impl Driver {
     fn discover_over_udp(&self, node: NodeId) {
         let Some(beacon) = self.web.beacon.filter(|beacon| *beacon != PLACEHOLDER) else { return };
         let mut message = Vec::new();
-        Message::Discover { node, key: None }.emit(&mut message);
+        Message::Discover { node, key: None, proof: None }.emit(&mut message);
         if self.socket.send(beacon, message.len(), &message) == Sent::Blocked {
             tracing::debug!("the socket is full; the beacon is asked again later");
         }
