@@ -162,14 +162,17 @@ impl Driver {
 
     /// UDP is in use again.
     fn leave_web(&mut self, now: Instant) {
-        tracing::info!("the beacon answers over UDP again; the web is let go");
+        tracing::info!("the beacon answers over UDP; the web is let go");
         self.web.link = None;
-        self.web.up = None;
         self.web.returning = false;
         self.web.error = None;
         self.web.generation += 1;
-        self.set_relay_only(false);
-        self.node.network_changed(now);
+        self.web.up = None;
+        // If the web was never reached, nothing has changed for the node.
+        if self.profile.relay_only {
+            self.set_relay_only(false);
+            self.node.network_changed(now);
+        }
     }
 
     pub(super) fn on_web(&mut self, now: Instant, generation: u64, report: Report) {

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pilot_daemon::{Config, Running};
+use pilot_rendezvous::{RunError, store::StoreError};
 use pilot_wire::ipc::{
     ClientFrame, Command, DIALECT, DaemonFrame, Decoder, Failure, Handshake, INITIAL_CREDIT, Reply, Request,
 };
@@ -131,10 +132,21 @@ async fn run_rendezvous(
     });
     let (ready, bound) = oneshot::channel();
     let task = tokio::spawn(async move {
-        let announce = move |bound| {
-            let _ = ready.send(bound);
-        };
-        pilot_rendezvous::run(config, announce, std::future::pending()).await.unwrap();
+        let mut ready = Some(ready);
+        loop {
+            let announce = |bound| {
+                if let Some(ready) = ready.take() {
+                    let _ = ready.send(bound);
+                }
+            };
+            match pilot_rendezvous::run(config.clone(), announce, std::future::pending()).await {
+                // One that was killed in this process finishes the change that it is about to acknowledge.
+                Err(RunError::Store(StoreError::Locked { .. })) => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                ended => return ended.unwrap(),
+            }
+        }
     });
     (within("the rendezvous", bound).await.unwrap(), task)
 }
