@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::web::Fingerprint;
+
 /// Time between two heartbeats to the registry and two Discovers to the beacon.
 pub const KEEPALIVE: Duration = Duration::from_secs(30);
 
@@ -41,12 +43,69 @@ pub struct Config {
     pub port_mapping: bool,
     /// Let trusted peers in the same network find this node without a rendezvous, and find them.
     pub lan_discovery: bool,
+    /// How the beacon is reached when datagrams do not pass.
+    pub web: Web,
     /// Where events are posted.
     pub webhook: Webhook,
     /// Which built-in services run.
     pub services: Services,
     /// Whether to write `pilot.pid` into the home folder. Off for daemons inside another process.
     pub pid_file: bool,
+}
+
+/// How the beacon is reached when datagrams do not pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Web {
+    /// Whether it is.
+    pub transport: Transport,
+    /// Where the beacon is over the web: `wss://host[:port]/v1/compat`. `None`: what follows from its address.
+    pub url: Option<String>,
+    /// The only certificate of the beacon that is right. `None`: one that a known authority vouches for, else the first
+    /// that is seen.
+    pub fingerprint: Option<Fingerprint>,
+    /// Through which proxy.
+    pub proxy: Option<ProxySetting>,
+    /// How often the beacon is asked over UDP whether it hears us, while it is reached over the web.
+    pub look_every: Duration,
+}
+
+impl Default for Web {
+    fn default() -> Self {
+        Self {
+            transport: Transport::Auto,
+            url: None,
+            fingerprint: None,
+            proxy: None,
+            look_every: Duration::from_secs(20),
+        }
+    }
+}
+
+/// How the beacon is reached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Over UDP; over the web while it does not answer there.
+    #[default]
+    Auto,
+    /// Over UDP only.
+    Udp,
+    /// Over the web only.
+    Web,
+}
+
+/// A proxy for connections to beacon and registry.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ProxySetting {
+    /// `http://[user:password@]host:port`.
+    pub url: String,
+    /// Hosts that are reached without it, as in `NO_PROXY`.
+    pub except: String,
+}
+
+impl std::fmt::Debug for ProxySetting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ProxySetting")
+    }
 }
 
 /// Where the daemon posts its events (spec/local.md 2.9).
@@ -94,6 +153,7 @@ impl Config {
             idle_timeout: IDLE_TIMEOUT,
             port_mapping: true,
             lan_discovery: true,
+            web: Web::default(),
             webhook: Webhook::default(),
             services: Services::default(),
             pid_file: true,

@@ -16,6 +16,7 @@ mod replies;
 mod requests;
 mod streams;
 mod trust;
+mod web;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -93,6 +94,10 @@ pub(crate) enum Command {
     Beacon(SocketAddr),
     /// The network around this host has news.
     Network(News),
+    /// The beacon's name has no address.
+    BeaconUnknown,
+    /// The link over the web has news; the number says which link.
+    Web(u64, crate::web::Report),
 }
 
 /// Why the loop runs. There is nothing else that it waits for.
@@ -130,6 +135,8 @@ pub(crate) struct Parts {
     pub(crate) inbox: mpsc::Receiver<Command>,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) link: Link,
+    pub(crate) web_targets: Vec<crate::web::Target>,
+    pub(crate) proxy: Option<crate::web::Proxy>,
     pub(crate) webhook: Webhook,
     pub(crate) deliveries: mpsc::Sender<Delivery>,
     pub(crate) identity: pilot_crypto::Identity,
@@ -184,6 +191,9 @@ pub(crate) struct Driver {
     deadlines: Deadlines,
     registry: registry::Standing,
     network: network::Network,
+    web: web::Web,
+    /// When the beacon is asked over UDP again.
+    web_look: Option<deadlines::Key>,
 
     started: Instant,
     sleep: Pin<Box<Sleep>>,
@@ -205,6 +215,7 @@ pub(crate) fn inbox() -> (mpsc::Sender<Command>, mpsc::Receiver<Command>) {
 impl Driver {
     pub(crate) fn new(parts: Parts) -> Self {
         let awaits_registry = !parts.config.registries.is_empty();
+        let web = web::Web::new(&parts.config.web, parts.web_targets, parts.proxy);
         let mut driver = Self {
             config: parts.config,
             node: parts.node,
@@ -239,6 +250,8 @@ impl Driver {
             deadlines: Deadlines::default(),
             registry: registry::Standing::new(awaits_registry),
             network: network::Network::new(parts.edge),
+            web,
+            web_look: None,
             started: Instant::now(),
             sleep: Box::pin(tokio::time::sleep(LONG_SLEEP)),
             train: Vec::new(),
@@ -252,6 +265,7 @@ impl Driver {
             driver.ports.insert(Port::ECHO, PortOwner::Echo);
         }
         driver.deadlines.add(driver.started + READY_WAIT, deadlines::Deadline::Ready);
+        driver.start_web(driver.started);
         driver.tell_trusted();
         driver
     }
@@ -300,10 +314,19 @@ impl Driver {
     }
 
     fn receive(&mut self, now: Instant) {
+        let awaited = self.awaits_udp_from();
+        let mut heard = false;
         let node = &mut self.node;
-        if let Err(error) = self.socket.receive(|from, datagram| node.handle_datagram(now, from, datagram)) {
+        let received = self.socket.receive(|from, datagram| {
+            heard |= Some(from) == awaited;
+            node.handle_datagram(now, from, datagram);
+        });
+        if let Err(error) = received {
             // Errors of single datagrams (ICMP of an earlier send) come up here; the socket itself goes on.
             tracing::debug!(%error, "receive");
+        }
+        if heard {
+            self.on_udp_from_beacon(now);
         }
     }
 
@@ -332,8 +355,10 @@ impl Driver {
             Command::Delivered(outcome) => self.on_delivered(now, outcome),
             Command::Mailbox(answered) => self.on_mailbox(answered),
             Command::Services(services) => self.services = Some(services),
-            Command::Beacon(address) => self.node.set_beacon(now, Some(address)),
             Command::Network(news) => self.on_network_news(now, news),
+            Command::Beacon(address) => self.on_beacon_found(now, address),
+            Command::BeaconUnknown => self.on_beacon_unknown(now),
+            Command::Web(link, report) => self.on_web(now, link, report),
         }
     }
 
@@ -380,6 +405,9 @@ impl Driver {
             self.train.clear();
             let Some(transmit) = self.node.poll_transmit(now, &mut self.train, segments) else { return };
             let (destination, segment_size) = (transmit.destination, transmit.segment_size);
+            if self.sent_over_web(destination, segment_size, &self.train) {
+                continue;
+            }
             if self.socket.send(destination, segment_size, &self.train) == Sent::Blocked {
                 self.blocked = Some(Blocked { destination, segment_size });
                 return;
@@ -532,6 +560,7 @@ impl Driver {
         }
         self.memory_stale = true;
         self.drain(now);
+        self.end_web(LAST_WORDS).await;
         for client in std::mem::take(&mut self.clients).into_values() {
             client.finish();
         }

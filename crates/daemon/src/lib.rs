@@ -1,7 +1,7 @@
 //! The Pilot daemon: one loop around one node, the local programs it serves, the registry it is known at.
 //!
 //! [`run`] is a whole daemon. Inside, `driver` owns everything that is protocol state and runs the only loop; `ipc` talks
-//! to local programs, `registry` to the registry, `udp` is the tunnel socket, `service` the built-in applications,
+//! to local programs, `registry` to the registry, `udp` is the tunnel socket, `web` the way to the beacon where UDP does not pass, `service` the built-in applications,
 //! which use the same [client](pilot_client) as everybody else, over a pipe. `files` and `state` keep what must survive.
 
 mod config;
@@ -16,10 +16,14 @@ mod run;
 mod service;
 mod state;
 mod udp;
+mod web;
 mod webhook;
 
-pub use config::{Config, IDLE_TIMEOUT, KEEPALIVE, Services, Webhook};
+pub use config::{Config, IDLE_TIMEOUT, KEEPALIVE, ProxySetting, Services, Transport, Web, Webhook};
 pub use ipc::SocketError;
 pub use run::{RunError, Running, run};
 pub use state::StateError;
+pub use web::{
+    Fingerprint, FingerprintError, ProxyError, TargetError as BeaconWebError, derived as beacon_urls,
+};
 pub use webhook::TargetError;

@@ -27,6 +27,8 @@ use notices::Notices;
 pub(crate) use profile::Profile;
 pub(crate) use queries::{failed, request};
 
+use crate::web::Proxy;
+
 /// A question without an answer after this long is answered "unreachable": an unreachable peer is to be reported within
 /// two seconds, whatever the reason.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
@@ -113,6 +115,8 @@ pub(crate) struct Settings {
     pub(crate) identity: Identity,
     pub(crate) profile: Profile,
     pub(crate) keepalive: Duration,
+    /// A way where there is no direct one.
+    pub(crate) proxy: Option<Proxy>,
 }
 
 /// The driver's end of the link.
@@ -137,6 +141,7 @@ impl Link {
             moved: false,
             shaken: None,
             keepalive: settings.keepalive,
+            proxy: settings.proxy,
             queue,
             waiting: VecDeque::new(),
             report,
@@ -182,6 +187,7 @@ struct Task<F> {
     /// The network changed, and nothing was made of it yet.
     shaken: Option<Vec<IpAddr>>,
     keepalive: Duration,
+    proxy: Option<Proxy>,
     queue: mpsc::Receiver<Order>,
     /// Orders that came while there was no registration, with their time.
     waiting: VecDeque<(Instant, Order)>,
@@ -239,8 +245,9 @@ where
     /// `None` when the driver is gone.
     async fn connect(&mut self) -> Option<Result<Connection, Lost>> {
         let address = self.address().to_owned();
+        let proxy = self.proxy.clone();
         let connecting = async move {
-            match timeout(CONNECT_WAIT, Connection::open(&address)).await {
+            match timeout(CONNECT_WAIT, Connection::open(&address, proxy.as_ref())).await {
                 Ok(outcome) => outcome.map_err(Lost::Connect),
                 Err(_) => Err(Lost::NoConnection),
             }
@@ -471,6 +478,7 @@ where
             hostname: self.profile.hostname.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             lan_addrs: self.profile.lan(reached_from).iter().map(SocketAddr::to_string).collect(),
+            relay_only: self.profile.relay_only,
             ..Register::default()
         };
         self.ask(session, Request::Register(register), Asker::Registration(public_key), Instant::now());
@@ -540,7 +548,7 @@ where
         self.fetch_handshakes(session, now);
         let question = AwaitNotices { node_id, timeout_ms: notices::PATIENCE_MS, ..AwaitNotices::default() };
         let question = Request::AwaitNotices(question).sign_with(|text| self.identity.sign(text));
-        session.notices = Some(Notices::new(self.address().to_owned(), question.into()));
+        session.notices = Some(Notices::new(self.address().to_owned(), self.proxy.clone(), question.into()));
         (self.report)(Report::Status { address: self.address().to_owned(), error: None }).await;
         (self.report)(Report::Registered(key, registered)).await;
         Ok(())

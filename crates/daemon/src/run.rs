@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pilot_client::Client;
 use pilot_crypto::{Identity, KeyFileError, RandomUnavailable};
@@ -22,6 +22,7 @@ use crate::registry::{Link, Profile, Settings};
 use crate::service::{self, handshake::Delivery};
 use crate::state::NodeFile;
 use crate::udp::UdpSocket;
+use crate::web::{self, Proxy};
 use crate::webhook::{Target, TargetError, Webhook};
 use crate::{Config, SocketError, StateError, files, state};
 
@@ -30,6 +31,10 @@ const PIPE: usize = 256 << 10;
 
 /// Handshake messages on their way to peers.
 const DELIVERIES: usize = 64;
+
+/// Pauses between attempts to look the beacon's name up: the network may come later than the daemon.
+const LOOKUP_PAUSE_MIN: Duration = Duration::from_secs(1);
+const LOOKUP_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Longest data-exchange payload accepted, unless `PILOT_DATAEXCHANGE_MAX_FRAME` says otherwise: that of 1.18.0.
 const MAX_FRAME: usize = 64 << 20;
@@ -82,6 +87,12 @@ pub enum RunError {
     /// The webhook.
     #[error(transparent)]
     Webhook(#[from] TargetError),
+    /// The beacon over the web.
+    #[error(transparent)]
+    BeaconWeb(#[from] web::TargetError),
+    /// The proxy.
+    #[error(transparent)]
+    Proxy(#[from] web::ProxyError),
     /// No seed for the node.
     #[error(transparent)]
     Random(#[from] RandomUnavailable),
@@ -101,7 +112,11 @@ impl RunError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::AlreadyRunning { .. } | Self::Socket(SocketError::InUse { .. }) => "already_exists",
-            Self::Socket(_) | Self::Listen { .. } | Self::Webhook(_) => "invalid_argument",
+            Self::Socket(_)
+            | Self::Listen { .. }
+            | Self::Webhook(_)
+            | Self::BeaconWeb(_)
+            | Self::Proxy(_) => "invalid_argument",
             Self::Identity(_) | Self::State(_) | Self::Random(_) | Self::Home { .. } => "internal",
         }
     }
@@ -114,6 +129,8 @@ impl RunError {
                 "see it with: pilotctl daemon status; for a second one give --socket and another PILOT_HOME",
             ),
             Self::Listen { .. } => Some("choose another address or port with --listen"),
+            Self::BeaconWeb(_) => Some("such as --beacon-web wss://beacon.example.com/v1/compat"),
+            Self::Proxy(_) => Some("it comes from --proxy or HTTPS_PROXY; `--proxy off` goes without"),
             Self::Socket(_)
             | Self::Identity(_)
             | Self::State(_)
@@ -134,6 +151,7 @@ pub async fn run(
     ready: impl FnOnce(Running) + Send + 'static,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), RunError> {
+    let (web_targets, proxy) = web_settings(&config)?;
     let home_error = |path: &Path, source| RunError::Home { path: path.to_owned(), source };
     files::create_private_dir(&config.home).map_err(|source| home_error(&config.home, source))?;
     let _lock = lock_home(&config.home)?;
@@ -155,6 +173,7 @@ pub async fn run(
         lan: surroundings.lan(socket.local()),
         observed: None,
         mapped: None,
+        relay_only: false,
         left: false,
     };
     let memory = NodeFile {
@@ -183,6 +202,7 @@ pub async fn run(
         identity: identity.clone(),
         profile: profile.clone(),
         keepalive: config.keepalive,
+        proxy: proxy.clone(),
     };
     let (link, linking) = Link::new(settings, move |report| {
         let reports = reports.clone();
@@ -214,6 +234,8 @@ pub async fn run(
         inbox,
         commands,
         link,
+        web_targets,
+        proxy,
         webhook,
         deliveries,
         identity,
@@ -314,6 +336,18 @@ fn node_config(
     Ok(node)
 }
 
+/// Where the beacon may be over the web, and through which proxy.
+fn web_settings(config: &Config) -> Result<(Vec<web::Target>, Option<Proxy>), RunError> {
+    let urls = match (&config.web.url, &config.beacon) {
+        (Some(url), _) => vec![url.clone()],
+        (None, Some(beacon)) => web::derived(beacon),
+        (None, None) => Vec::new(),
+    };
+    let targets = urls.iter().map(|url| url.parse()).collect::<Result<_, _>>()?;
+    let proxy = config.web.proxy.as_ref().map(|proxy| Proxy::parse(&proxy.url, &proxy.except));
+    Ok((targets, proxy.transpose()?))
+}
+
 /// The port of the last life is taken again if it is free, so that peers find the node where it was.
 fn bind_tunnel(listen: SocketAddr, last_port: Option<u16>) -> io::Result<UdpSocket> {
     if listen.port() == 0
@@ -330,12 +364,21 @@ async fn find_beacon(beacon: String, commands: mpsc::Sender<Command>) {
     if beacon.parse::<SocketAddr>().is_ok() {
         return;
     }
-    match tokio::net::lookup_host(&beacon).await.map(|mut found| found.next()) {
-        Ok(Some(address)) => {
-            let _ = commands.send(Command::Beacon(address)).await;
+    let mut pause = LOOKUP_PAUSE_MIN;
+    loop {
+        match tokio::net::lookup_host(&beacon).await.map(|mut found| found.next()) {
+            Ok(Some(address)) => {
+                let _ = commands.send(Command::Beacon(address)).await;
+                return;
+            }
+            Ok(None) => tracing::warn!(beacon, "the beacon's name has no address"),
+            Err(error) => tracing::warn!(beacon, %error, "the beacon's name cannot be looked up"),
         }
-        Ok(None) => tracing::warn!(beacon, "the beacon's name has no address"),
-        Err(error) => tracing::warn!(beacon, %error, "the beacon's name cannot be looked up"),
+        if commands.send(Command::BeaconUnknown).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LOOKUP_PAUSE_MAX);
     }
 }
 

@@ -11,11 +11,15 @@ use pilot_wire::{NetworkId, NodeId, PublicKey};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::web::{Fingerprint, KnownCertificates};
 use crate::{datetime, files};
 
 /// Peers of whom name and last address are remembered: those we trust, and those our user looked up by name. Beyond this
 /// the oldest nodes of the network make room; a forgotten one costs a look-up.
 const PEERS_MAX: usize = 4096;
+
+/// Beacons whose certificates are remembered. A node has one or two beacons at a time.
+const CERTIFICATES_MAX: usize = 16;
 
 /// A state file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +48,9 @@ pub(crate) struct NodeFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) listen_port: Option<u16>,
     pub(crate) peers: BTreeMap<NodeId, Peer>,
+    /// Certificates of beacons that no known authority vouches for, by `host:port`.
+    #[serde(skip_serializing_if = "KnownCertificates::is_empty")]
+    pub(crate) web_certificates: KnownCertificates,
 }
 
 /// What is remembered of a peer.
@@ -65,6 +72,14 @@ impl NodeFile {
             return Ok(Self::default());
         }
         Ok(stored)
+    }
+
+    /// A beacon's certificate was seen first.
+    pub(crate) fn remember_certificate(&mut self, host: String, fingerprint: Fingerprint) {
+        if self.web_certificates.len() >= CERTIFICATES_MAX {
+            self.web_certificates.pop_first();
+        }
+        self.web_certificates.insert(host, fingerprint);
     }
 
     /// The record of a peer, to be changed.

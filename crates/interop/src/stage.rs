@@ -18,6 +18,7 @@ pub struct Stage {
     rendezvous: Option<Process>,
     registry: String,
     beacon: String,
+    web: String,
     folder: TempDir,
 }
 
@@ -31,7 +32,8 @@ impl Stage {
     /// Starts a rendezvous and waits until it answers.
     pub fn open() -> Self {
         let folder = tempfile::Builder::new().prefix("pilot-").tempdir().expect("a folder can be made");
-        let mut stage = Self { rendezvous: None, registry: free_tcp(), beacon: free_udp(), folder };
+        let (registry, beacon, web) = (free_tcp(), free_udp(), free_tcp());
+        let mut stage = Self { rendezvous: None, registry, beacon, web, folder };
         stage.start_rendezvous();
         stage
     }
@@ -57,6 +59,22 @@ impl Stage {
         Node::start(program, name, self.folder.path(), &self.registry, &self.beacon, flags)
     }
 
+    /// A reference node that reaches its beacon over the web only.
+    pub fn reference_on_the_web(&self, name: &str) -> Node {
+        let url = self.web_url();
+        let flags = ["-transport", "compat", "-registry-tls=false", "-compat-beacon", &url];
+        self.node(Program::Reference, name, &flags)
+    }
+
+    /// A node of ours that reaches its beacon over the web only.
+    pub fn ours_on_the_web(&self, name: &str) -> Node {
+        self.node(Program::Ours, name, &["--transport", "web", "--beacon-web", &self.web_url()])
+    }
+
+    fn web_url(&self) -> String {
+        format!("ws://{}/v1/compat", self.web)
+    }
+
     /// A folder for files of a test.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -67,6 +85,7 @@ impl Stage {
         let mut command = System::new(Program::Ours.pilotctl());
         isolate(&mut command, home, &home.join("none.sock"), &self.registry);
         command.args(["rendezvous", "run", "--registry-addr", &self.registry, "--beacon-addr", &self.beacon]);
+        command.args(["--web-listen", &self.web]);
         command.arg("--store").arg(home.join("rendezvous.redb"));
         let mut process = Process::start("rendezvous", home, &mut command);
         until("the rendezvous answers", || {
@@ -100,6 +119,11 @@ impl Pair {
         let stage = Stage::open();
         let ours = stage.ours("ours");
         let theirs = stage.reference("theirs");
+        Self::befriended(stage, ours, theirs)
+    }
+
+    /// Lets the reference ask ours for trust.
+    pub fn befriended(stage: Stage, ours: Node, theirs: Node) -> Self {
         theirs.ctl(&["handshake", &ours.id().to_string(), "test"]);
         until("the request arrives", || ours.is_asked_by(&theirs).then_some(()));
         ours.ctl(&["approve", &theirs.id().to_string()]);

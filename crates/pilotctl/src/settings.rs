@@ -21,6 +21,8 @@ pub(crate) enum Kind {
     Path,
     /// `host:port`
     HostPort,
+    /// `host:port`, or `off`
+    HostPortOrOff,
     /// One or more `host:port`, separated by commas.
     HostPorts,
     Bool,
@@ -63,6 +65,34 @@ pub(crate) const KEYS: &[Key] = &[
         Kind::HostPort,
         None,
         "beacon for discovery and relay; unset: the registry's host, next port",
+    ),
+    key(
+        "beacon_web",
+        "PILOT_BEACON_WEB",
+        Kind::Text,
+        None,
+        "URL of the beacon where UDP does not pass; unset: wss://HOST/v1/compat of its host",
+    ),
+    key(
+        "beacon_web_fingerprint",
+        "PILOT_BEACON_WEB_FINGERPRINT",
+        Kind::Text,
+        None,
+        "SHA-256 of the only certificate that the beacon may show",
+    ),
+    key(
+        "transport",
+        "PILOT_TRANSPORT",
+        Kind::OneOf(&["auto", "udp", "web", "compat"]),
+        Some("auto"),
+        "auto, udp or web: how the beacon is reached",
+    ),
+    key(
+        "proxy",
+        "PILOT_PROXY",
+        Kind::Text,
+        Some("auto"),
+        "HTTP proxy to beacon and registry; auto: HTTPS_PROXY and NO_PROXY; off",
     ),
     key(
         "socket",
@@ -152,6 +182,22 @@ pub(crate) const KEYS: &[Key] = &[
         "UDP address of this machine's rendezvous",
     ),
     key("store", "PILOT_STORE", Kind::Path, None, "database of this machine's rendezvous"),
+    key(
+        "web_listen",
+        "PILOT_WEB_LISTEN",
+        Kind::HostPortOrOff,
+        None,
+        "TCP address of its beacon over the web, or off; unset: one port above the beacon",
+    ),
+    key("web_cert", "PILOT_WEB_CERT", Kind::Path, None, "its certificate there, a PEM file; unset: its own"),
+    key("web_key", "PILOT_WEB_KEY", Kind::Path, None, "the key of the certificate, a PEM file"),
+    key(
+        "web_plain",
+        "PILOT_WEB_PLAIN",
+        Kind::Bool,
+        None,
+        "no TLS there: behind something that does it; unset: on loopback only",
+    ),
 ];
 
 /// Where a value came from.
@@ -305,6 +351,8 @@ fn check(key: &Key, value: &str) -> Result<String, String> {
         Kind::Text | Kind::Path => Ok(value.to_owned()),
         Kind::HostPort if is_host_port(value) => Ok(value.to_owned()),
         Kind::HostPort => fail("host:port"),
+        Kind::HostPortOrOff if value == "off" || is_host_port(value) => Ok(value.to_owned()),
+        Kind::HostPortOrOff => fail("host:port or off"),
         Kind::HostPorts if value.split(',').all(|part| is_host_port(part.trim())) => Ok(value.to_owned()),
         Kind::HostPorts => fail("host:port, or several separated by commas"),
         Kind::Bool => match value {

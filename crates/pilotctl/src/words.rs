@@ -13,7 +13,6 @@ use crate::failure::{Code, Failure};
 /// switch off does not exist, or what they tune is not tuned by hand.
 const IGNORED: &[(&str, bool)] = &[
     ("beacon-rtt-probe", false),
-    ("compat-beacon", true),
     ("dataexchange-b64", false),
     ("log-max-backups", true),
     ("log-max-size", true),
@@ -32,8 +31,6 @@ const IGNORED: &[(&str, bool)] = &[
 
 /// Flags whose value decides: these values mean what we do anyway, any other would be disobeyed silently.
 const ONLY: &[(&str, &[&str])] = &[
-    ("transport", &["udp", "auto"]),
-    ("proxy", &["off", "auto", ""]),
     ("registry-tls", &["false"]),
     ("relay-only", &["false"]),
     ("sandbox", &["false"]),
@@ -41,7 +38,7 @@ const ONLY: &[(&str, &[&str])] = &[
 ];
 
 /// The reference's spelling where ours differs.
-const RENAMED: &[(&str, &str)] = &[("advertise-endpoint", "endpoint")];
+const RENAMED: &[(&str, &str)] = &[("advertise-endpoint", "endpoint"), ("compat-beacon", "beacon-web")];
 
 /// Commands that exist elsewhere but not here, why, and what to do instead.
 const UNSUPPORTED: &[(&str, &str, &str)] = &[
@@ -261,7 +258,7 @@ mod tests {
         assert_eq!(
             run("pilot-daemon -telemetry-url  -no-skillinject -transport udp -proxy off -hostname a")
                 .unwrap(),
-            "pilotctl daemon run --hostname a"
+            "pilotctl daemon run --transport udp --proxy off --hostname a"
         );
     }
 

@@ -28,7 +28,7 @@ mod subcommand;
 
 pub use call::{
     AutoApprove, Call, Done, Pong, RegistryStatus, ServiceStatus, Status, TrustEntry, TrustList, TrustState,
-    TrustWait,
+    TrustWait, WebLink,
 };
 pub use command::Command;
 pub use failure::{Code, Failure};

@@ -19,6 +19,8 @@ pub(super) enum Deadline {
     Ready,
     /// Trust could not be written to disk: try again.
     Store,
+    /// The beacon is asked over UDP whether it hears us.
+    LookForUdp,
 }
 
 /// Longest time that a program may wait in one request. More is as good as for ever, and must not overflow the clock.

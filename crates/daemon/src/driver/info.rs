@@ -10,6 +10,7 @@ use pilot_wire::{Addr, Port};
 use serde_json::json;
 
 use super::Driver;
+use crate::config::Transport;
 
 /// Rows of a list in one reply, so that it fits a frame: a stream takes about 400 bytes, and `Info` has two lists.
 pub(super) const ROWS_MAX: usize = 1000;
@@ -20,7 +21,8 @@ impl Driver {
     }
 
     fn endpoint(&self) -> String {
-        let endpoint = self.node.observed().or(self.profile.listen);
+        let observed = self.node.observed().filter(|address| !address.ip().is_unspecified());
+        let endpoint = observed.or(self.profile.listen);
         endpoint.map(|address| address.to_string()).unwrap_or_default()
     }
 
@@ -44,7 +46,7 @@ impl Driver {
             features: ["reply_window", "dial_awaits_key", "key_request", "dgram_confirm", DIALECT_FEATURE]
                 .map(str::to_owned)
                 .to_vec(),
-            transport: "udp".to_owned(),
+            transport: self.transport().to_owned(),
             motd: String::new(),
             uptime_secs: self.uptime(),
             connections: self.live_streams(),
@@ -93,6 +95,7 @@ impl Driver {
             webhook_queue_dropped: self.webhook.dropped(),
             webhook_circuit_skips: 0,
             beacon_addr: self.beacon(),
+            transport: self.transport().to_owned(),
         }
     }
 
@@ -119,6 +122,8 @@ impl Driver {
                 error: self.registry.error.clone(),
             },
             beacon: self.beacon(),
+            transport: self.transport().to_owned(),
+            web: self.web_status(Instant::now()),
             services: self.service_list(),
             peers: self.node.peers().filter(|peer| peer.encrypted).count() as u64,
             connections: self.live_streams(),
@@ -189,6 +194,12 @@ impl Driver {
         json!({
             "registry": config.registries.join(","),
             "beacon": self.beacon(),
+            "beacon_web": config.web.url,
+            "transport": match config.web.transport {
+                Transport::Auto => "auto",
+                Transport::Udp => "udp",
+                Transport::Web => "web",
+            },
             "listen": self.socket.local(),
             "socket": config.socket,
             "identity": config.identity,

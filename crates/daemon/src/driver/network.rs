@@ -80,6 +80,7 @@ impl Driver {
             return;
         }
         let lan = here.lan(bound);
+        self.check_web(now);
         if self.profile.lan != lan {
             self.profile.lan = lan;
             self.tell_link_profile();
@@ -92,6 +93,7 @@ impl Driver {
         let Some(slept) = self.network.pulse.beat(now, SystemTime::now()) else { return };
         tracing::info!(seconds = slept.as_secs(), "this host was asleep");
         self.node.network_changed(now);
+        self.check_web(now);
         self.shake_link();
         self.doubt_mapping();
         self.wish_for_peers();
@@ -140,10 +142,12 @@ impl Driver {
     }
 
     pub(super) fn on_beacon(&mut self, now: Instant, event: BeaconEvent) {
-        let _ = now;
         match event {
             BeaconEvent::Answers => tracing::info!("the beacon answers"),
-            BeaconEvent::Silent => tracing::warn!("the beacon does not answer"),
+            BeaconEvent::Silent => {
+                tracing::warn!("the beacon does not answer");
+                self.on_beacon_silent(now);
+            }
         }
     }
 

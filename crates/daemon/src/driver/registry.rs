@@ -250,6 +250,9 @@ impl Driver {
         self.node.set_identity(now, identity.clone());
         self.identity = identity;
         self.tell_finder();
+        if let Some(node) = self.node.id() {
+            self.tell_web_credentials(node);
+        }
     }
 
     /// The registry gave the old key a new number: it knows the node by a new key already, and the crash or the lost reply
@@ -329,6 +332,7 @@ impl Driver {
         self.memory_stale = true;
         self.node.set_node(now, node);
         self.own.send_replace(node);
+        self.tell_web_credentials(node);
         let address = Addr::backbone(node);
         match first {
             true => {
@@ -655,7 +659,8 @@ impl Driver {
 
     /// The beacon sees our datagrams come from this address.
     pub(super) fn on_observed(&mut self, address: SocketAddr) {
-        if self.profile.observed != Some(address) {
+        // Over the web the beacon sees no datagrams of ours.
+        if !address.ip().is_unspecified() && self.profile.observed != Some(address) {
             tracing::info!(%address, "seen by the beacon");
             if self.profile.observed.replace(address).is_some() {
                 // Another gateway, or one that forgot what it had.

@@ -257,6 +257,7 @@ impl Driver {
                 self.settle_requests(node, Err("nothing confirms it yet; it is kept and will go on"));
             }
             Deadline::Store => self.trust_stale = true,
+            Deadline::LookForUdp => self.look_for_udp(now),
             Deadline::Ready => {
                 self.registry.awaited = false;
                 self.check_ready();

@@ -2,13 +2,23 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use pilot_wire::registry::{Decoder, Envelope, FrameError, frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::web::Proxy;
 
 /// Bytes asked of the system per read.
 const READ: usize = 8 << 10;
+
+/// How long the direct way is tried alone. Firewalls often give no answer at all, so waiting for a failure takes long.
+const DIRECT_ALONE: Duration = Duration::from_secs(1);
+
+/// How long it is given after the proxy has refused.
+const DIRECT_LAST: Duration = Duration::from_secs(2);
 
 /// Why there is no connection any more, or none came about.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +51,41 @@ impl From<FrameError> for Lost {
     }
 }
 
+/// The direct way, and a little later the one through the proxy; the first that leads there.
+async fn reach(
+    direct: impl Future<Output = io::Result<TcpStream>>,
+    proxy: &Proxy,
+    host: &str,
+    port: u16,
+) -> io::Result<TcpStream> {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let both = |failure: io::Error, refused| io::Error::new(failure.kind(), format!("{failure}; {refused}"));
+    tokio::pin!(direct);
+    let failure = match timeout(DIRECT_ALONE, &mut direct).await {
+        Ok(Ok(stream)) => return Ok(stream),
+        Ok(Err(failure)) => Some(failure),
+        Err(_) => None,
+    };
+    let proxied = proxy.connect(host, port);
+    if let Some(failure) = failure {
+        return proxied.await.map_err(|refused| both(failure, refused));
+    }
+    tokio::pin!(proxied);
+    tokio::select! {
+        reached = &mut direct => match reached {
+            Ok(stream) => Ok(stream),
+            Err(failure) => proxied.await.map_err(|refused| both(failure, refused)),
+        },
+        passed = &mut proxied => match passed {
+            Ok(stream) => Ok(stream),
+            Err(refused) => match timeout(DIRECT_LAST, direct).await {
+                Ok(reached) => reached.map_err(|failure| both(failure, refused)),
+                Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no direct answer; {refused}"))),
+            },
+        },
+    }
+}
+
 /// The connection with what is on the way in and out.
 pub(super) struct Connection {
     stream: TcpStream,
@@ -50,8 +95,15 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) async fn open(address: &str) -> io::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
+    /// Directly, or through the proxy where there is no direct way.
+    pub(super) async fn open(address: &str, proxy: Option<&Proxy>) -> io::Result<Self> {
+        let parts = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+        let stream = match (proxy, parts) {
+            (Some(proxy), Some((host, port))) if proxy.is_for(host) => {
+                reach(TcpStream::connect(address), proxy, host, port).await?
+            }
+            _ => TcpStream::connect(address).await?,
+        };
         stream.set_nodelay(true)?;
         let local = stream.local_addr().ok().map(|address| address.ip().to_canonical());
         Ok(Self { stream, decoder: Decoder::new(), outgoing: Vec::new(), local })

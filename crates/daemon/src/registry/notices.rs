@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::CONNECT_WAIT;
 use super::connection::{Connection, Lost};
+use crate::web::Proxy;
 
 /// How long the registry may keep the question, in milliseconds: less than it keeps an idle connection.
 pub(super) const PATIENCE_MS: u32 = 240_000;
@@ -32,6 +33,7 @@ type Question = Pin<Box<dyn Future<Output = Result<(Connection, Response), Lost>
 /// The standing question.
 pub(super) struct Notices {
     address: String,
+    proxy: Option<Proxy>,
     envelope: Envelope,
     state: State,
     pause: Duration,
@@ -44,9 +46,9 @@ enum State {
 
 impl Notices {
     /// Asks with `envelope`, which is signed, at the registry of that address.
-    pub(super) fn new(address: String, envelope: Envelope) -> Self {
+    pub(super) fn new(address: String, proxy: Option<Proxy>, envelope: Envelope) -> Self {
         let state = State::Resting { until: Instant::now(), connection: None };
-        Self { address, envelope, state, pause: PAUSE_MIN }
+        Self { address, proxy, envelope, state, pause: PAUSE_MIN }
     }
 
     /// Resolves when something waits. Nothing is lost when the future is dropped before.
@@ -55,7 +57,12 @@ impl Notices {
             match &mut self.state {
                 State::Resting { until, connection } => {
                     sleep_until(*until).await;
-                    let question = ask(self.address.clone(), self.envelope.clone(), connection.take());
+                    let question = ask(
+                        self.address.clone(),
+                        self.proxy.clone(),
+                        self.envelope.clone(),
+                        connection.take(),
+                    );
                     self.state = State::Asking(Box::pin(question));
                 }
                 State::Asking(question) => {
@@ -105,12 +112,13 @@ impl Notices {
 
 async fn ask(
     address: String,
+    proxy: Option<Proxy>,
     envelope: Envelope,
     connection: Option<Connection>,
 ) -> Result<(Connection, Response), Lost> {
     let mut connection = match connection {
         Some(connection) => connection,
-        None => match timeout(CONNECT_WAIT, Connection::open(&address)).await {
+        None => match timeout(CONNECT_WAIT, Connection::open(&address, proxy.as_ref())).await {
             Ok(opened) => opened.map_err(Lost::Connect)?,
             Err(_) => return Err(Lost::NoConnection),
         },

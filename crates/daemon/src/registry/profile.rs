@@ -24,6 +24,8 @@ pub(crate) struct Profile {
     pub(crate) observed: Option<SocketAddr>,
     /// What the gateway maps to the tunnel socket.
     pub(crate) mapped: Option<SocketAddr>,
+    /// Reached through a beacon only: no datagrams come through to it.
+    pub(crate) relay_only: bool,
     /// The user took the node out of the registry: no signs of life, no new registration.
     pub(crate) left: bool,
 }
@@ -32,8 +34,8 @@ impl Profile {
     /// What of it says where the node is.
     pub(super) fn addresses(
         &self,
-    ) -> (Option<SocketAddr>, &[SocketAddr], Option<SocketAddr>, Option<SocketAddr>) {
-        (self.listen, &self.lan, self.observed, self.mapped)
+    ) -> (Option<SocketAddr>, &[SocketAddr], Option<SocketAddr>, Option<SocketAddr>, bool) {
+        (self.listen, &self.lan, self.observed, self.mapped, self.relay_only)
     }
 
     /// Where peers are told to reach this node: at the address that the gateway maps, which takes datagrams from

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pilot_daemon::{Config, Running};
+use pilot_rendezvous::{RunError, store::StoreError};
 use pilot_wire::ipc::{
     ClientFrame, Command, DIALECT, DaemonFrame, Decoder, Failure, Handshake, INITIAL_CREDIT, Reply, Request,
 };
@@ -35,25 +36,38 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 pub struct Rendezvous {
     pub registry: SocketAddr,
     pub beacon: SocketAddr,
+    /// The beacon over the web.
+    pub web: SocketAddr,
+    tls: bool,
     directory: TempDir,
     task: JoinHandle<()>,
 }
 
 impl Rendezvous {
     pub async fn start() -> Self {
-        Self::start_at("127.0.0.1:0".parse().unwrap()).await
+        Self::start_with("127.0.0.1:0".parse().unwrap(), false).await
     }
 
     /// One that is reached at another address than that of loopback.
     pub async fn start_at(any: SocketAddr) -> Self {
+        Self::start_with(any, false).await
+    }
+
+    /// With TLS over the web, and a certificate of its own making.
+    pub async fn start_with_tls() -> Self {
+        Self::start_with("127.0.0.1:0".parse().unwrap(), true).await
+    }
+
+    async fn start_with(any: SocketAddr, tls: bool) -> Self {
         // `RUST_LOG=debug cargo nextest run ... --no-capture` shows what daemons think.
         let _ = tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
             .with_test_writer()
             .try_init();
         let directory = tempfile::tempdir().unwrap();
-        let (bound, task) = run_rendezvous(directory.path(), any, any).await;
-        Self { registry: bound.registry, beacon: bound.beacon, directory, task }
+        let (bound, task) = run_rendezvous(directory.path(), any, any, any, tls).await;
+        let web = bound.web.unwrap().addr;
+        Self { registry: bound.registry, beacon: bound.beacon, web, tls, directory, task }
     }
 
     /// The process is gone, as after `kill -9`.
@@ -70,7 +84,29 @@ impl Rendezvous {
     /// Starts again with what is on disk.
     pub async fn restart(&mut self) {
         self.kill().await;
-        (_, self.task) = run_rendezvous(self.directory.path(), self.registry, self.beacon).await;
+        self.resume().await;
+    }
+
+    /// Starts again after it was killed.
+    pub async fn resume(&mut self) {
+        let (registry, beacon, web) = (self.registry, self.beacon, self.web);
+        (_, self.task) = run_rendezvous(self.directory.path(), registry, beacon, web, self.tls).await;
+    }
+
+    /// Its certificate is lost; it makes another one at its next start.
+    pub fn lose_certificate(&self) {
+        std::fs::remove_file(self.directory.path().join("web-cert.der")).unwrap();
+    }
+
+    /// The fingerprint of its certificate.
+    pub fn fingerprint(&self) -> pilot_daemon::Fingerprint {
+        let certificate = std::fs::read(self.directory.path().join("web-cert.der")).unwrap();
+        pilot_daemon::Fingerprint(pilot_crypto::Sha256::digest(&certificate))
+    }
+
+    /// The URL of the beacon over the web.
+    pub fn url(&self) -> String {
+        format!("{}://{}/v1/compat", if self.tls { "wss" } else { "ws" }, self.web)
     }
 }
 
@@ -84,16 +120,37 @@ async fn run_rendezvous(
     directory: &Path,
     registry: SocketAddr,
     beacon: SocketAddr,
+    web: SocketAddr,
+    tls: bool,
 ) -> (pilot_rendezvous::Bound, JoinHandle<()>) {
     let mut config = pilot_rendezvous::Config::new(directory.join("store"));
     config.registry_addr = registry;
     config.beacon_addr = beacon;
+    config.web = Some(pilot_rendezvous::Web {
+        listen: pilot_rendezvous::WebListen::At(web),
+        tls: match tls {
+            false => pilot_rendezvous::WebTls::Off,
+            true => pilot_rendezvous::WebTls::Own { folder: directory.to_owned() },
+        },
+        limits: pilot_rendezvous::WebLimits::default(),
+    });
     let (ready, bound) = oneshot::channel();
     let task = tokio::spawn(async move {
-        let announce = move |bound| {
-            let _ = ready.send(bound);
-        };
-        pilot_rendezvous::run(config, announce, std::future::pending()).await.unwrap();
+        let mut ready = Some(ready);
+        loop {
+            let announce = |bound| {
+                if let Some(ready) = ready.take() {
+                    let _ = ready.send(bound);
+                }
+            };
+            match pilot_rendezvous::run(config.clone(), announce, std::future::pending()).await {
+                // One that was killed in this process finishes the change that it is about to acknowledge.
+                Err(RunError::Store(StoreError::Locked { .. })) => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                ended => return ended.unwrap(),
+            }
+        }
     });
     (within("the rendezvous", bound).await.unwrap(), task)
 }

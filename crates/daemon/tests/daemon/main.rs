@@ -18,3 +18,4 @@ mod restarts;
 #[cfg(target_os = "linux")]
 mod roaming;
 mod streams;
+mod web;

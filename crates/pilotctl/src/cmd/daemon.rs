@@ -43,6 +43,18 @@ pub(crate) struct DaemonFlags {
     /// Beacon for discovery and relay [default: the registry's host, next port]
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) beacon: Option<String>,
+    /// URL of the beacon where UDP does not pass [default: wss://HOST/v1/compat with the beacon's host]
+    #[arg(long, value_name = "URL")]
+    pub(crate) beacon_web: Option<String>,
+    /// SHA-256 of the only certificate that the beacon may show there
+    #[arg(long, value_name = "HEX")]
+    pub(crate) beacon_web_fingerprint: Option<String>,
+    /// auto: UDP, and the web while the beacon does not answer there; udp; web
+    #[arg(long, value_name = "HOW")]
+    pub(crate) transport: Option<String>,
+    /// HTTP proxy to beacon and registry, or off [default: HTTPS_PROXY, except for NO_PROXY]
+    #[arg(long, value_name = "URL")]
+    pub(crate) proxy: Option<String>,
     /// UDP address for tunnels; port 0 lets the system choose
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) listen: Option<String>,
@@ -153,6 +165,10 @@ impl DaemonFlags {
         [
             ("registry", &self.registry),
             ("beacon", &self.beacon),
+            ("beacon_web", &self.beacon_web),
+            ("beacon_web_fingerprint", &self.beacon_web_fingerprint),
+            ("transport", &self.transport),
+            ("proxy", &self.proxy),
             ("listen", &self.listen),
             ("endpoint", &self.endpoint),
             ("identity", &self.identity),

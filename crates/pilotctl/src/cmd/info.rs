@@ -79,7 +79,8 @@ impl fmt::Display for Report {
             )?;
         }
         if !info.beacon_addr.is_empty() {
-            row("beacon", info.beacon_addr.clone())?;
+            let way = if info.transport == "web" { " · over the web" } else { "" };
+            row("beacon", format!("{}{way}", info.beacon_addr))?;
         }
         let direct = info.peers.saturating_sub(info.relay_peer_count);
         let counts =

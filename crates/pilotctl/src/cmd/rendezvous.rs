@@ -2,18 +2,19 @@
 
 use std::fmt;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pilot_rendezvous::RunError;
+use pilot_daemon::Fingerprint;
 use pilot_rendezvous::store::StoreError;
+use pilot_rendezvous::{RunError, Web, WebLimits, WebListen, WebTls};
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::failure::{Code, Failure};
 use crate::output::{self, Output};
 use crate::process::{self, Ending};
-use crate::settings::{self, Flags};
+use crate::settings::{self, Flags, Settings};
 use crate::{local_rendezvous, logging, style};
 
 #[derive(Debug, clap::Subcommand)]
@@ -41,6 +42,19 @@ pub(crate) struct RunArgs {
     /// Database with everything the registry has acknowledged [default: rendezvous.redb of the state directory]
     #[arg(long, value_name = "PATH")]
     pub(crate) store: Option<String>,
+    /// TCP address of the beacon over the web, for nodes that UDP does not reach, or off; nodes look at port 443 and
+    /// one port above the beacon [default: one port above the beacon]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) web_listen: Option<String>,
+    /// Its certificate, a PEM file [default: one of its own making, kept beside the store]
+    #[arg(long, value_name = "PATH", requires = "web_key")]
+    pub(crate) web_cert: Option<String>,
+    /// The key of the certificate, a PEM file
+    #[arg(long, value_name = "PATH")]
+    pub(crate) web_key: Option<String>,
+    /// No TLS there: behind something that does it [default: on loopback only]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) web_plain: Option<String>,
     /// Whoever has it may create and change networks [default: nobody may]
     #[arg(long, value_name = "TOKEN", env = "PILOT_ADMIN_TOKEN", hide_env_values = true)]
     pub(crate) admin_token: Option<String>,
@@ -76,6 +90,10 @@ impl RunArgs {
             ("registry_addr", &self.registry_addr),
             ("beacon_addr", &self.beacon_addr),
             ("store", &self.store),
+            ("web_listen", &self.web_listen),
+            ("web_cert", &self.web_cert),
+            ("web_key", &self.web_key),
+            ("web_plain", &self.web_plain),
             ("log_level", &self.log_level),
             ("log_format", &self.log_format),
         ]
@@ -90,6 +108,12 @@ impl RunArgs {
 pub(crate) struct Ready {
     pub(crate) registry_addr: String,
     pub(crate) beacon_addr: String,
+    /// The beacon over the web.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) web_addr: Option<String>,
+    /// SHA-256 of its certificate; none without TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) web_fingerprint: Option<String>,
     pub(crate) store: String,
     pub(crate) pid: u32,
     #[serde(default)]
@@ -101,6 +125,13 @@ impl fmt::Display for Ready {
         writeln!(f, "{} (pid {})", style::good("rendezvous running"), self.pid)?;
         writeln!(f, "  registry  {} (tcp)", self.registry_addr)?;
         writeln!(f, "  beacon    {} (udp)", self.beacon_addr)?;
+        if let Some(web) = &self.web_addr {
+            let tls = if self.web_fingerprint.is_some() { "wss" } else { "ws, without TLS" };
+            writeln!(f, "  web       {web} ({tls})")?;
+        }
+        if let Some(fingerprint) = &self.web_fingerprint {
+            writeln!(f, "            certificate {fingerprint}")?;
+        }
         writeln!(f, "  store     {}", self.store)?;
         if let Some(log) = &self.log_file {
             writeln!(f, "  log       {log}")?;
@@ -137,12 +168,18 @@ async fn run(ctx: &Context, admin_token: Option<String>) -> Result<Output, Failu
     if let Some(address) = ctx.settings.get("beacon_addr") {
         config.beacon_addr = settings::socket_address(address)?;
     }
+    config.web = web(&ctx.settings, &store, config.beacon_addr.ip().is_loopback())?;
     config.registry.admin_token = admin_token.filter(|token| !token.is_empty());
     let (format, pid_file) = (ctx.format, pid_file(ctx));
     let ready = move |bound: pilot_rendezvous::Bound| {
         let ready = Ready {
             registry_addr: bound.registry.to_string(),
             beacon_addr: bound.beacon.to_string(),
+            web_addr: bound.web.map(|web| web.addr.to_string()),
+            web_fingerprint: bound
+                .web
+                .and_then(|web| web.fingerprint)
+                .map(|sha| Fingerprint(sha).to_string()),
             store: store.display().to_string(),
             pid: std::process::id(),
             log_file: None,
@@ -157,6 +194,31 @@ async fn run(ctx: &Context, admin_token: Option<String>) -> Result<Output, Failu
     Ok(Output::streamed())
 }
 
+/// The beacon over the web: beside the beacon unless something else is said; without TLS on loopback.
+fn web(settings: &Settings, store: &Path, beacon_is_here: bool) -> Result<Option<Web>, Failure> {
+    let listen = match settings.get("web_listen") {
+        Some("off") => return Ok(None),
+        Some(address) => WebListen::At(settings::socket_address(address)?),
+        None => WebListen::Beside,
+    };
+    let is_here = match listen {
+        WebListen::At(address) => address.ip().is_loopback(),
+        WebListen::Beside => beacon_is_here,
+    };
+    let tls = match (settings.path("web_cert"), settings.path("web_key")) {
+        (Some(certificate), Some(key)) => WebTls::Files { certificate, key },
+        (None, None) => match settings.get("web_plain").map_or(is_here, |plain| plain == "true") {
+            true => WebTls::Off,
+            false => WebTls::Own { folder: store.parent().unwrap_or(Path::new(".")).to_owned() },
+        },
+        (Some(_), None) | (None, Some(_)) => {
+            return Err(Failure::usage("a certificate needs its key, and a key its certificate")
+                .hint("give both --web-cert and --web-key"));
+        }
+    };
+    Ok(Some(Web { listen, tls, limits: WebLimits::default() }))
+}
+
 fn failure(error: &RunError) -> Failure {
     let message = error.to_string();
     match error {
@@ -166,6 +228,13 @@ fn failure(error: &RunError) -> Failure {
         }
         RunError::Store(StoreError::Locked { .. }) => taken(message),
         RunError::Store(_) => Failure::internal(message).hint("another database: --store PATH"),
+        RunError::Certificate(_) => {
+            let failure = Failure::new(Code::InvalidArgument, message);
+            match error.hint() {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            }
+        }
         RunError::Restore { .. } | RunError::Failed(_) => Failure::internal(message),
     }
 }
@@ -232,6 +301,10 @@ struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     beacon_addr: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    web_addr: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    web_fingerprint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
@@ -250,7 +323,13 @@ impl fmt::Display for Status {
         }
         writeln!(f, "{}", style::good("rendezvous running"))?;
         writeln!(f, "  registry  {}", self.registry_addr)?;
-        for (name, value) in [("beacon", &self.beacon_addr), ("store", &self.store)] {
+        let rows = [
+            ("beacon", &self.beacon_addr),
+            ("web", &self.web_addr),
+            ("web cert", &self.web_fingerprint),
+            ("store", &self.store),
+        ];
+        for (name, value) in rows {
             if let Some(value) = value {
                 writeln!(f, "  {name:<9} {value}")?;
             }
@@ -273,6 +352,8 @@ async fn status(ctx: &Context, args: &StatusArgs) -> Result<Output, Failure> {
         running,
         registry_addr,
         beacon_addr: recorded.as_ref().map(|ready| ready.beacon_addr.clone()),
+        web_addr: recorded.as_ref().and_then(|ready| ready.web_addr.clone()),
+        web_fingerprint: recorded.as_ref().and_then(|ready| ready.web_fingerprint.clone()),
         store: recorded.as_ref().map(|ready| ready.store.clone()),
         pid: recorded.map(|ready| ready.pid),
     });

@@ -11,7 +11,7 @@ pub(crate) struct Args {
 use std::fmt;
 use std::time::Duration;
 
-use pilot_wire::ipc::{Call, Info, Status};
+use pilot_wire::ipc::{Call, Info, Status, WebLink};
 use pilot_wire::{Addr, NodeId};
 use serde::Serialize;
 
@@ -40,6 +40,11 @@ struct Node {
     peers: u64,
     connections: u64,
     registered: bool,
+    /// How the beacon is reached.
+    transport: String,
+    /// The way to it over the web, while that is used or tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    web: Option<WebLink>,
 }
 
 impl fmt::Display for Report {
@@ -51,10 +56,19 @@ impl fmt::Display for Report {
         let pid = self.pid.map_or_else(String::new, |pid| format!(" · pid {pid}"));
         let up = duration::show(Duration::from_secs(node.uptime_secs));
         writeln!(f, "{} {}{pid} · up {up}", style::good("●"), style::strong("daemon running"))?;
+        let web = match &node.web {
+            Some(web) if web.connected => " · over the web",
+            Some(_) => " · beacon not reached",
+            None => "",
+        };
         let registered = if node.registered { "" } else { " · not registered yet" };
         let name = if node.hostname.is_empty() { String::new() } else { format!(" · {}", node.hostname) };
         let (peers, streams) = (humane::count(node.peers, "peer"), humane::count(node.connections, "stream"));
-        write!(f, "  {}{name}{registered} · {peers} · {streams}", node.address)
+        write!(f, "  {}{name}{registered}{web} · {peers} · {streams}", node.address)?;
+        match node.web.as_ref().and_then(|web| web.error.as_ref()) {
+            Some(error) => write!(f, "\n  {}: {error}", style::bad("the beacon over the web")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -86,6 +100,8 @@ fn of_status(status: Status) -> Node {
         uptime_secs: status.uptime_secs,
         peers: status.peers,
         connections: status.connections,
+        transport: status.transport,
+        web: status.web,
     }
 }
 
@@ -98,5 +114,7 @@ fn of_info(info: Info) -> Node {
         uptime_secs: info.uptime_secs,
         peers: info.peers,
         connections: info.connections,
+        transport: info.transport,
+        web: None,
     }
 }

@@ -82,7 +82,7 @@ impl Node {
         self.timers.set(Timer::Beacon, Some(beacon.poll_timeout()));
         // Over a way that has no such address it says nothing.
         let observed = Some(observed).filter(|addr| !addr.ip().is_unspecified());
-        if observed == before || before.is_none() || !self.surveyor.is_answered() {
+        if observed == before || observed.is_none() || before.is_none() || !self.surveyor.is_answered() {
             self.observed_at(now, observed);
         } else {
             // Anybody may say so in the beacon's name. It answers surveys, and only it can.

@@ -5,6 +5,7 @@ use pilot_crypto::Identity;
 use pilot_rendezvous::{Bound, Config, RunError, run};
 use pilot_wire::{
     NodeId,
+    beacon::Message,
     registry::{Decoder, Envelope, Request, Response, frame},
 };
 use std::{
@@ -123,8 +124,13 @@ pub(crate) fn udp() -> UdpSocket {
     socket
 }
 
+/// The next datagram. These nodes are as those of the release, which do not answer when they are asked for a proof.
 pub(crate) fn receive(socket: &UdpSocket) -> Vec<u8> {
     let mut buffer = [0; 2048];
-    let length = socket.recv(&mut buffer).unwrap();
-    buffer[..length].to_vec()
+    loop {
+        let length = socket.recv(&mut buffer).unwrap();
+        if !matches!(Message::parse(&buffer[..length]), Ok(Message::Challenge { .. })) {
+            return buffer[..length].to_vec();
+        }
+    }
 }

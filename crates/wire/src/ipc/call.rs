@@ -125,6 +125,11 @@ pub struct Status {
     pub registry: RegistryStatus,
     /// UDP address of the beacon; empty without one.
     pub beacon: String,
+    /// How the beacon is reached: `udp` or `web`.
+    pub transport: String,
+    /// The way to it over the web, while that is used or tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub web: Option<WebLink>,
     /// The services that run inside the daemon.
     pub services: Vec<ServiceStatus>,
     /// Peers with a tunnel.
@@ -144,6 +149,25 @@ pub struct RegistryStatus {
     /// Does it answer?
     pub connected: bool,
     /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The way to the beacon over the web.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WebLink {
+    /// The URL that is or was last tried; empty before the first attempt has ended.
+    pub url: String,
+    /// Does it work?
+    pub connected: bool,
+    /// For how long, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connected_secs: Option<u64>,
+    /// Through which proxy, `host:port`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
+    /// Why it does not work.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }

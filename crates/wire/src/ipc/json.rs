@@ -255,6 +255,9 @@ pub struct Health {
     /// UDP address of the beacon, `ip:port`.
     #[serde(deserialize_with = "or_default")]
     pub beacon_addr: String,
+    /// How the beacon is reached: `udp` or `web`.
+    #[serde(deserialize_with = "or_default")]
+    pub transport: String,
 }
 
 /// What became of a handshake request, approval or rejection.

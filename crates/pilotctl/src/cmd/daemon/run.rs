@@ -1,6 +1,6 @@
 //! `pilotctl daemon run`: settings become the daemon's configuration, and the daemon runs here.
 
-use pilot_daemon::{Config, RunError, Running, Services, Webhook};
+use pilot_daemon::{Config, ProxySetting, RunError, Running, Services, Transport, Web, Webhook};
 
 use super::{DaemonFlags, Ready};
 use crate::context::Context;
@@ -52,6 +52,7 @@ fn config(settings: &Settings, registry: &Registry, secret: Option<String>) -> R
     if let Some(listen) = settings.get("listen") {
         config.listen = socket_address(listen)?;
     }
+    config.web = web(settings)?;
     config.hostname = settings.get("hostname").map(str::to_owned);
     config.public = settings.get("public").map(|value| value == "true");
     config.encrypt = settings.is_on("encrypt");
@@ -69,10 +70,68 @@ fn config(settings: &Settings, registry: &Registry, secret: Option<String>) -> R
     Ok(config)
 }
 
+fn web(settings: &Settings) -> Result<Web, Failure> {
+    let fingerprint = settings.get("beacon_web_fingerprint").map(str::parse).transpose();
+    let fingerprint = fingerprint.map_err(|error: pilot_daemon::FingerprintError| {
+        Failure::usage(format!("beacon_web_fingerprint: {error}"))
+            .hint("`pilotctl rendezvous status` on the beacon's machine shows it")
+    })?;
+    Ok(Web {
+        transport: match settings.get("transport") {
+            Some("udp") => Transport::Udp,
+            // The reference's word for it.
+            Some("web" | "compat") => Transport::Web,
+            _ => Transport::Auto,
+        },
+        url: settings.get("beacon_web").map(str::to_owned),
+        fingerprint,
+        proxy: proxy(settings.get("proxy").unwrap_or("auto"), &|name| std::env::var(name).ok()),
+        ..Web::default()
+    })
+}
+
+/// The proxy that is set, or that of the environment, as other programs understand it.
+fn proxy(setting: &str, env: &dyn Fn(&str) -> Option<String>) -> Option<ProxySetting> {
+    let env =
+        |names: [&str; 2]| names.into_iter().find_map(|name| env(name).filter(|value| !value.is_empty()));
+    let except = env(["NO_PROXY", "no_proxy"]).unwrap_or_default();
+    let url = match setting {
+        "off" | "no" | "none" | "false" | "direct" => return None,
+        "auto" => env(["HTTPS_PROXY", "https_proxy"])?,
+        url => url.to_owned(),
+    };
+    // A proxy elsewhere cannot reach what is on this machine only.
+    let except = if setting == "auto" { format!("{except},localhost,127.0.0.0/8,::1") } else { except };
+    Some(ProxySetting { url, except })
+}
+
 fn failure(error: &RunError) -> Failure {
     let failure = Failure::new(Code::from_name(error.code()), error.to_string());
     match error.hint() {
         Some(hint) => failure.hint(hint),
         None => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_proxy_is_that_of_the_setting_or_else_of_the_environment() {
+        let env = |name: &str| match name {
+            "https_proxy" => Some("http://env:1".to_owned()),
+            "HTTPS_PROXY" => Some(String::new()),
+            "NO_PROXY" => Some("corp.example".to_owned()),
+            _ => None,
+        };
+        let found = |setting: &str| proxy(setting, &env).map(|proxy| (proxy.url, proxy.except));
+        let local = "corp.example,localhost,127.0.0.0/8,::1".to_owned();
+        assert_eq!(found("auto"), Some(("http://env:1".to_owned(), local)));
+        assert_eq!(found("http://set:2"), Some(("http://set:2".to_owned(), "corp.example".to_owned())));
+        for off in ["off", "none", "direct"] {
+            assert_eq!(found(off), None);
+        }
+        assert!(proxy("auto", &|_| None).is_none());
     }
 }
