@@ -1,0 +1,23 @@
+//! A laboratory of networks: namespaces with cables between them, routers with the NATs that the internet has, and the
+//! real programs inside.
+//!
+//! Every [`Lab`] is an internet of its own: a bridge with public addresses and a machine for the rendezvous. Hosts and
+//! [`Router`]s are plugged into it; nothing in it can reach the machine's network, so the addresses are those that
+//! documents use. Everything is gone when it is dropped, and what a killed run left behind is cleared by the next one.
+
+mod host;
+mod lab;
+mod namespace;
+mod report;
+mod router;
+mod site;
+mod survey;
+mod tool;
+
+pub use host::Host;
+pub use lab::{Lab, RENDEZVOUS};
+pub use namespace::Namespace;
+pub use report::report;
+pub use router::{Nat, Router};
+pub use site::{Access, Site};
+pub use survey::Observers;
