@@ -35,7 +35,11 @@ fn ours() -> PathBuf {
     let test = env::current_exe().expect("a test knows its own path");
     let folder = test.ancestors().nth(2).expect("a test lies in target/<profile>/deps");
     let path = folder.join("pilotctl");
-    assert!(path.exists(), "{} is missing: run the tests with `cargo xtask interop` or `cargo xtask lab`", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: run the tests with `cargo xtask interop` or `cargo xtask lab`",
+        path.display()
+    );
     path
 }
 

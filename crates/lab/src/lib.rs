@@ -7,7 +7,9 @@
 
 mod host;
 mod lab;
+mod meeting;
 mod namespace;
+mod path;
 mod report;
 mod router;
 mod site;
@@ -16,7 +18,9 @@ mod tool;
 
 pub use host::Host;
 pub use lab::{Lab, RENDEZVOUS};
+pub use meeting::{agree, deliver, echo};
 pub use namespace::Namespace;
+pub use path::{Way, endpoint};
 pub use report::report;
 pub use router::{Nat, Router};
 pub use site::{Access, Site};

@@ -20,7 +20,7 @@ const NAMES: &str = "/run/netns";
 const PREFIX: &str = "plab-";
 
 /// How long a receive on a socket of the lab waits. Long for something that comes, for the lab has no distances.
-pub const SOCKET_PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const SOCKET_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A network namespace. It is deleted when this is dropped, also when a test fails.
 #[derive(Debug)]
@@ -67,7 +67,8 @@ impl Namespace {
 
     /// Connects this namespace's interface `here` with the interface `there` of another one, as a cable would.
     pub fn cable(&self, here: &str, other: &Self, there: &str) {
-        let line = format!("link add {here} netns {} type veth peer name {there} netns {}", self.name, other.name);
+        let line =
+            format!("link add {here} netns {} type veth peer name {there} netns {}", self.name, other.name);
         tool("ip", &["-batch", "-"], &line);
     }
 
@@ -131,7 +132,9 @@ fn left_over() -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(NAMES)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        let Some((maker, _)) = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-')) else { continue };
+        let Some((maker, _)) = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-')) else {
+            continue;
+        };
         if !Path::new("/proc").join(maker).exists() {
             names.push(name);
         }

@@ -53,6 +53,15 @@ const INSIDE: &str = "inside";
 /// The interface towards the outside.
 pub(crate) const OUTSIDE: &str = "outside";
 
+/// A router without power: nothing passes.
+const OFF: &str = "flush ruleset
+table ip off {
+    chain off {
+        type filter hook prerouting priority raw; policy drop;
+    }
+}
+";
+
 impl Router {
     /// Makes a router that has these two addresses. The outside cable is
     /// plugged in by whoever owns that network, who then calls [`go_online`](Self::go_online).
@@ -109,7 +118,7 @@ impl Router {
     /// Forgets every mapping, as after a power cut.
     pub fn restart(&self) {
         // Rules first: a datagram between the two steps must not make an entry that was not there.
-        self.namespace.nft("flush ruleset\ntable ip off { chain off { type filter hook prerouting priority -300; drop; } }");
+        self.namespace.nft(OFF);
         self.forget();
         self.load();
     }
@@ -193,7 +202,8 @@ impl Router {
         match self.nat {
             Nat::Symmetric => line(&format!("oifname {OUTSIDE} meta l4proto udp masquerade fully-random")),
             Nat::Hairpin => {
-                line(&format!("iifname {INSIDE} oifname {INSIDE} ct status dnat snat to {outside}"));
+                // Only what turns round is sent to somewhere else than it said and leaves on the inside.
+                line(&format!("oifname {INSIDE} ct status dnat snat to {outside}"));
             }
             Nat::FullCone | Nat::AddressRestricted | Nat::PortRestricted | Nat::NoUdp => {}
         }

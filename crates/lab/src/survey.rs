@@ -65,7 +65,9 @@ impl Observers {
     fn filtering(&self, host: &Host, port: u16) -> Option<Behaviour> {
         let socket = host.namespace().udp(host.address(), port);
         let outside = self.outside(&socket)?;
-        for (from, text) in [(&self.other_address, b"address"), (&self.other_port, b"theport"), (&self.here, b"answers")] {
+        for (from, text) in
+            [(&self.other_address, b"address"), (&self.other_port, b"theport"), (&self.here, b"answers")]
+        {
             from.send_to(text, outside).expect("the internet takes datagrams");
         }
         let mut got = Vec::new();
