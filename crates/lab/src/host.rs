@@ -1,11 +1,38 @@
 //! A machine of the lab, with the programs that run on it.
 
+use std::fs;
 use std::net::Ipv4Addr;
 
 use crate::namespace::Namespace;
 
 /// The interface that a host begins with.
 const INTERFACE: &str = "net0";
+
+/// What has gone through the cables of a host, with all headers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Packets received.
+    pub packets_in: u64,
+    /// Their bytes.
+    pub bytes_in: u64,
+    /// Packets sent.
+    pub packets_out: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
+}
+
+impl Traffic {
+    /// What came after `earlier`.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            packets_in: self.packets_in - earlier.packets_in,
+            bytes_in: self.bytes_in - earlier.bytes_in,
+            packets_out: self.packets_out - earlier.packets_out,
+            bytes_out: self.bytes_out - earlier.bytes_out,
+        }
+    }
+}
 
 /// A machine with one cable, which may get more.
 #[derive(Debug)]
@@ -30,6 +57,25 @@ impl Host {
     /// Its address in the network it is in.
     pub fn address(&self) -> Ipv4Addr {
         self.address
+    }
+
+    /// What has gone through its cables so far.
+    pub fn traffic(&self) -> Traffic {
+        // The list is that of the namespace of the thread that reads it.
+        let list = self.namespace.enter(|| fs::read_to_string("/proc/thread-self/net/dev"));
+        let list = list.expect("the kernel counts");
+        let mut traffic = Traffic::default();
+        for line in list.lines() {
+            let Some((interface, counters)) = line.split_once(':') else { continue };
+            let count: Vec<u64> = counters.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+            if interface.trim() != "lo" && count.len() > 9 {
+                traffic.bytes_in += count[0];
+                traffic.packets_in += count[1];
+                traffic.bytes_out += count[8];
+                traffic.packets_out += count[9];
+            }
+        }
+        traffic
     }
 
     /// The name for the next cable.

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use pilot_interop::{Node, Place, Process, Program, isolate, until};
 use tempfile::TempDir;
@@ -24,6 +24,9 @@ const BEACON_PORT: u16 = 9001;
 /// The first host number that is given to those who are plugged in; below are the rendezvous's.
 const FIRST_HOST: u32 = 10;
 
+/// The first port that is given to a daemon.
+const FIRST_PORT: u16 = 40_000;
+
 /// What every home uses inside, as homes do: addresses of two homes look alike.
 const HOME_GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
 
@@ -39,6 +42,7 @@ pub struct Lab {
     internet: Namespace,
     number: u32,
     hosts: AtomicU32,
+    ports: AtomicU16,
     folder: TempDir,
 }
 
@@ -69,7 +73,15 @@ impl Lab {
         rendezvous_host.attach(&interface, first, None);
         rendezvous_host.namespace().ip(&format!("address add {second}/24 dev {interface}"));
         let folder = tempfile::Builder::new().prefix("pilot-lab-").tempdir().expect("a folder can be made");
-        Self { rendezvous: None, rendezvous_host, internet, number, hosts: AtomicU32::new(0), folder }
+        Self {
+            rendezvous: None,
+            rendezvous_host,
+            internet,
+            number,
+            hosts: AtomicU32::new(0),
+            ports: AtomicU16::new(0),
+            folder,
+        }
     }
 
     /// A folder for files of a test.
@@ -136,22 +148,31 @@ impl Lab {
 
     /// Starts a daemon of ours on a host. Its home is named like it.
     pub fn ours(&self, host: &Host, name: &str, flags: &[&str]) -> Node {
+        self.ours_at(self.next_port(), host, name, flags)
+    }
+
+    /// As [`ours`](Self::ours), on a port that others may have too.
+    pub fn ours_at(&self, port: u16, host: &Host, name: &str, flags: &[&str]) -> Node {
         let more = ["--log-level", "debug"];
-        self.node(Program::Ours, host, name, &[&more, flags].concat())
+        self.node(Program::Ours, port, host, name, &[&more, flags].concat())
     }
 
     /// Starts a reference daemon on a host.
     pub fn reference(&self, host: &Host, name: &str) -> Node {
-        self.node(Program::Reference, host, name, &[])
+        self.node(Program::Reference, self.next_port(), host, name, &[])
     }
 
-    fn node(&self, program: Program, host: &Host, name: &str, flags: &[&str]) -> Node {
+    /// A port that no other host of the lab has: routers that keep ports need not choose between two hosts.
+    fn next_port(&self) -> u16 {
+        FIRST_PORT + self.ports.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn node(&self, program: Program, port: u16, host: &Host, name: &str, flags: &[&str]) -> Node {
         let place = Place {
             folder: self.folder.path(),
             registry: &format!("{}:{REGISTRY_PORT}", RENDEZVOUS[0]),
             beacon: &format!("{}:{BEACON_PORT}", RENDEZVOUS[0]),
-            // A port that no other host of the lab has: routers that keep ports need not choose between two hosts.
-            listen: &format!("0.0.0.0:{}", 40_000 + self.hosts.fetch_add(1, Ordering::Relaxed)),
+            listen: &format!("0.0.0.0:{port}"),
         };
         host.namespace().enter(|| Node::start(program, name, place, flags))
     }

@@ -16,9 +16,9 @@ mod site;
 mod survey;
 mod tool;
 
-pub use host::Host;
+pub use host::{Host, Traffic};
 pub use lab::{Lab, RENDEZVOUS};
-pub use meeting::{agree, deliver, echo};
+pub use meeting::{agree, deliver, echo, echo_by};
 pub use namespace::Namespace;
 pub use path::{Way, endpoint};
 pub use report::report;

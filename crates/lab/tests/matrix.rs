@@ -3,11 +3,9 @@
 
 use std::time::Duration;
 
-use pilot_lab::Access::{
-    self, AddressRestricted, Carrier, FullCone, NoUdp, PortRestricted, Public, Symmetric,
-};
+use pilot_lab::Access::{self, AddressRestricted, Carrier, FullCone, PortRestricted, Public, Symmetric};
 use pilot_lab::Way::{self, Direct, Relay};
-use pilot_lab::{Lab, Site, agree, deliver, echo, report};
+use pilot_lab::{Lab, Site, agree, deliver, echo_by, report};
 
 /// How long a relayed pair is watched: long enough for several rounds of punching that must not succeed.
 const WATCHED: Duration = Duration::from_secs(3);
@@ -68,7 +66,7 @@ fn meet(first: Access, second: Access, way: Way) {
     agree(&a, &b);
     let message = deliver(&a, &b, "the first word");
     let settled = way.awaited([&a, &b]);
-    let rate = echo(&a, &b, 2);
+    let rate = echo_by(way, &lab, &a, &b, 2);
     way.stays([&a, &b], if way == Relay { WATCHED } else { Duration::from_millis(1) });
     report(&format!(
         "{first} to {second}: {way}; first message {message:.0?}, this way {settled:.0?} later, echo {rate:.1} MB/s"

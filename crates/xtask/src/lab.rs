@@ -35,7 +35,16 @@ pub(crate) struct Args {
 /// Checks that this machine can do it, builds our executable, runs the tests and prints what they measured.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let mut test = cargo();
-    test.args(["test", "--package", "pilot-lab", "--features", "namespaces", "--tests", "--no-fail-fast", "--"]);
+    test.args([
+        "test",
+        "--package",
+        "pilot-lab",
+        "--features",
+        "namespaces",
+        "--tests",
+        "--no-fail-fast",
+        "--",
+    ]);
     test.args(&args.filter).args(["--test-threads", &args.jobs]).args(&args.rest);
     if args.list {
         return run_program(test.arg("--list"));
