@@ -126,6 +126,14 @@ impl Node {
         self.start_ctl_of(self.program, words, Some(input))
     }
 
+    /// Its own command line in text form, ready to be started with other pipes.
+    pub fn command(&self, words: &[&str]) -> System {
+        let mut command = System::new(self.program.pilotctl());
+        isolate(&mut command, &self.home, &self.socket, &self.registry);
+        command.args(words).current_dir(&self.home);
+        command
+    }
+
     /// Starts the command line of either side with this node's socket.
     pub fn start_ctl_of(&self, program: Program, words: &[&str], input: Option<&[u8]>) -> Command {
         Command::start(program, words, input, &self.home, &self.socket, &self.registry)

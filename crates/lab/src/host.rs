@@ -39,6 +39,7 @@ impl Traffic {
 pub struct Host {
     namespace: Namespace,
     address: Ipv4Addr,
+    gateway: Option<Ipv4Addr>,
     interface: String,
     cables: u32,
 }
@@ -46,7 +47,13 @@ pub struct Host {
 impl Host {
     pub(crate) fn new(name: &str) -> Self {
         let namespace = Namespace::new(name);
-        Self { namespace, address: Ipv4Addr::UNSPECIFIED, interface: INTERFACE.to_owned(), cables: 0 }
+        Self {
+            namespace,
+            address: Ipv4Addr::UNSPECIFIED,
+            gateway: None,
+            interface: INTERFACE.to_owned(),
+            cables: 0,
+        }
     }
 
     /// Where it runs.
@@ -91,19 +98,31 @@ impl Host {
             self.unplug();
         }
         self.interface = interface.to_owned();
-        self.namespace.ip(&format!(
-            "address add {address}/24 dev {interface}\n\
-             link set {interface} up"
-        ));
-        if let Some(gateway) = gateway {
-            self.namespace.ip(&format!("route add default via {gateway}"));
-        }
         self.address = address;
+        self.gateway = gateway;
+        self.plug_again();
+    }
+
+    /// Gets another address in the same network, as when a lease ends.
+    pub fn readdress(&mut self, last: u8) {
+        let [a, b, c, _] = self.address.octets();
+        self.unplug();
+        self.address = Ipv4Addr::new(a, b, c, last);
+        self.plug_again();
     }
 
     /// Takes the cable out. Addresses and routes are gone, as with a network that has been left.
     pub fn unplug(&mut self) {
         let interface = &self.interface;
         self.namespace.ip(&format!("address flush dev {interface}\nlink set {interface} down"));
+    }
+
+    /// Puts the cable back in.
+    pub fn plug_again(&self) {
+        let (interface, address) = (&self.interface, self.address);
+        self.namespace.ip(&format!("address add {address}/24 dev {interface}\nlink set {interface} up"));
+        if let Some(gateway) = self.gateway {
+            self.namespace.ip(&format!("route add default via {gateway}"));
+        }
     }
 }

@@ -15,6 +15,7 @@ mod router;
 mod site;
 mod survey;
 mod tool;
+mod transfer;
 
 pub use host::{Host, Traffic};
 pub use lab::{Lab, RENDEZVOUS};
@@ -25,3 +26,4 @@ pub use report::report;
 pub use router::{Nat, Router};
 pub use site::{Access, Site};
 pub use survey::Observers;
+pub use transfer::{Interruption, Transfer};
