@@ -1,6 +1,6 @@
 //! The imagined internet: a bridge with public addresses, a rendezvous, and whoever is plugged in.
 
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
@@ -15,11 +15,11 @@ use crate::router::{Nat, OUTSIDE, Router};
 /// The rendezvous. Its machine has two addresses, because who looks at a NAT needs two places to look from.
 pub const RENDEZVOUS: [Ipv4Addr; 2] = [Ipv4Addr::new(203, 0, 113, 1), Ipv4Addr::new(203, 0, 113, 2)];
 
-/// Port of the registry.
-const REGISTRY_PORT: u16 = 9000;
+/// The registry.
+pub const REGISTRY: SocketAddrV4 = SocketAddrV4::new(RENDEZVOUS[0], 9000);
 
-/// Port of the beacon.
-const BEACON_PORT: u16 = 9001;
+/// The beacon.
+pub const BEACON: SocketAddrV4 = SocketAddrV4::new(RENDEZVOUS[0], 9001);
 
 /// The first host number that is given to those who are plugged in; below are the rendezvous's.
 const FIRST_HOST: u32 = 10;
@@ -170,8 +170,8 @@ impl Lab {
     fn node(&self, program: Program, port: u16, host: &Host, name: &str, flags: &[&str]) -> Node {
         let place = Place {
             folder: self.folder.path(),
-            registry: &format!("{}:{REGISTRY_PORT}", RENDEZVOUS[0]),
-            beacon: &format!("{}:{BEACON_PORT}", RENDEZVOUS[0]),
+            registry: &REGISTRY.to_string(),
+            beacon: &BEACON.to_string(),
             listen: &format!("0.0.0.0:{port}"),
         };
         host.namespace().enter(|| Node::start(program, name, place, flags))
@@ -180,11 +180,11 @@ impl Lab {
     /// Starts the rendezvous, with what it knew if it has run before, and waits until it answers.
     pub fn start_rendezvous(&mut self) {
         let home = self.folder.path();
-        let registry = format!("{}:{REGISTRY_PORT}", RENDEZVOUS[0]);
+        let registry = REGISTRY.to_string();
         let mut command = Command::new(Program::Ours.pilotctl());
         isolate(&mut command, home, &home.join("none.sock"), &registry);
         command.args(["rendezvous", "run", "--log-level", "debug", "--registry-addr", &registry]);
-        command.args(["--beacon-addr", &format!("{}:{BEACON_PORT}", RENDEZVOUS[0])]);
+        command.args(["--beacon-addr", &BEACON.to_string()]);
         command.arg("--store").arg(home.join("rendezvous.redb"));
         let started = self.rendezvous_host.namespace().enter(|| {
             let mut process = Process::start("rendezvous", home, &mut command);

@@ -56,7 +56,7 @@ impl Interruption {
 
     /// How long it lasted after the network worked again.
     pub fn after_the_network(self) -> Duration {
-        self.back.map_or(Duration::ZERO, |back| self.to.saturating_duration_since(back))
+        self.back.map_or(Duration::ZERO, |back| self.to.saturating_duration_since(back.max(self.from)))
     }
 }
 
@@ -151,7 +151,7 @@ impl Drop for Transfer {
 impl fmt::Display for Interruption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (length, after) = (self.length(), self.after_the_network());
-        write!(f, "longest gap {length:.0?}, {after:.0?} of it with the network back")
+        write!(f, "longest gap {length:.0?}, {after:.0?} of it after the event")
     }
 }
 
