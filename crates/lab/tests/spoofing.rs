@@ -1,6 +1,7 @@
 //! A third host lies to nodes, to the beacon and to the registry: ways that work do not change, and nobody is shot at.
 #![cfg(feature = "namespaces")]
 
+use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
 use std::time::Duration;
@@ -22,6 +23,9 @@ const ROUNDS: u32 = 10;
 
 /// What a node may send to an address that has never answered.
 const SHOTS_MAX: usize = 3;
+
+/// Bytes of a small datagram.
+const SMALL: usize = 200;
 
 /// How long the way is watched afterwards.
 const WATCHED: Duration = Duration::from_secs(5);
@@ -58,6 +62,8 @@ struct Scene {
     spoofer: Spoofer,
     attacker: UdpSocket,
     attacker_host: Host,
+    /// Bytes that the beacon got in the bystander's name.
+    asked: Cell<usize>,
 }
 
 fn withstands(first: Access, second: Access, way: Way) {
@@ -86,6 +92,7 @@ fn withstands(first: Access, second: Access, way: Way) {
         bystander,
         attacker,
         attacker_host,
+        asked: Cell::new(0),
     };
     let before = [endpoint(&scene.a, &scene.b), endpoint(&scene.b, &scene.a)];
     for _ in 0..ROUNDS {
@@ -102,16 +109,23 @@ fn withstands(first: Access, second: Access, way: Way) {
     echo_by(way, &lab, b, a, 1);
     let after = [endpoint(a, b), endpoint(b, a)];
     assert_eq!(before, after, "the peers are where they were");
-    let stolen = received(&scene.attacker).iter().filter(|datagram| is_relayed(datagram)).count();
+    let stolen = received(&scene.attacker).iter().filter(|(_, datagram)| is_relayed(datagram)).count();
     assert_eq!(stolen, 0, "frames for others come to the attacker");
-    let shots = received(&scene.bystander);
-    let lengths: Vec<usize> = shots.iter().map(Vec::len).collect();
-    report(&format!(
-        "spoofing: {first} and {second}, {way}: the bystander gets datagrams of {lengths:?} bytes"
-    ));
-    // Either node may be made to try, and the beacon does not send there at all.
-    assert!(shots.len() <= 2 * SHOTS_MAX, "the bystander gets {lengths:?}");
-    assert!(lengths.iter().all(|length| *length <= 200), "the bystander gets {lengths:?}");
+    let got = received(&scene.bystander);
+    let from_beacon = got.iter().filter(|(from, _)| *from == SocketAddr::V4(BEACON));
+    let answers: usize = from_beacon.map(|(_, datagram)| datagram.len()).sum();
+    for site in &sites {
+        let ip = outside(site).ip().to_owned();
+        let shots = got.iter().filter(|(from, _)| from.ip() == ip);
+        let lengths: Vec<usize> = shots.map(|(_, datagram)| datagram.len()).collect();
+        report(&format!(
+            "spoofing: {first} and {second}, {way}: {ip} is made to send a bystander datagrams of {lengths:?} bytes"
+        ));
+        assert!(lengths.len() <= SHOTS_MAX, "the bystander gets {lengths:?} from {ip}");
+        assert!(lengths.iter().all(|length| *length <= SMALL), "the bystander gets {lengths:?} from {ip}");
+    }
+    // The beacon answers whoever seems to ask, but no more than it was asked.
+    assert!(answers <= 3 * scene.asked.get(), "the beacon sends the bystander {answers} bytes");
 }
 
 impl Scene {
@@ -159,6 +173,7 @@ impl Scene {
             let bytes = emitted(message);
             self.attacker.send_to(&bytes, BEACON).expect("the internet takes datagrams");
             self.spoofer.send(self.victim, BEACON, &bytes);
+            self.asked.set(self.asked.get() + bytes.len());
         }
     }
 
@@ -217,11 +232,12 @@ fn is_relayed(datagram: &[u8]) -> bool {
     )
 }
 
-fn received(socket: &UdpSocket) -> Vec<Vec<u8>> {
+/// What has come so far, and from where.
+fn received(socket: &UdpSocket) -> Vec<(SocketAddr, Vec<u8>)> {
     let mut all = Vec::new();
     let mut buffer = [0; 2048];
-    while let Ok((len, _)) = socket.recv_from(&mut buffer) {
-        all.push(buffer[..len].to_vec());
+    while let Ok((len, from)) = socket.recv_from(&mut buffer) {
+        all.push((from, buffer[..len].to_vec()));
     }
     all
 }
