@@ -1,9 +1,11 @@
 //! The imagined internet: a bridge with public addresses, a rendezvous, and whoever is plugged in.
 
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::thread;
 
 use pilot_interop::{Node, Place, Process, Program, isolate, until};
 use tempfile::TempDir;
@@ -11,6 +13,7 @@ use tempfile::TempDir;
 use crate::host::Host;
 use crate::namespace::Namespace;
 use crate::router::{Nat, OUTSIDE, Router};
+use crate::trace::Trace;
 
 /// The rendezvous. Its machine has two addresses, because who looks at a NAT needs two places to look from.
 pub const RENDEZVOUS: [Ipv4Addr; 2] = [Ipv4Addr::new(203, 0, 113, 1), Ipv4Addr::new(203, 0, 113, 2)];
@@ -38,6 +41,7 @@ const CARRIER_GATEWAY: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
 pub struct Lab {
     // Before the namespaces and the folder, so that it is gone when they go.
     rendezvous: Option<Process>,
+    trace: Trace,
     rendezvous_host: Host,
     internet: Namespace,
     number: u32,
@@ -75,6 +79,7 @@ impl Lab {
         let folder = tempfile::Builder::new().prefix("pilot-lab-").tempdir().expect("a folder can be made");
         Self {
             rendezvous: None,
+            trace: Trace::start(&internet),
             rendezvous_host,
             internet,
             number,
@@ -216,6 +221,21 @@ impl Lab {
 
     fn full(&self, name: &str) -> String {
         format!("{}-{name}", self.number)
+    }
+}
+
+impl Drop for Lab {
+    /// Of a failed test everything stays: what the cables carried, and the homes with the logs.
+    #[expect(clippy::print_stderr, reason = "where the rest is belongs to the report of a failed test")]
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.folder.disable_cleanup(true);
+            let trace = self.folder.path().join("datagrams.txt");
+            match fs::write(&trace, self.trace.text()) {
+                Ok(()) => eprintln!("--- what the cables carried is in {}, with all logs", trace.display()),
+                Err(error) => eprintln!("--- {}: {error}", trace.display()),
+            }
+        }
     }
 }
 

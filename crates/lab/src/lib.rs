@@ -16,6 +16,7 @@ mod site;
 mod spoof;
 mod survey;
 mod tool;
+mod trace;
 mod transfer;
 
 pub use host::{Host, Traffic};

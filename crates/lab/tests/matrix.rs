@@ -10,6 +10,9 @@ use pilot_lab::{Lab, Site, agree, deliver, echo_by, report};
 /// How long a relayed pair is watched: long enough for several rounds of punching that must not succeed.
 const WATCHED: Duration = Duration::from_secs(3);
 
+/// When a pair must have its way. The goal is two seconds; several pairs share the machine here.
+const SETTLES: Duration = Duration::from_secs(5);
+
 /// The table. Each row is two tests: the first calls the second, and the second calls the first.
 macro_rules! pairs {
     ($($name:ident: $first:ident, $second:ident => $way:ident;)*) => {$(
@@ -66,6 +69,7 @@ fn meet(first: Access, second: Access, way: Way) {
     agree(&a, &b);
     let message = deliver(&a, &b, "the first word");
     let settled = way.awaited([&a, &b]);
+    assert!(settled < SETTLES, "{settled:?} until the way was {way}");
     let rate = echo_by(way, &lab, &a, &b, 2);
     way.stays([&a, &b], if way == Relay { WATCHED } else { Duration::from_millis(1) });
     report(&format!(
