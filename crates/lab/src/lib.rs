@@ -8,6 +8,7 @@
 mod host;
 mod lab;
 mod meeting;
+mod meter;
 mod namespace;
 mod path;
 mod report;
@@ -22,6 +23,7 @@ mod transfer;
 pub use host::{Host, Traffic};
 pub use lab::{BEACON, Lab, REGISTRY, RENDEZVOUS};
 pub use meeting::{agree, deliver, echo, echo_by};
+pub use meter::{Count, Meter, Reading};
 pub use namespace::Namespace;
 pub use path::{Way, endpoint};
 pub use report::report;

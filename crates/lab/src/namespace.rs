@@ -56,6 +56,12 @@ impl Namespace {
         self.enter(|| tool("nft", &["-f", "-"], rules));
     }
 
+    /// Objects of the rules in here, as JSON.
+    #[track_caller]
+    pub(crate) fn nft_list(&self, what: &str) -> String {
+        self.enter(|| tool("nft", &["--json", "list", what], ""))
+    }
+
     /// Sets a kernel parameter of this namespace, such as `net/ipv4/ip_forward`.
     #[track_caller]
     pub fn set(&self, parameter: &str, value: &str) {
