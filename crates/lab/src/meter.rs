@@ -50,7 +50,7 @@ impl<'a> Meter<'a> {
         let counters: String = COUNTERS.iter().map(|name| format!("counter {name} {{ }}\n")).collect();
         let (beacon, registry) = (BEACON.ip(), REGISTRY.ip());
         host.namespace().nft(&format!(
-            "table ip meter {{\n{counters}\
+            "table ip counted {{\n{counters}\
              chain outgoing {{ type filter hook output priority filter;\n\
              ip daddr {peer} meta l4proto udp counter name to_peer\n\
              ip daddr {beacon} udp dport {} counter name to_beacon\n\
