@@ -15,6 +15,10 @@ const PORT: &str = "1000";
 /// Bytes per read and write.
 const CHUNK: usize = 64 << 10;
 
+/// Bytes per second that are offered. A transfer must last longer than it takes to change the network around it, also
+/// on a machine with much else to do.
+const RATE: u64 = 32 << 20;
+
 /// After so many bytes the content repeats. No power of two, so that what comes twice or not at all does not fit.
 const PERIOD: usize = 1_000_003;
 
@@ -105,7 +109,10 @@ impl Transfer {
     }
 
     /// Notes that the network works again.
+    #[track_caller]
     pub fn network_is_back(&self) {
+        let came = self.with_progress(|progress| progress.bytes);
+        assert!(came < self.bytes, "the transfer was over before it could be disturbed");
         self.with_progress(|progress| {
             if let Some(interruption) = &mut progress.interruption {
                 interruption.back = Some(Instant::now());
@@ -165,7 +172,10 @@ fn spawn(node: &Node, words: &[&str], input: Stdio) -> Child {
 /// Writes the content into the pipe; whether all of it was taken.
 fn feed(input: &mut impl Write, content: &[u8], bytes: u64) -> bool {
     let mut place = 0;
+    let begin = Instant::now();
     while place < bytes {
+        let due = Duration::from_micros(place * 1_000_000 / RATE);
+        sleep(due.saturating_sub(begin.elapsed()));
         let piece = at(content, place);
         let piece = &piece[..piece.len().min(usize::try_from(bytes - place).unwrap_or(usize::MAX))];
         if input.write_all(piece).is_err() {

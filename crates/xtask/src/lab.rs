@@ -16,11 +16,8 @@ const TOOLS: [(&str, &str); 2] = [("ip", "iproute2"), ("nft", "nftables")];
 /// How to run the tests.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only tests whose name contains this, such as `symmetric_and_symmetric`
+    /// Only tests whose name contains this, such as `symmetric_and_symmetric` or `roaming::`
     filter: Option<String>,
-    /// Only the tests of this file, such as `roaming`
-    #[arg(long, value_name = "FILE")]
-    group: Option<String>,
     /// List the tests instead of running them
     #[arg(long)]
     list: bool,
@@ -38,12 +35,7 @@ pub(crate) struct Args {
 /// Checks that this machine can do it, builds our executable, runs the tests and prints what they measured.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let mut test = cargo();
-    test.args(["test", "--package", "pilot-lab", "--features", "namespaces", "--no-fail-fast"]);
-    match &args.group {
-        Some(group) => test.args(["--test", group]),
-        None => test.arg("--tests"),
-    };
-    test.arg("--");
+    test.args(["test", "--package", "pilot-lab", "--features", "namespaces", "--test", "lab", "--"]);
     test.args(&args.filter).args(["--test-threads", &args.jobs]).args(&args.rest);
     if args.list {
         return run_program(test.arg("--list"));

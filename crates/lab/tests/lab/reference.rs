@@ -1,5 +1,4 @@
 //! Our node with a node of the released reference behind the NATs that it supports.
-#![cfg(feature = "namespaces")]
 
 use std::time::Duration;
 

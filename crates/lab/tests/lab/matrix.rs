@@ -1,5 +1,4 @@
 //! Every way of being connected with every other: which way their frames go.
-#![cfg(feature = "namespaces")]
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
 //! What two nodes say to each other while they have nothing to say.
-#![cfg(feature = "namespaces")]
 
 use std::thread::sleep;
 use std::time::Duration;

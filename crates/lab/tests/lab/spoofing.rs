@@ -1,5 +1,4 @@
 //! A third host lies to nodes, to the beacon and to the registry: ways that work do not change, and nobody is shot at.
-#![cfg(feature = "namespaces")]
 
 use std::cell::Cell;
 use std::io::{Read, Write};

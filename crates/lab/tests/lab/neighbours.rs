@@ -1,5 +1,4 @@
 //! Two nodes in one network, or in two that share a router further out.
-#![cfg(feature = "namespaces")]
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -1,5 +1,4 @@
 //! The ground moves under a running transfer: addresses change, NATs forget, beacons and peers die.
-#![cfg(feature = "namespaces")]
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -83,8 +82,8 @@ fn the_sender_gets_another_address_at_home() {
 #[test]
 fn the_sender_moves_to_another_network() {
     let mut pair = Pair::settled(PortRestricted, PortRestricted, Direct);
+    let mut other = pair.lab.home("other", Nat::PortRestricted);
     pair.transfer("the sender moves to another home, both port-restricted", |lab, sites| {
-        let mut other = lab.home("other", Nat::PortRestricted);
         lab.move_behind(&mut other, &mut sites[0].host);
         sites[0].routers.push(other);
     });
@@ -94,8 +93,8 @@ fn the_sender_moves_to_another_network() {
 #[test]
 fn the_receiver_moves_to_another_network() {
     let mut pair = Pair::settled(PortRestricted, PortRestricted, Direct);
+    let mut other = pair.lab.home("other", Nat::PortRestricted);
     pair.transfer("the receiver moves to another home, both port-restricted", |lab, sites| {
-        let mut other = lab.home("other", Nat::PortRestricted);
         lab.move_behind(&mut other, &mut sites[1].host);
         sites[1].routers.push(other);
     });
@@ -105,9 +104,9 @@ fn the_receiver_moves_to_another_network() {
 #[test]
 fn both_move_to_other_networks_at_once() {
     let mut pair = Pair::settled(PortRestricted, PortRestricted, Direct);
+    let others = ["other-a", "other-b"].map(|name| pair.lab.home(name, Nat::PortRestricted));
     pair.transfer("both move to other homes at once, all port-restricted", |lab, sites| {
-        for (site, name) in sites.iter_mut().zip(["other-a", "other-b"]) {
-            let mut other = lab.home(name, Nat::PortRestricted);
+        for (site, mut other) in sites.iter_mut().zip(others) {
             lab.move_behind(&mut other, &mut site.host);
             site.routers.push(other);
         }
@@ -118,8 +117,8 @@ fn both_move_to_other_networks_at_once() {
 #[test]
 fn the_sender_moves_to_a_network_where_only_the_relay_works() {
     let mut pair = Pair::settled(PortRestricted, PortRestricted, Direct);
+    let mut other = pair.lab.home("other", Nat::Symmetric);
     pair.transfer("the sender moves from a port-restricted to a symmetric home", |lab, sites| {
-        let mut other = lab.home("other", Nat::Symmetric);
         lab.move_behind(&mut other, &mut sites[0].host);
         sites[0].routers.push(other);
     });

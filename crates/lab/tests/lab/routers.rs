@@ -1,5 +1,4 @@
 //! The routers of the lab do what the kinds they are named after do: measured with plain datagrams.
-#![cfg(feature = "namespaces")]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
