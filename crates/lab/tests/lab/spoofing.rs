@@ -9,9 +9,9 @@ use pilot_interop::Node;
 use pilot_lab::Access::{self, FullCone, PortRestricted, Public, Symmetric};
 use pilot_lab::Way::{self, Direct, Relay};
 use pilot_lab::{BEACON, Host, Lab, REGISTRY, Site, Spoofer, agree, deliver, echo_by, endpoint, report};
-use pilot_wire::beacon::Message;
+use pilot_wire::beacon::{DiscoverProof, Message};
 use pilot_wire::registry::frame;
-use pilot_wire::{NodeId, PublicKey};
+use pilot_wire::{NodeId, PublicKey, Signature};
 use serde_json::json;
 
 /// The port of every daemon here, which the attacker knows.
@@ -141,7 +141,7 @@ impl Scene {
             Message::DiscoverReply(victim),
             Message::RelayDeliver { source, frame: &junk },
             Message::RelayDeliverTo { source, destination, frame: &junk },
-            Message::Unknown { destination: source },
+            Message::Unknown { node: source },
         ];
         for message in &messages {
             let bytes = emitted(message);
@@ -158,10 +158,12 @@ impl Scene {
     fn attack_beacon(&self) {
         let (a, b) = (NodeId(self.a.id()), NodeId(self.b.id()));
         let junk = sealed_junk(a);
+        let forged = DiscoverProof { nonce: [1; 16], signature: Signature::from_bytes([2; 64]) };
         let messages = [
-            Message::Discover { node: b, key: None },
+            Message::Discover { node: b, key: None, proof: None },
             Message::DiscoverEx { node: b, key: None },
-            Message::Discover { node: b, key: Some(self.key_of_b) },
+            Message::Discover { node: b, key: Some(self.key_of_b), proof: None },
+            Message::Discover { node: b, key: Some(self.key_of_b), proof: Some(forged) },
             Message::DiscoverEx { node: b, key: Some(self.key_of_b) },
             Message::PunchRequest { requester: a, target: b, grant: None },
             Message::PunchRequest { requester: b, target: a, grant: None },
