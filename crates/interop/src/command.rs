@@ -35,7 +35,11 @@ fn ours() -> PathBuf {
     let test = env::current_exe().expect("a test knows its own path");
     let folder = test.ancestors().nth(2).expect("a test lies in target/<profile>/deps");
     let path = folder.join("pilotctl");
-    assert!(path.exists(), "{} is missing: run the tests with `cargo xtask interop`", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: run the tests with `cargo xtask interop` or `cargo xtask lab`",
+        path.display()
+    );
     path
 }
 
@@ -57,7 +61,7 @@ pub(crate) fn reference_programs() -> PathBuf {
 }
 
 /// Gives a program its own home, and nobody outside to talk to.
-pub(crate) fn isolate(command: &mut System, home: &Path, socket: &Path, registry: &str) {
+pub fn isolate(command: &mut System, home: &Path, socket: &Path, registry: &str) {
     command
         .env_clear()
         .env("PATH", env::var_os("PATH").unwrap_or_default())

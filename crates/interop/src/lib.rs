@@ -10,8 +10,8 @@ mod process;
 mod stage;
 mod wait;
 
-pub use command::{Command, Failed, Program};
-pub use node::Node;
+pub use command::{Command, Failed, Program, isolate};
+pub use node::{Node, Place};
 pub use process::Process;
 pub use stage::{Pair, Stage};
 pub use wait::{PATIENCE, until};

@@ -10,6 +10,19 @@ use crate::command::{Command, Failed, Program, isolate, reference, reference_pro
 use crate::process::Process;
 use crate::until;
 
+/// Where a node lives and whom it asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Its home is made in here.
+    pub folder: &'a Path,
+    /// Address of the registry.
+    pub registry: &'a str,
+    /// Address of the beacon.
+    pub beacon: &'a str,
+    /// Where it listens for tunnels.
+    pub listen: &'a str,
+}
+
 /// A daemon with its home.
 #[derive(Debug)]
 pub struct Node {
@@ -19,6 +32,7 @@ pub struct Node {
     socket: PathBuf,
     registry: String,
     beacon: String,
+    listen: String,
     flags: Vec<String>,
     process: Option<Process>,
     id: u32,
@@ -26,23 +40,17 @@ pub struct Node {
 
 impl Node {
     /// Starts a daemon and waits until it answers as a registered node.
-    pub(crate) fn start(
-        program: Program,
-        name: &str,
-        stage: &Path,
-        registry: &str,
-        beacon: &str,
-        flags: &[&str],
-    ) -> Self {
-        let home = stage.join(name);
+    pub fn start(program: Program, name: &str, place: Place<'_>, flags: &[&str]) -> Self {
+        let home = place.folder.join(name);
         fs::create_dir(&home).expect("a home can be made");
         let mut node = Self {
             program,
             name: name.to_owned(),
             socket: home.join("p.sock"),
             home,
-            registry: registry.to_owned(),
-            beacon: beacon.to_owned(),
+            registry: place.registry.to_owned(),
+            beacon: place.beacon.to_owned(),
+            listen: place.listen.to_owned(),
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             process: None,
             id: 0,
@@ -81,10 +89,15 @@ impl Node {
         self.process.as_ref().map(Process::log).unwrap_or_default()
     }
 
+    /// Ends the daemon as a crash would.
+    pub fn crash(&mut self) {
+        self.process = None;
+    }
+
     /// Ends the daemon as a crash would, and starts it again with the same state.
     pub fn crash_and_restart(&mut self) {
         let before = self.id;
-        self.process = None;
+        self.crash();
         self.run();
         assert_eq!(self.id, before, "a node keeps its address");
     }
@@ -111,6 +124,14 @@ impl Node {
     /// Starts its own command line with something to read.
     pub fn start_ctl_with_input(&self, words: &[&str], input: &[u8]) -> Command {
         self.start_ctl_of(self.program, words, Some(input))
+    }
+
+    /// Its own command line in text form, ready to be started with other pipes.
+    pub fn command(&self, words: &[&str]) -> System {
+        let mut command = System::new(self.program.pilotctl());
+        isolate(&mut command, &self.home, &self.socket, &self.registry);
+        command.args(words).current_dir(&self.home);
+        command
     }
 
     /// Starts the command line of either side with this node's socket.
@@ -195,7 +216,7 @@ impl Node {
         for (flag, value) in [
             ("registry", self.registry.as_str()),
             ("beacon", &self.beacon),
-            ("listen", "127.0.0.1:0"),
+            ("listen", &self.listen),
             ("socket", &self.socket.to_string_lossy()),
             ("identity", &self.home.join("identity.json").to_string_lossy()),
             ("hostname", &self.name),

@@ -17,7 +17,7 @@ pub struct Process {
 
 impl Process {
     /// Starts `command` with its output in a file beside `home`.
-    pub(crate) fn start(name: &str, home: &Path, command: &mut System) -> Self {
+    pub fn start(name: &str, home: &Path, command: &mut System) -> Self {
         let log = home.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log).expect("a log file can be made");
         let errors = file.try_clone().expect("a file can be written twice");
@@ -34,6 +34,11 @@ impl Process {
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().is_ok_and(|status| status.is_none())
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Ends it at once, as a crash would.

@@ -7,7 +7,7 @@ use std::process::Command as System;
 use tempfile::TempDir;
 
 use crate::command::{Program, isolate};
-use crate::node::Node;
+use crate::node::{Node, Place};
 use crate::process::Process;
 use crate::until;
 
@@ -56,7 +56,13 @@ impl Stage {
 
     /// Starts a node of either side with more flags.
     pub fn node(&self, program: Program, name: &str, flags: &[&str]) -> Node {
-        Node::start(program, name, self.folder.path(), &self.registry, &self.beacon, flags)
+        let place = Place {
+            folder: self.folder.path(),
+            registry: &self.registry,
+            beacon: &self.beacon,
+            listen: "127.0.0.1:0",
+        };
+        Node::start(program, name, place, flags)
     }
 
     /// A reference node that reaches its beacon over the web only.

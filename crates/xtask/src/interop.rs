@@ -21,7 +21,19 @@ pub(crate) struct Args {
 
 /// Installs the reference where it is missing, builds our executable and runs the tests.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let venv = args.reference.clone().unwrap_or_else(|| root().join("target/reference").join(RELEASE));
+    let venv = install(args.reference.clone())?;
+    run_program(cargo().args(["build", "--package", "pilotctl"]))?;
+    run_program(
+        cargo()
+            .env("PILOT_REFERENCE", &venv)
+            .args(["test", "--package", "pilot-interop", "--features", "reference", "--"])
+            .args(&args.rest),
+    )
+}
+
+/// Installs the reference where it is missing, and says where it is.
+pub(crate) fn install(venv: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    let venv = venv.unwrap_or_else(|| root().join("target/reference").join(RELEASE));
     // The tests run in the folder of their crate.
     let venv = std::path::absolute(&venv).map_err(crate::during(format!("find {}", venv.display())))?;
     if !venv.join("bin/python").exists() {
@@ -32,11 +44,5 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
                 .arg(format!("pilotprotocol=={RELEASE}")),
         )?;
     }
-    run_program(cargo().args(["build", "--package", "pilotctl"]))?;
-    run_program(
-        cargo()
-            .env("PILOT_REFERENCE", &venv)
-            .args(["test", "--package", "pilot-interop", "--features", "reference", "--"])
-            .args(&args.rest),
-    )
+    Ok(venv)
 }

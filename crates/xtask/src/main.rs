@@ -4,6 +4,7 @@
 mod deps;
 mod fuzz;
 mod interop;
+mod lab;
 mod licences;
 mod vectors;
 
@@ -35,6 +36,8 @@ enum Chore {
     Fuzz(fuzz::Args),
     /// Run the tests against the released reference node
     Interop(interop::Args),
+    /// Run the tests in namespaces with real NATs between them: every pair of networks, roaming, spoofing
+    Lab(lab::Args),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Chore::Licences => licences::check(),
         Chore::Fuzz(args) => fuzz::run(&args),
         Chore::Interop(args) => interop::run(&args),
+        Chore::Lab(args) => lab::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

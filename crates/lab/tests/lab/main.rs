@@ -1,0 +1,9 @@
+//! Real programs in networks of their own. One executable, so that tests of all kinds run side by side.
+
+mod idle;
+mod matrix;
+mod neighbours;
+mod reference;
+mod roaming;
+mod routers;
+mod spoofing;
