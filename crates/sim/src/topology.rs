@@ -219,8 +219,7 @@ impl Topology {
         }
         let mut from = SocketAddr::new(seat.v4.into(), PORT);
         let mut net = seat.net;
-        loop {
-            let Net::Behind(id) = net else { break };
+        while let Net::Behind(id) = net {
             if self.occupants.contains_key(&(net, to.ip())) {
                 break;
             }

@@ -133,10 +133,10 @@ impl Watch {
     ) {
         self.datagrams += 1;
         self.bytes += datagram.len() as u64;
-        if let Err(bother) = self.ledger.sent(now, from, to, datagram.len()) {
-            if !matches!(bother, Bother::Many(_)) || !wanting() {
-                self.note(Fault::Bothered { sender: from, addr: to, how: bother });
-            }
+        if let Err(bother) = self.ledger.sent(now, from, to, datagram.len())
+            && (!matches!(bother, Bother::Many(_)) || !wanting())
+        {
+            self.note(Fault::Bothered { sender: from, addr: to, how: bother });
         }
         if let Err(fault) = self.check(from, to, datagram) {
             self.note(fault);

@@ -141,7 +141,7 @@ enum Pair {
 
 impl Case {
     fn of(seed: u64) -> Self {
-        let index = usize::try_from(seed % PAIRS).unwrap();
+        let index = usize::try_from(seed % PAIRS).expect("there are few pairs");
         let places = PLACES.len();
         let (pair, expected) = if let Some(shared) = index.checked_sub(places * places) {
             let (shared, expected) = EXPECTED_SHARED[shared];

@@ -33,16 +33,15 @@ impl Node {
         // Answers to surveys come from sockets that we do not know; their tokens prove them.
         match message {
             beacon::Message::SurveyReply { token, observed, second_port, second_addr } => {
-                return self.on_survey_reply(now, from, Reply { token, observed, second_port, second_addr });
+                self.on_survey_reply(now, from, Reply { token, observed, second_port, second_addr });
             }
             beacon::Message::Survey { token, .. } => {
                 if !self.on_survey_came_back(now, from, token) {
                     self.drop_frame(Drop::NotTheBeacon);
                 }
-                return;
             }
             _ if self.beacon.as_ref().map(super::Beacon::addr) != Some(from) => {
-                return self.drop_frame(Drop::NotTheBeacon);
+                self.drop_frame(Drop::NotTheBeacon);
             }
             beacon::Message::DiscoverReply(addr) => self.on_discovered(now, addr),
             beacon::Message::PunchCommand(addr) => self.on_introduction(now, addr),

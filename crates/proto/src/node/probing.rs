@@ -105,7 +105,7 @@ impl Node {
                 let relay = self.beacon.is_some().then_some(Via::Relay);
                 if allowed { Some(Via::Direct(addr)) } else { relay }
             }
-            via => Some(via),
+            via @ (Via::Direct(_) | Via::Relay) => Some(via),
         }
     }
 
