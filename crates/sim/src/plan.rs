@@ -28,7 +28,7 @@ const TIME_WAIT: Duration = Duration::from_secs(60);
 const QUIET: Duration = Duration::from_secs(120);
 
 /// Keepalives, probes and late retransmissions that each pair of nodes may send in that time.
-const QUIET_DATAGRAMS_PER_PAIR: u64 = 100;
+const QUIET_DATAGRAMS_PER_PAIR: u64 = 150;
 
 /// What a world consists of.
 #[derive(Clone, Debug)]

@@ -1,5 +1,6 @@
 //! A third host that forges whatever can be forged: nothing changes for two nodes that talk, and nobody is made to
 //! bother others. That no address which never answered gets more than three small packets is checked in every world.
+#![expect(clippy::print_stdout, reason = "what was measured is to be read")]
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -159,8 +160,8 @@ impl Talk {
         let mut world = World::new(1, if lines { Detail::Lines } else { Detail::Digest });
         world.add_beacon();
         world.overhear();
-        world.protect(VICTIM.parse().unwrap());
-        world.protect(MALLORY.parse().unwrap());
+        world.protect(addr(VICTIM));
+        world.protect(addr(MALLORY));
         let [alice, bob] = ["alice", "bob"].map(|name| world.node_with(name, Visibility::Public, |_| {}));
         for host in [alice, bob] {
             if let Some(nat) = nat {
@@ -200,7 +201,7 @@ impl Talk {
         let beacon = self.world.beacon_addr();
         let peer = [self.bob, self.alice][towards];
         let peer = self.world.number(peer);
-        let (mallory, victim): (SocketAddr, SocketAddr) = (MALLORY.parse().unwrap(), VICTIM.parse().unwrap());
+        let (mallory, victim) = (addr(MALLORY), addr(VICTIM));
         let from = match source {
             Source::Own => mallory,
             Source::Beacon => beacon,
@@ -247,6 +248,10 @@ impl Talk {
         }
         self.world.spoof(from, to, &out);
     }
+}
+
+fn addr(text: &str) -> SocketAddr {
+    text.parse().expect("an address")
 }
 
 /// A tunnel frame that was overheard, without what a relay puts in front of it.
@@ -310,7 +315,7 @@ fn a_registry_that_lies_about_a_friend_delays_nothing_as_long_as_the_beacon_is_h
         world.befriend(alice, bob);
         world.restart(alice);
         world.run_for(5 * SECOND);
-        world.lie_about(bob, Some(VICTIM.parse().unwrap()), vec![]);
+        world.lie_about(bob, Some(addr(VICTIM)), vec![]);
         let there = Script::eager(1000, Content::Noise(1));
         let id =
             world.converse(alice, bob, Port(2000), there, Script { content: Content::Noise(2), ..there });

@@ -1,5 +1,6 @@
 //! The ground moves under a transfer: addresses change, boxes restart, beacons and networks go and come back. How long no
 //! byte arrives, to the microsecond.
+#![expect(clippy::print_stdout, reason = "what was measured is to be read")]
 
 use std::time::Duration;
 

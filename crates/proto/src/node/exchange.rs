@@ -165,6 +165,7 @@ impl Node {
         // are few: the first bytes shall be among them.
         let answers = self.has_just_offered(now, sender, via);
         let peer = self.peer(now, sender);
+        peer.knows_ours |= answers;
         peer.key = Some(identity);
         let shown = match peer.tunnel.key_shown(now, agreement, start) {
             Ok(KeyShown::Retired) => return self.drop_frame(Drop::Replayed),

@@ -76,6 +76,8 @@ pub(super) struct Peer {
     pub(super) used: Instant,
     /// The same, but never before: that somebody made himself known to us is no wish of ours.
     pub(super) wanted: Option<Instant>,
+    /// It showed its key in answer to ours, so what is sealed is understood.
+    pub(super) knows_ours: bool,
 }
 
 /// What the registry said about where the peer is.
@@ -140,6 +142,7 @@ impl Peer {
             sent: now,
             used: now,
             wanted: None,
+            knows_ours: false,
         }
     }
 

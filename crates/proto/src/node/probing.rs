@@ -101,7 +101,10 @@ impl Node {
         let first = || if clear { peer.path.addresses().first().copied().map(Via::Direct) } else { None };
         match peer.path.route().or_else(first)? {
             Via::Direct(addr) if !clear && !peer.path.has_answered(addr) => {
-                let allowed = self.ledger.take_spare(now, addr);
+                let allowed = match peer.knows_ours {
+                    true => self.ledger.take(now, addr),
+                    false => self.ledger.take_spare(now, addr),
+                };
                 let relay = self.beacon.is_some().then_some(Via::Relay);
                 if allowed { Some(Via::Direct(addr)) } else { relay }
             }
