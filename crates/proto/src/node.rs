@@ -203,7 +203,10 @@ impl Node {
             return;
         }
         self.id = Some(id);
-        self.announce(now);
+        if let Some(beacon) = &mut self.beacon {
+            beacon.renamed(now);
+            self.timers.set(Timer::Beacon, Some(now));
+        }
     }
 
     /// Which beacon to use from now on.

@@ -81,6 +81,12 @@ impl Beacon {
         self.retry = FIRST_RETRY;
     }
 
+    /// Our number is another than the beacon knows: it should hear of it at once.
+    pub(crate) fn renamed(&mut self, now: Instant) {
+        self.due = now;
+        self.retry = FIRST_RETRY;
+    }
+
     /// If a discover message is due. `needed`: a stream depends on the relay.
     pub(crate) fn is_due(&mut self, now: Instant, needed: bool) -> bool {
         if self.due > now {
