@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use pilot_wire::ipc::paths::{Netcheck, Why};
 use pilot_wire::ipc::{
     Call, Handshake, Health, HostnameSet, Info, Network, NodeStatus, Pending, PendingList, Request, Resolved,
     TagsSet, TrustState, TrustWait, Trusted, TrustedList, VisibilitySet, Waited, WebhookSet,
@@ -46,6 +47,23 @@ impl Client {
             return self.json(&Request::ResolveHostname { name: target }).await;
         }
         self.call(Call::Resolve { target: target.to_owned() }).await
+    }
+
+    /// Why a peer is reached as it is, or is not. With a `time`, the peer is tried and the registry asked, and the answer
+    /// comes when both have answered or then; with none, it is what is known.
+    ///
+    /// # Errors
+    /// When the peer is this node itself, or this node is not registered.
+    pub async fn why(&self, peer: NodeId, time: Duration) -> Result<Why, Error> {
+        self.call(Call::Why { node: peer, timeout_ms: millis(time) }).await
+    }
+
+    /// What the network in front of the node lets through, as far as beacon and registry answer within `time`.
+    ///
+    /// # Errors
+    /// When the connection fails.
+    pub async fn netcheck(&self, time: Duration) -> Result<Netcheck, Error> {
+        self.call(Call::Netcheck { timeout_ms: millis(time) }).await
     }
 
     /// Names the node in the registry; an empty name takes the name away.
@@ -165,7 +183,7 @@ impl Client {
     /// When the connection fails.
     pub async fn wait_trust(&self, node: NodeId, timeout: Duration) -> Result<TrustWait, Error> {
         if !self.is_reference() {
-            let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+            let timeout_ms = millis(timeout);
             return self.call(Call::WaitTrust { node, timeout_ms }).await;
         }
         let start = Instant::now();
@@ -251,4 +269,8 @@ impl Client {
     ) -> Result<(), Error> {
         self.request(&Request::Broadcast { network, port, token, data }).await.map(drop)
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use pilot_wire::ipc::{Call, Request};
+use pilot_wire::ipc::{Call, Code, FIRST_BYTES, Request};
 use pilot_wire::{Endpoint, Port};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -105,6 +105,32 @@ impl Client {
                 Err(Error::Protocol("a dial was answered without a stream".into()))
             }
         }
+    }
+
+    /// Opens a stream to a service, and writes to it before the peer has accepted it: what fits into its first packet costs
+    /// no round trip. Resolves as [`Client::dial`] does.
+    ///
+    /// # Errors
+    /// As [`Client::dial`]; what was written may have arrived all the same.
+    pub async fn dial_with(&self, to: Endpoint, data: &[u8]) -> Result<Stream, Error> {
+        use tokio::io::AsyncWriteExt;
+        let (first, rest) = data.split_at(data.len().min(FIRST_BYTES));
+        let dialed = match self.is_reference() {
+            true => Err(Error::Unsupported("dial with data")),
+            false => self.request(&Request::DialWith { to, data: first }).await,
+        };
+        let (mut stream, rest) = match dialed {
+            Ok(Answer::Stream(id)) => (Stream::new(self.link.clone(), id, to), rest),
+            Ok(Answer::Done | Answer::Json(_)) => {
+                return Err(Error::Protocol("a dial was answered without a stream".into()));
+            }
+            // A daemon that does not know this way.
+            Err(error) if error.code() == Code::Unsupported => (self.dial(to).await?, data),
+            Err(error) => return Err(error),
+        };
+        stream.write_all(rest).await?;
+        stream.flush().await?;
+        Ok(stream)
     }
 
     /// Opens a stream to a service of a node that is given as text: hostname, address or number.

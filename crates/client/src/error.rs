@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use pilot_wire::ipc::paths::Unreachable;
 use pilot_wire::ipc::{Code, Failure};
 
 /// No connection to the daemon.
@@ -109,6 +110,22 @@ impl Error {
             Self::Disconnected => Some("see `pilotctl daemon status`"),
             Self::Unsupported(_) => Some("stop it and start `pilotctl daemon start` in its place"),
             Self::Protocol(_) | Self::Invalid(_) | Self::Closed | Self::Io(_) => None,
+        }
+    }
+}
+
+impl Error {
+    /// What is known about the peer, when the failure is that it does not answer.
+    pub fn unreachable(&self) -> Option<&Unreachable> {
+        match self {
+            Self::Failed(failure) => failure.unreachable.as_deref(),
+            Self::Connect(_)
+            | Self::Disconnected
+            | Self::Protocol(_)
+            | Self::Unsupported(_)
+            | Self::Invalid(_)
+            | Self::Closed
+            | Self::Io(_) => None,
         }
     }
 }

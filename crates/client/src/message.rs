@@ -112,12 +112,14 @@ pub struct Courier<S = Stream> {
     /// Turned off for good by a receiver that does not know them.
     tags: bool,
     traces: bool,
+    /// The first message went out with the dial.
+    begun: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Courier<S> {
     /// Uses a stream to port 1001.
     pub fn over(stream: S) -> Self {
-        Self { stream, decoder: Decoder::new(MAX_ANSWER), tags: true, traces: true }
+        Self { stream, decoder: Decoder::new(MAX_ANSWER), tags: true, traces: true, begun: false }
     }
 
     /// Sends a message and waits until the receiver has stored it.
@@ -151,18 +153,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Courier<S> {
     }
 
     async fn ask(&mut self, message: &Outgoing, message_id: &MessageId) -> Result<Answer, Error> {
-        let delivery = Delivery {
-            tag: self
-                .tags
-                .then(|| Tag { message_id: Some(message_id.clone()), reply_to: message.reply_to.clone() }),
-            sent_at_ns: (message.trace && self.traces).then(|| unix_ns(SystemTime::now())),
-            content: message.content(),
-        };
-        let mut frame = Vec::new();
-        Frame::Delivery(delivery).emit(&mut frame);
-        self.stream.write_all(&frame).await?;
-        self.stream.flush().await?;
-        drop(frame);
+        if !std::mem::take(&mut self.begun) {
+            let frame = delivery(message, message_id, self.tags, self.traces);
+            self.stream.write_all(&frame).await?;
+            self.stream.flush().await?;
+        }
         let answer = read_frame(&mut self.stream, &mut self.decoder).await?;
         Answer::parse(&answer).map_err(|error| Failure::new(Code::Unsupported, error.to_string()).into())
     }
@@ -185,6 +180,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Courier<S> {
             Answer::Timed(_) => Err(Error::Protocol("a traced answer inside a traced answer".to_owned())),
         }
     }
+}
+
+/// The frame of a message.
+fn delivery(message: &Outgoing, message_id: &MessageId, tags: bool, traces: bool) -> Vec<u8> {
+    let tag = || Tag { message_id: Some(message_id.clone()), reply_to: message.reply_to.clone() };
+    let delivery = Delivery {
+        tag: tags.then(tag),
+        sent_at_ns: (message.trace && traces).then(|| unix_ns(SystemTime::now())),
+        content: message.content(),
+    };
+    let mut frame = Vec::new();
+    Frame::Delivery(delivery).emit(&mut frame);
+    frame
 }
 
 /// The error for something the receiver did not store.
@@ -242,6 +250,13 @@ impl Client {
         Ok(Courier::over(self.dial(to.port(Port::DATA_EXCHANGE)).await?))
     }
 
+    /// The first message goes out with the dial: it is stored once however often it arrives.
+    async fn courier_with(&self, to: Addr, first: &Outgoing, id: &MessageId) -> Result<Courier, Error> {
+        let frame = delivery(first, id, true, true);
+        let stream = self.dial_with(to.port(Port::DATA_EXCHANGE), &frame).await?;
+        Ok(Courier { begun: true, ..Courier::over(stream) })
+    }
+
     /// Sends a message and waits until the peer has stored it.
     ///
     /// If the connection breaks before the answer it is sent once more, under the same id, so that it is stored
@@ -251,10 +266,16 @@ impl Client {
     /// When the peer cannot be reached or refuses the message.
     pub async fn send_message(&self, to: Addr, message: Outgoing) -> Result<Receipt, Error> {
         let mut message = message;
-        if message.message_id.is_none() {
-            message.message_id = Some(new_message_id()?);
-        }
-        match self.courier(to).await?.send(&message).await {
+        let id = match message.message_id.take() {
+            Some(id) => id,
+            None => new_message_id()?,
+        };
+        message.message_id = Some(id.clone());
+        let mut courier = match message.data.len() {
+            0..=MAX_MESSAGE => self.courier_with(to, &message, &id).await?,
+            _ => self.courier(to).await?,
+        };
+        match courier.send(&message).await {
             Err(error) if error.code() == Code::Closed => self.courier(to).await?.send(&message).await,
             other => other,
         }

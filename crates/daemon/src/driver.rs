@@ -9,7 +9,9 @@ mod clients;
 mod deadlines;
 mod envelope;
 mod info;
+mod netcheck;
 mod network;
+mod paths;
 mod pump;
 mod registry;
 mod replies;
@@ -183,6 +185,8 @@ pub(crate) struct Driver {
     /// Incoming streams refused because their program had too many.
     refused_streams: u64,
     pings: BTreeMap<PingId, calls::PendingPing>,
+    inquiries: paths::Inquiries,
+    checks: netcheck::Checks,
     calls: BTreeMap<CallId, RegistryCall>,
     next_call: u64,
     /// Questions of the node that the registry has not answered.
@@ -243,6 +247,8 @@ impl Driver {
             finished: VecDeque::new(),
             refused_streams: 0,
             pings: BTreeMap::new(),
+            inquiries: paths::Inquiries::default(),
+            checks: netcheck::Checks::default(),
             calls: BTreeMap::new(),
             next_call: 0,
             asked: BTreeMap::new(),
@@ -457,7 +463,7 @@ impl Driver {
         match event {
             Event::Stream(id, event) => self.on_stream(now, id, event),
             Event::Datagram { from, to, data } => self.on_datagram(from, to, &data),
-            Event::Pong { ping, rtt } => self.on_pong(ping, rtt),
+            Event::Pong { ping, rtt } => self.on_pong(now, ping, rtt),
             Event::Observed(address) => self.on_observed(address),
             Event::Beacon(event) => self.on_beacon(now, event),
             Event::Surveyed(survey) => self.on_surveyed(now, *survey),

@@ -133,6 +133,10 @@ pub(crate) enum Command {
     /// Round-trip time to a peer
     #[command(visible_alias = "echo")]
     Ping(cmd::ping::Args),
+    /// Why a peer is reached as it is, or is not: addresses tried, NATs, relay, next try
+    Why(cmd::why::Args),
+    /// What the network here lets through: UDP, kind of NAT, beacon, registry
+    Netcheck(cmd::netcheck::Args),
     /// The way to a peer: set-up time, path and round trips
     Traceroute(cmd::traceroute::Args),
     /// Throughput to a peer and back

@@ -19,6 +19,7 @@ pub(crate) mod identity;
 pub(crate) mod inbox;
 pub(crate) mod info;
 pub(crate) mod lookup;
+pub(crate) mod netcheck;
 pub(crate) mod network;
 pub(crate) mod peers;
 pub(crate) mod ping;
@@ -38,6 +39,7 @@ pub(crate) mod trust;
 pub(crate) mod version;
 pub(crate) mod visibility;
 pub(crate) mod webhook;
+pub(crate) mod why;
 
 use std::path::PathBuf;
 
@@ -106,6 +108,8 @@ pub(crate) async fn run(ctx: &Context, command: Command) -> Result<Output, Failu
         Command::Events(command) => events::run(ctx, command).await,
         Command::Data(command) => data::run(ctx, command).await,
         Command::Ping(args) => ping::run(ctx, &args).await,
+        Command::Why(args) => why::run(ctx, &args).await,
+        Command::Netcheck(args) => netcheck::run(ctx, &args).await,
         Command::Traceroute(args) => traceroute::run(ctx, &args).await,
         Command::Bench(args) => bench::run(ctx, &args).await,
         Command::SetHostname(args) => hostname::set(ctx, &args.name).await,

@@ -161,7 +161,7 @@ impl From<pilot_client::Error> for Failure {
             code: Code::from_name(error.code().as_str()),
             message: error.to_string(),
             hint: error.hint().map(str::to_owned),
-            data: None,
+            data: error.unreachable().map(|known| serde_json::json!({ "unreachable": known })),
         }
     }
 }

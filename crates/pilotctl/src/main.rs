@@ -14,6 +14,7 @@ mod local_rendezvous;
 mod logging;
 mod mailbox;
 mod output;
+mod paths;
 mod process;
 mod progress;
 mod settings;

@@ -17,6 +17,9 @@ fn alone(words: &[&str]) -> common::Done {
 fn every_kind_of_failure_has_its_exit_status_and_one_document() {
     for (words, status, code) in [
         (&["info"][..], 7, "not_running"),
+        (&["why", "b"], 7, "not_running"),
+        (&["netcheck"], 7, "not_running"),
+        (&["why"], 2, "invalid_argument"),
         (&["send-message", "b", "x"], 7, "not_running"),
         (&["frobnicate"], 2, "invalid_argument"),
         (&["find"], 2, "invalid_argument"),
@@ -79,7 +82,16 @@ fn json_may_stand_anywhere_and_help_is_no_failure() {
 fn no_styles_reach_a_pipe() {
     let world = World::new();
     let a = world.agent("agent-a");
-    for words in [&["info"][..], &["peers"], &["trust"], &["inbox"], &["config"], &["status"], &["health"]] {
+    for words in [
+        &["info"][..],
+        &["netcheck"],
+        &["peers"],
+        &["trust"],
+        &["inbox"],
+        &["config"],
+        &["status"],
+        &["health"],
+    ] {
         assert!(!a.ok(words).contains('\x1b'), "{words:?}");
     }
 }
@@ -172,6 +184,41 @@ fn the_keys_of_the_json_documents_are_those_of_the_reference() {
         (vec!["trust"], &["trusted", "total"]),
         (vec!["pending"], &["pending"]),
         (vec!["peers"], &["peers", "total", "encrypted"]),
+        (
+            vec!["why", "agent-b"],
+            &[
+                "node_id",
+                "address",
+                "hostname",
+                "summary",
+                "trust",
+                "encrypted",
+                "path",
+                "registry",
+                "probe",
+                "candidates",
+                "relay",
+                "our_nat",
+                "their_nat",
+            ],
+        ),
+        (
+            vec!["netcheck"],
+            &[
+                "udp",
+                "beacon",
+                "registry",
+                "listen",
+                "candidates",
+                "ipv6",
+                "observed",
+                "nat",
+                "second_address",
+                "transport",
+                "port_mapping",
+                "lan_discovery",
+            ],
+        ),
         (vec!["connections"], &["connections", "total"]),
         (vec!["ping", &address, "--count", "1"], &["target", "results", "timeout"]),
         (vec!["traceroute", "agent-b"], &["target", "setup_ms", "rtt_samples"]),
@@ -204,4 +251,67 @@ fn the_keys_of_the_json_documents_are_those_of_the_reference() {
         let missing: Vec<_> = keys.iter().filter(|key| data.get(**key).is_none()).collect();
         assert!(missing.is_empty(), "{words:?} lacks {missing:?}: {data}");
     }
+}
+
+#[test]
+fn a_peer_that_is_gone_is_reported_with_its_cause_and_a_status_for_scripts() {
+    let world = World::new();
+    let (a, mut b) = world.friends();
+    let met = a.json(&["why", "agent-b"]);
+    assert_eq!((&met["trust"], &met["probe"]["answered"]), (&"trusted".into(), &true.into()), "{met}");
+    assert!(a.ok(&["why", "agent-b"]).starts_with("agent-b answers "));
+    assert!(a.ok(&["ping", "agent-b", "--count", "1"]).contains(" 127.0.0.1:"));
+    b.kill();
+
+    let why = a.run(&["why", "agent-b", "--json"]);
+    let found = why.json()["data"].clone();
+    assert_eq!((why.status, &found["probe"]["answered"]), (3, &false.into()), "{found}");
+    let summary = found["summary"].as_str().unwrap().to_owned();
+    assert!(summary.starts_with("agent-b last seen ") && summary.contains("; relay: "), "{summary}");
+    let known = a.run(&["why", "agent-b", "--no-try"]);
+    assert_eq!(known.status, 0, "nothing was tried: {known:?}");
+
+    let sent = a.run(&["connect", "agent-b", "7", "--message", "x", "--json"]);
+    let failure = sent.json();
+    assert_eq!((sent.status, failure["code"].as_str()), (3, Some("unreachable")), "{failure}");
+    assert!(failure["message"].as_str().unwrap().starts_with("agent-b last seen "), "{failure}");
+    assert_eq!(failure["hint"], "see why: pilotctl why agent-b");
+    let unreachable = &failure["data"]["unreachable"];
+    assert_eq!((&unreachable["hostname"], &unreachable["node_id"]), (&"agent-b".into(), &2.into()));
+    assert!(unreachable["last_seen_secs"].is_number() && unreachable["tried"].is_array(), "{failure}");
+
+    let ping = a.run(&["ping", "agent-b", "--count", "1"]);
+    assert_eq!(ping.status, 3, "{ping:?}");
+    assert!(ping.stderr.contains("error: agent-b last seen "), "{ping:?}");
+}
+
+#[test]
+fn who_was_never_met_is_explained_too() {
+    let world = World::new();
+    let (a, _b) = (world.agent("agent-a"), world.agent("agent-b"));
+    let stranger = a.run(&["why", "2"]);
+    assert_eq!(stranger.status, 4, "{stranger:?}");
+    let nobody = a.run(&["why", "4711", "--json"]);
+    assert_eq!((nobody.status, &nobody.json()["data"]["registry"]), (5, &"not_found".into()), "{nobody:?}");
+    let ourselves = a.run(&["why", "1"]);
+    assert_eq!(ourselves.status, 2, "{ourselves:?}");
+}
+
+#[test]
+fn a_check_of_the_network_fails_without_a_registry() {
+    let mut world = World::new();
+    let a = world.agent("agent-a");
+    let check = a.json(&["netcheck"]);
+    assert_eq!((&check["udp"], &check["registry"]["answers"]), (&true.into(), &true.into()), "{check}");
+    world.kill_rendezvous();
+    let mut last = a.run(&["netcheck"]);
+    for _ in 0..20 {
+        if last.status != 0 {
+            break;
+        }
+        last = a.run(&["netcheck"]);
+    }
+    assert_eq!(last.status, 3, "{last:?}");
+    let text = String::from_utf8(last.stdout).unwrap();
+    assert!(text.contains("registry") && text.contains("does not answer"), "{text}");
 }

@@ -22,6 +22,7 @@ mod failure;
 mod frame;
 mod json;
 mod network;
+pub mod paths;
 mod reply;
 mod request;
 mod subcommand;
@@ -48,6 +49,9 @@ pub const DIALECT: u8 = 1;
 
 /// The name under which `Info` lists the extended dialect in its `features`.
 pub const DIALECT_FEATURE: &str = "pilot.hello";
+
+/// Bytes that a dial may bring along ([`Request::DialWith`]). No stream's buffer is smaller.
+pub const FIRST_BYTES: usize = 16 << 10;
 
 /// Bytes each side may send on a new stream of the extended dialect before the other grants more. One
 /// frame of the largest size fits, and a reader that keeps up sees no pause on loopback.

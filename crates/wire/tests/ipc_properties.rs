@@ -19,6 +19,7 @@ fn all_requests() -> Vec<Request<'static>> {
     vec![
         Request::Bind { port },
         Request::Dial { to },
+        Request::DialWith { to, data: b"first" },
         Request::Send { stream, data: b"data" },
         Request::Close { stream },
         Request::SendTo { to, data: b"data" },
@@ -191,6 +192,7 @@ fn ends_open(frame: &ClientFrame<'_>) -> bool {
         ClientFrame::Request(request) => matches!(
             request,
             Request::Send { .. }
+                | Request::DialWith { .. }
                 | Request::SendTo { .. }
                 | Request::SendToConfirm { .. }
                 | Request::SendFrom { .. }

@@ -12,6 +12,7 @@ use pilot_wire::{Addr, NodeId, mailbox};
 
 use super::deadlines::{self, Deadline};
 use super::info::ROWS_MAX;
+use super::paths::Called;
 use super::registry::Purpose;
 use super::replies::{Refusal, ReplyTo};
 use super::{Command as Inbox, Driver};
@@ -21,6 +22,7 @@ use super::{Command as Inbox, Driver};
 pub(super) struct PendingPing {
     node: NodeId,
     to: ReplyTo,
+    begun: Instant,
     waits: Duration,
     deadline: deadlines::Key,
 }
@@ -46,6 +48,10 @@ impl Driver {
                 self.stopping = true;
             }
             Call::Ping { node, size, timeout_ms } => self.on_ping(now, to, node, size, timeout_ms),
+            Call::Why { node, timeout_ms } => self.on_why(now, to, node, Duration::from_millis(timeout_ms)),
+            Call::Netcheck { timeout_ms } => {
+                self.on_netcheck(now, to, Duration::from_millis(timeout_ms));
+            }
             Call::Resolve { target } => self.on_resolve(to, &target),
             Call::Lookup { node } => {
                 let request = registry::Request::Lookup(Signed { node_id: node, ..Signed::default() });
@@ -98,16 +104,18 @@ impl Driver {
         let waits = Duration::from_millis(timeout_ms).min(deadlines::LONGEST);
         let ping = self.node.ping(now, node, size.into());
         let deadline = self.deadlines.add(now + waits, Deadline::Ping(ping));
-        self.pings.insert(ping, PendingPing { node, to, waits, deadline });
+        self.pings.insert(ping, PendingPing { node, to, begun: now, waits, deadline });
     }
 
-    pub(super) fn on_pong(&mut self, ping: PingId, rtt: Option<Duration>) {
-        let Some(PendingPing { node, to, waits, deadline }) = self.pings.remove(&ping) else { return };
+    pub(super) fn on_pong(&mut self, now: Instant, ping: PingId, rtt: Option<Duration>) {
+        if self.on_inquiry_pong(now, ping, rtt) {
+            return;
+        }
+        let Some(pending) = self.pings.remove(&ping) else { return };
+        let PendingPing { node, to, begun, waits, deadline } = pending;
         self.deadlines.cancel(deadline);
         let Some(rtt) = rtt else {
-            let message = format!("no answer from node {node} in {} ms", waits.as_millis());
-            let refusal =
-                Refusal::new(Code::Timeout, message).hint(format!("see why: pilotctl lookup {node}"));
+            let refusal = self.no_pong(now, node, begun, waits);
             return self.refuse(to, refusal);
         };
         let path = self.node.peers().find(|peer| peer.node == node).map(|peer| peer.path);
@@ -122,6 +130,17 @@ impl Driver {
             },
         };
         self.answer(to, Command::CallOk, &pong);
+    }
+
+    /// A ping was lost; or, if nothing else came from the peer either, the peer does not answer at all.
+    fn no_pong(&self, now: Instant, node: NodeId, begun: Instant, waits: Duration) -> Refusal {
+        let heard = self.node.peers().find(|peer| peer.node == node).and_then(|peer| peer.heard);
+        if heard.is_none_or(|at| at < begun) {
+            return self.unreachable(node, &self.node.silence(now, node));
+        }
+        let Called { name, target } = self.called(node);
+        let message = format!("no answer from {name} in {} ms, though it is alive", waits.as_millis());
+        Refusal::new(Code::Timeout, message).hint(format!("see why: pilotctl why {target}"))
     }
 
     fn on_resolve(&mut self, to: ReplyTo, target: &str) {

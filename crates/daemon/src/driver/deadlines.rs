@@ -6,11 +6,18 @@ use std::time::{Duration, Instant};
 use pilot_proto::PingId;
 use pilot_wire::NodeId;
 
+use super::netcheck::CheckId;
+use super::paths::InquiryId;
+
 /// What is to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Deadline {
     /// A program has waited long enough for a pong.
     Ping(PingId),
+    /// A program has waited long enough to hear why a peer is reached as it is.
+    Why(InquiryId),
+    /// A program has waited long enough for a check of the network.
+    Netcheck(CheckId),
     /// The waits for trust in this node are to be looked at.
     Trust(NodeId),
     /// A handshake request has been under way for long.

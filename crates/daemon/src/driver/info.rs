@@ -10,6 +10,7 @@ use pilot_wire::{Addr, Port};
 use serde_json::json;
 
 use super::Driver;
+use super::paths::{micros, millis};
 use crate::config::Transport;
 
 /// Rows of a list in one reply, so that it fits a frame: a stream takes about 400 bytes, and `Info` has two lists.
@@ -124,6 +125,9 @@ impl Driver {
             beacon: self.beacon(),
             transport: self.transport().to_owned(),
             web: self.web_status(Instant::now()),
+            beacon_answers: self.beacon_answers(),
+            candidates: self.own_candidates(),
+            nat: self.own_nat(),
             services: self.service_list(),
             peers: self.node.peers().filter(|peer| peer.encrypted).count() as u64,
             connections: self.live_streams(),
@@ -154,6 +158,7 @@ impl Driver {
             PathView::Relayed => self.beacon(),
             PathView::Unknown => String::new(),
         };
+        let rtt = self.node.path_report(now, peer.node).and_then(|report| report.rtt);
         let idle = peer.heard.map(|heard| now.saturating_duration_since(heard).as_millis());
         PeerInfo {
             node_id: peer.node,
@@ -162,6 +167,7 @@ impl Driver {
             authenticated: peer.authenticated,
             relay: peer.path == PathView::Relayed,
             hostname: self.hostname_of(peer.node),
+            rtt_us: rtt.map(micros),
             idle_ms: idle.and_then(|idle| u64::try_from(idle).ok()),
             ..PeerInfo::default()
         }
@@ -246,8 +252,4 @@ fn conn_info(stream: StreamView) -> ConnInfo {
         sack_sent: stats.sacks_sent,
         dup_acks: stats.duplicate_acks,
     }
-}
-
-fn millis(time: std::time::Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

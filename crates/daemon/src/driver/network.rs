@@ -142,6 +142,7 @@ impl Driver {
     }
 
     pub(super) fn on_beacon(&mut self, now: Instant, event: BeaconEvent) {
+        self.checks.on_beacon(event);
         match event {
             BeaconEvent::Answers => tracing::info!("the beacon answers"),
             BeaconEvent::Silent => {
@@ -152,7 +153,7 @@ impl Driver {
     }
 
     pub(super) fn on_surveyed(&mut self, now: Instant, survey: Survey) {
-        let _ = now;
         tracing::debug!(?survey, "surveyed");
+        self.note_survey(now, survey);
     }
 }

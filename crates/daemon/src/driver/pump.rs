@@ -79,7 +79,8 @@ impl Driver {
         let drains = std::mem::take(&mut stream.drains);
         if let Phase::Dialing(to) = std::mem::replace(&mut stream.phase, Phase::Over(closed.clone())) {
             self.detach(now, id);
-            self.refuse(to, closed);
+            let refusal = self.closed_refusal(closed);
+            self.refuse(to, refusal);
             return;
         }
         for to in drains {

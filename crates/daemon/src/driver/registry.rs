@@ -155,7 +155,7 @@ impl Driver {
         }
     }
 
-    fn send_call(&mut self, envelope: Envelope) -> Option<CallId> {
+    pub(super) fn send_call(&mut self, envelope: Envelope) -> Option<CallId> {
         let id = CallId(self.next_call);
         self.next_call += 1;
         self.link.send(Order::Call(id, Box::new(envelope))).is_ok().then_some(id)
@@ -468,6 +468,12 @@ impl Driver {
     fn on_reply(&mut self, now: Instant, id: CallId, outcome: Result<Vec<u8>, CallError>) {
         if let Some(node) = self.registry.names.remove(&id) {
             return self.on_name(node, outcome);
+        }
+        if let Some(inquiry) = self.inquiries.answered(id) {
+            return self.on_listing(now, inquiry, outcome);
+        }
+        if let Some(check) = self.checks.answered(id) {
+            return self.on_timed(now, check, outcome);
         }
         let Some(RegistryCall { to, purpose }) = self.calls.remove(&id) else { return };
         let reply = match outcome {

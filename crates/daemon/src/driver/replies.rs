@@ -2,10 +2,12 @@
 
 use pilot_proto::stream::CloseReason;
 use pilot_proto::{Closed, DatagramError, DialError, PortInUse, StreamError};
+use pilot_wire::ipc::paths::Unreachable;
 use pilot_wire::ipc::{Code, Failure};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::clients::ClientId;
+use super::paths::{Called, peer_of};
 use crate::registry::CallError;
 
 /// Where a reply belongs in the conversation with a program.
@@ -48,6 +50,12 @@ impl Refusal {
         Self { reference: Some(text.into()), ..self }
     }
 
+    /// With what is known of a peer that does not answer.
+    pub(super) fn knowing(mut self, unreachable: Unreachable) -> Self {
+        self.failure.unreachable = Some(Box::new(unreachable));
+        self
+    }
+
     /// Puts the operation in front for programs of the reference: `set_hostname: registry: ...`.
     pub(super) fn within(self, operation: &str) -> Self {
         let text = format!("{operation}: {}", self.text());
@@ -68,29 +76,52 @@ impl Refusal {
     }
 }
 
-impl From<DialError> for Refusal {
-    fn from(error: DialError) -> Self {
-        let message = error.to_string();
+impl Refusal {
+    /// A dial that failed, to a peer that people call so.
+    pub(super) fn of_dial(error: DialError, Called { name, target }: &Called) -> Self {
+        let message = match &error {
+            DialError::NotRegistered | DialError::NoPorts | DialError::Unreachable { .. } => {
+                error.to_string()
+            }
+            DialError::UnknownNode(_) => format!("{name} is not known to the registry"),
+            DialError::NotTrusted(_) => format!("{name} is private and does not trust this node yet"),
+            DialError::NoRegistry { reason, .. } => {
+                format!("cannot find {name}: the registry does not answer ({reason})")
+            }
+            DialError::Unanswered { port, .. } => {
+                format!("{name} is alive but does not answer on port {port}: it may not trust this node")
+            }
+            DialError::KeyChanged(_) => format!("{name} shows another key than the one it was trusted with"),
+        };
         match error {
             DialError::NotRegistered => Self::not_registered(),
             DialError::UnknownNode(node) => Self::new(Code::NotFound, message)
                 .worded(format!("resolve node {node}: registry: node {node}: node not found")),
             DialError::NotTrusted(node) => Self::new(Code::NotTrusted, message)
-                .hint(format!("ask for trust: pilotctl handshake {node}"))
+                .hint(format!("ask for trust: pilotctl handshake {target}"))
                 .worded(format!(
                     "resolve node {node}: registry: resolve denied: node {node} is private (establish mutual trust first)"
                 )),
             DialError::NoRegistry { node, reason } => Self::new(Code::RegistryUnreachable, message)
                 .hint("check that the registry is running: pilotctl status")
                 .worded(format!("resolve node {node}: registry: {reason}")),
-            DialError::Unreachable { .. } => Self::new(Code::Unreachable, message).worded("dial timeout"),
-            DialError::Unanswered { node, .. } => Self::new(Code::Timeout, message)
-                .hint(format!("it may not trust this node: pilotctl handshake {node}"))
+            DialError::Unreachable { .. } => Self::new(Code::Unreachable, message)
+                .hint(format!("see why: pilotctl why {target}"))
                 .worded("dial timeout"),
-            DialError::KeyChanged(node) => Self::new(Code::NotTrusted, message)
-                .hint(format!("if its owner changed the key, run: pilotctl untrust {node}; pilotctl handshake {node}")),
+            DialError::Unanswered { .. } => Self::new(Code::Timeout, message)
+                .hint(format!("it may not trust this node: pilotctl handshake {target}"))
+                .worded("dial timeout"),
+            DialError::KeyChanged(_) => Self::new(Code::NotTrusted, message)
+                .hint(format!("if its owner changed the key, run: pilotctl untrust {target}; pilotctl handshake {target}")),
             DialError::NoPorts => Self::new(Code::Busy, message),
         }
+    }
+}
+
+impl From<DialError> for Refusal {
+    fn from(error: DialError) -> Self {
+        let node = peer_of(&error).unwrap_or_default();
+        Self::of_dial(error, &Called::new(String::new(), node))
     }
 }
 

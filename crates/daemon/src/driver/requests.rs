@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
 use pilot_wire::ipc::{
-    ClientFrame, Code, Command, DIALECT, DaemonFrame, Deregistered, Features, INITIAL_CREDIT, Network, Reply,
-    Request, RequestError, WebhookSet,
+    ClientFrame, Code, Command, DIALECT, DaemonFrame, Deregistered, FIRST_BYTES, Features, INITIAL_CREDIT,
+    Network, Reply, Request, RequestError, WebhookSet,
 };
 use pilot_wire::packet::MAX_PAYLOAD;
 use pilot_wire::registry::{
@@ -59,6 +60,8 @@ impl Driver {
             self.abandon(now, *stream);
         }
         self.relations.forget(id, &mut self.deadlines);
+        self.inquiries.forget(id, &mut self.deadlines);
+        self.checks.forget(id, &mut self.deadlines);
     }
 
     fn begin(&mut self, now: Instant, id: ClientId, received: Received) {
@@ -128,7 +131,7 @@ impl Driver {
         now: Instant,
         client: ClientId,
         request: Request<'_>,
-        frame: &bytes::Bytes,
+        frame: &Bytes,
         slot: Slot,
         charge: OwnedSemaphorePermit,
     ) {
@@ -141,7 +144,10 @@ impl Driver {
             Request::Send { .. } => {}
             Request::Bind { port } => self.on_bind(to, port),
             Request::Unbind { port } => self.on_unbind(to, port),
-            Request::Dial { to: endpoint } => self.on_dial(now, to, endpoint),
+            Request::Dial { to: endpoint } => self.on_dial(now, to, endpoint, Bytes::new()),
+            Request::DialWith { to: endpoint, data } => {
+                self.on_dial(now, to, endpoint, frame.slice_ref(data));
+            }
             Request::Cancel => self.on_cancel(now, client),
             Request::Close { stream } => {
                 if self.owned(client, stream).is_some() {
@@ -248,19 +254,32 @@ impl Driver {
         self.reply(to, &Reply::Unbound { port });
     }
 
-    fn on_dial(&mut self, now: Instant, to: ReplyTo, endpoint: Endpoint) {
+    /// What is written with the dial rides in its first packet, because nothing is sent before the next drain.
+    fn on_dial(&mut self, now: Instant, to: ReplyTo, endpoint: Endpoint, first: Bytes) {
+        if first.len() > FIRST_BYTES {
+            let message = format!("a dial brings {FIRST_BYTES} bytes at most");
+            return self.refuse(to, Refusal::new(Code::InvalidArgument, message));
+        }
         let Some(client) = self.clients.get_mut(&to.client) else { return };
         if client.streams.len() >= STREAMS_MAX {
             return self.refuse(to, Refusal::new(Code::Busy, "too many streams of this program are open"));
         }
         match self.node.dial(now, endpoint) {
             Ok(id) => {
+                let len = first.len();
+                if len > 0 && self.node.write(now, id, first) != Ok(len) {
+                    self.node.reset(now, id);
+                    return self.refuse(to, Refusal::new(Code::Internal, "a new stream has no room"));
+                }
                 client.streams.insert(id);
                 let owner = Owner::Client(to.client);
                 let attachment = Attachment::new(owner, client.dialect, Phase::Dialing(to));
                 self.streams.insert(id, attachment);
             }
-            Err(error) => self.refuse(to, error),
+            Err(error) => {
+                let refusal = self.dial_refusal(error);
+                self.refuse(to, refusal);
+            }
         }
     }
 

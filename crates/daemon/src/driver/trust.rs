@@ -251,7 +251,9 @@ impl Driver {
 
     pub(super) fn on_deadline(&mut self, now: Instant, deadline: Deadline) {
         match deadline {
-            Deadline::Ping(ping) => self.on_pong(ping, None),
+            Deadline::Ping(ping) => self.on_pong(now, ping, None),
+            Deadline::Why(id) => self.end_inquiry(now, id),
+            Deadline::Netcheck(id) => self.end_check(now, id),
             Deadline::Trust(node) => self.settle_waits(now, node),
             Deadline::Request(node) => {
                 self.settle_requests(node, Err("nothing confirms it yet; it is kept and will go on"));

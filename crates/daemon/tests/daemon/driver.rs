@@ -221,3 +221,35 @@ async fn an_event_stream_goes_on_when_its_own_daemon_was_restarted() {
     };
     assert_eq!(within("an event after the restart", heard).await.topic, "a.after");
 }
+
+#[tokio::test]
+async fn what_is_written_with_a_dial_arrives_before_everything_else_whatever_its_length() {
+    let Applications { pair, a, b, .. } = &Applications::start().await;
+    let mut listener = b.listen(Port(5002)).await.unwrap();
+    for length in [0, 1, 1118, 5000, 16 << 10, (16 << 10) + 1, 300_000, 2 << 20] {
+        let sent = pattern(length + 10, length);
+        let (first, rest) = sent.split_at(length);
+        let mut near = None;
+        let writing = async {
+            let stream = near.insert(a.dial_with(pair.b.at(Port(5002)), first).await?);
+            stream.write_all(rest).await?;
+            stream.finish().await
+        };
+        let reading = async {
+            let mut far = listener.accept().await?;
+            let mut got = Vec::new();
+            far.read_to_end(&mut got).await?;
+            Ok::<_, Error>(got)
+        };
+        let (written, got) = within("the exchange", async { tokio::join!(writing, reading) }).await;
+        written.unwrap();
+        assert!(got.unwrap() == sent, "{length} bytes with the dial");
+    }
+}
+
+#[tokio::test]
+async fn a_dial_with_data_that_nobody_takes_fails_as_any() {
+    let Applications { pair, a, .. } = &Applications::start().await;
+    let refused = within("the refusal", a.dial_with(pair.b.at(Port(5999)), b"hello")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Refused);
+}

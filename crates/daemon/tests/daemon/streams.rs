@@ -157,7 +157,7 @@ async fn a_ping_is_answered_by_the_node_itself() {
     assert_eq!(pong.node_id, b.node());
     assert!(pong.rtt_us > 0);
     let ping = Call::Ping { node: NodeId(4711), size: 0, timeout_ms: 100 };
-    assert_eq!(program.call(Request::Call(ping)).await.unwrap_err().code, Code::Timeout);
+    assert_eq!(program.call(Request::Call(ping)).await.unwrap_err().code, Code::Unreachable);
 }
 
 #[tokio::test]

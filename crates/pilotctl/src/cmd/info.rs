@@ -7,12 +7,14 @@ pub(crate) struct Args {}
 use std::fmt;
 use std::time::Duration;
 
+use pilot_wire::ipc::paths::{Nat, OwnCandidate};
 use pilot_wire::ipc::{Call, Info, ServiceStatus, Status};
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::failure::{Code, Failure};
 use crate::output::Output;
+use crate::paths::nat;
 use crate::{duration, humane, style};
 
 /// The reference's `info` object, and what our daemon knows beyond it.
@@ -31,6 +33,10 @@ struct More {
     registry: String,
     registry_connected: bool,
     public: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    beacon_answers: Option<bool>,
+    candidates: Vec<OwnCandidate>,
+    nat: Nat,
     services: Vec<ServiceStatus>,
     socket: String,
     home: String,
@@ -44,6 +50,9 @@ impl From<Status> for More {
             registry: status.registry.address,
             registry_connected: status.registry.connected,
             public: status.public,
+            beacon_answers: status.beacon_answers,
+            candidates: status.candidates,
+            nat: status.nat,
             services: status.services,
             socket: status.socket,
             home: status.home,
@@ -80,7 +89,22 @@ impl fmt::Display for Report {
         }
         if !info.beacon_addr.is_empty() {
             let way = if info.transport == "web" { " · over the web" } else { "" };
-            row("beacon", format!("{}{way}", info.beacon_addr))?;
+            let state = match self.more.as_ref().and_then(|more| more.beacon_answers) {
+                Some(true) => " · answers",
+                Some(false) => " · does not answer over UDP: see `pilotctl netcheck`",
+                None => "",
+            };
+            row("beacon", format!("{}{way}{state}", info.beacon_addr))?;
+        }
+        if let Some(more) = &self.more {
+            for (index, candidate) in more.candidates.iter().enumerate() {
+                let name = if index == 0 { "reached at" } else { "" };
+                row(name, format!("{} · {}", candidate.address, candidate.kind.words()))?;
+            }
+            if more.nat != Nat::default() {
+                row("NAT", nat(more.nat))?;
+            }
+            row("transport", info.transport.clone())?;
         }
         let direct = info.peers.saturating_sub(info.relay_peer_count);
         let counts =

@@ -23,6 +23,7 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::failure::{Code, Failure};
 use crate::output::Output;
+use crate::paths::{ago_ms, rtt};
 use crate::{humane, style};
 
 #[derive(Serialize)]
@@ -40,7 +41,7 @@ impl fmt::Display for Report {
         writeln!(f, "{}, {} encrypted", humane::count(self.total, "peer"), self.encrypted)?;
         let heading = format!(
             "{:<20} {:<18} {:<10} {:<7} {:<22} {:>9}  {}",
-            "ADDRESS", "HOSTNAME", "TUNNEL", "PATH", "ENDPOINT", "RTT", "TRAFFIC"
+            "ADDRESS", "HOSTNAME", "TUNNEL", "PATH", "ENDPOINT", "RTT", "HEARD"
         );
         writeln!(f, "{}", style::faint(heading))?;
         for peer in &self.peers {
@@ -51,19 +52,15 @@ impl fmt::Display for Report {
             } else {
                 style::bad(format!("{:<10}", "in clear"))
             };
-            let path = if peer.relay { "relay" } else { "direct" };
-            let rtt = peer.rtt_us.map_or_else(|| "-".to_owned(), |us| format!("{:.2} ms", us as f64 / 1e3));
-            let traffic = match (peer.bytes_sent, peer.bytes_recv) {
-                (Some(sent), Some(received)) => {
-                    format!("↑ {} ↓ {}", humane::bytes(sent), humane::bytes(received))
-                }
-                _ => "-".to_owned(),
+            let path = match (peer.relay, peer.endpoint.as_str()) {
+                (true, _) => "relay",
+                (false, "") => "-",
+                (false, _) => "direct",
             };
-            writeln!(
-                f,
-                "{address:<20} {hostname:<18} {tunnel} {path:<7} {:<22} {rtt:>9}  {traffic}",
-                peer.endpoint
-            )?;
+            let endpoint = if peer.endpoint.is_empty() { "-" } else { &peer.endpoint };
+            let rtt = rtt(peer.rtt_us);
+            let heard = peer.idle_ms.map_or_else(|| "-".to_owned(), ago_ms);
+            writeln!(f, "{address:<20} {hostname:<18} {tunnel} {path:<7} {endpoint:<22} {rtt:>9}  {heard}")?;
         }
         Ok(())
     }

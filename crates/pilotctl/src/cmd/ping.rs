@@ -12,7 +12,7 @@ pub(crate) struct Args {
     #[arg(long, short = 'c', default_value_t = 4, value_name = "COUNT")]
     pub(crate) count: u32,
     /// How long a probe may take
-    #[arg(long, default_value = "5s", value_parser = crate::duration::parse, value_name = "DURATION")]
+    #[arg(long, default_value = "2s", value_parser = crate::duration::parse, value_name = "DURATION")]
     pub(crate) timeout: Duration,
     /// Pause between probes
     #[arg(long, default_value = "0s", value_parser = crate::duration::parse, value_name = "DURATION")]
@@ -68,6 +68,8 @@ struct Probe {
     #[serde(skip_serializing_if = "Option::is_none")]
     relay: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
 
@@ -76,12 +78,13 @@ impl fmt::Display for Probe {
         let Some(rtt) = self.rtt_ms else {
             return write!(f, "seq={} {}", self.seq, self.error.as_deref().unwrap_or("no answer"));
         };
-        let path = match self.relay {
-            Some(true) => "  relayed",
-            Some(false) => "  direct",
-            None => "",
-        };
-        write!(f, "seq={} bytes={} time={rtt:.3} ms{path}", self.seq, self.bytes.unwrap_or_default())
+        write!(f, "seq={} bytes={} time={rtt:.3} ms", self.seq, self.bytes.unwrap_or_default())?;
+        let endpoint = self.endpoint.as_deref().unwrap_or_default();
+        match self.relay {
+            Some(true) => write!(f, "  relayed {endpoint}"),
+            Some(false) => write!(f, "  direct {endpoint}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -99,14 +102,14 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
             tokio::time::sleep(args.interval).await;
         }
         let probe = match probe(&client, &peer, args.timeout).await {
-            Ok((bytes, rtt, relay)) => {
+            Ok(Answered { bytes, rtt, relay, endpoint }) => {
                 let rtt_ms = Some(rtt.as_secs_f64() * 1e3);
-                Probe { seq, bytes: Some(bytes), rtt_ms, relay, error: None }
+                Probe { seq, bytes: Some(bytes), rtt_ms, relay, endpoint, error: None }
             }
             Err(failure) => {
                 let error = Some(failure.message.clone());
                 last_failure = Some(failure);
-                Probe { seq, bytes: None, rtt_ms: None, relay: None, error }
+                Probe { seq, bytes: None, rtt_ms: None, relay: None, endpoint: None, error }
             }
         };
         if ctx.format == Format::Text {
@@ -137,20 +140,30 @@ fn hopeless(code: Code) -> bool {
     )
 }
 
-async fn probe(
-    client: &Client,
-    peer: &Peer,
-    timeout: Duration,
-) -> Result<(u16, Duration, Option<bool>), Failure> {
+/// A probe that came back. A daemon of the reference does not say by which way.
+struct Answered {
+    bytes: u16,
+    rtt: Duration,
+    relay: Option<bool>,
+    endpoint: Option<String>,
+}
+
+async fn probe(client: &Client, peer: &Peer, timeout: Duration) -> Result<Answered, Failure> {
     /// As long as the reference's, so that figures compare.
     const SIZE: u16 = 8;
     let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
     let pong = client.call::<Pong>(Call::Ping { node: peer.node, size: SIZE, timeout_ms }).await;
     match pong.map_err(Failure::from) {
-        Ok(pong) => Ok((SIZE, Duration::from_micros(pong.rtt_us), Some(pong.relay))),
+        Ok(pong) => Ok(Answered {
+            bytes: SIZE,
+            rtt: Duration::from_micros(pong.rtt_us),
+            relay: Some(pong.relay),
+            endpoint: Some(pong.endpoint).filter(|endpoint| !endpoint.is_empty()),
+        }),
         // A daemon of the reference has no such call: its own pilotctl opens a stream to the echo port, too.
         Err(failure) if failure.code == Code::Unsupported => {
-            Ok((SIZE, echo(client, peer, SIZE.into(), timeout).await?, None))
+            let rtt = echo(client, peer, SIZE.into(), timeout).await?;
+            Ok(Answered { bytes: SIZE, rtt, relay: None, endpoint: None })
         }
         Err(failure) => Err(failure),
     }

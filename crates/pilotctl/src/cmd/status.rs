@@ -45,6 +45,8 @@ struct Node {
     /// The way to it over the web, while that is used or tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     web: Option<WebLink>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    beacon_answers: Option<bool>,
 }
 
 impl fmt::Display for Report {
@@ -65,10 +67,13 @@ impl fmt::Display for Report {
         let name = if node.hostname.is_empty() { String::new() } else { format!(" · {}", node.hostname) };
         let (peers, streams) = (humane::count(node.peers, "peer"), humane::count(node.connections, "stream"));
         write!(f, "  {}{name}{registered}{web} · {peers} · {streams}", node.address)?;
-        match node.web.as_ref().and_then(|web| web.error.as_ref()) {
-            Some(error) => write!(f, "\n  {}: {error}", style::bad("the beacon over the web")),
-            None => Ok(()),
+        if let Some(error) = node.web.as_ref().and_then(|web| web.error.as_ref()) {
+            write!(f, "\n  {}: {error}", style::bad("the beacon over the web"))?;
         }
+        if node.beacon_answers == Some(false) && node.transport != "web" {
+            write!(f, "\n  the beacon does not answer: see `pilotctl netcheck`")?;
+        }
+        Ok(())
     }
 }
 
@@ -102,6 +107,7 @@ fn of_status(status: Status) -> Node {
         connections: status.connections,
         transport: status.transport,
         web: status.web,
+        beacon_answers: status.beacon_answers,
     }
 }
 
@@ -116,5 +122,6 @@ fn of_info(info: Info) -> Node {
         connections: info.connections,
         transport: info.transport,
         web: None,
+        beacon_answers: None,
     }
 }

@@ -264,7 +264,8 @@ impl Node {
     }
 
     /// What can be said of a peer that does not answer, for the one who dials it.
-    pub(super) fn silence(&self, now: Instant, node: NodeId) -> Silence {
+    #[must_use]
+    pub fn silence(&self, now: Instant, node: NodeId) -> Silence {
         let peer = self.peers.get(&node);
         let heard = peer.and_then(|peer| peer.tunnel.heard()).map(|at| now.saturating_duration_since(at));
         let seen = peer

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::paths::{Nat, OwnCandidate};
 use crate::{Addr, NodeId, Port, PublicKey, StreamId, mailbox};
 
 /// A question or order to the daemon. The result of each is named in its description.
@@ -20,6 +21,18 @@ pub enum Call {
         #[serde(default)]
         size: u16,
         /// How long to wait.
+        timeout_ms: u64,
+    },
+    /// Why a peer is reached as it is, or is not: [`Why`](super::paths::Why).
+    Why {
+        /// The peer.
+        node: NodeId,
+        /// How long a try to reach it may take; 0 tries nothing and asks nobody.
+        timeout_ms: u64,
+    },
+    /// What the network in front of this node lets through: [`Netcheck`](super::paths::Netcheck).
+    Netcheck {
+        /// How long to wait for beacon and registry.
         timeout_ms: u64,
     },
     /// A node by hostname, address or number, as this node may see it: [`Resolved`](super::Resolved).
@@ -69,6 +82,8 @@ impl Call {
             Self::Status => "status",
             Self::Shutdown => "shutdown",
             Self::Ping { .. } => "ping",
+            Self::Why { .. } => "why",
+            Self::Netcheck { .. } => "netcheck",
             Self::Resolve { .. } => "resolve",
             Self::Lookup { .. } => "lookup",
             Self::Connections => "connections",
@@ -130,6 +145,13 @@ pub struct Status {
     /// The way to it over the web, while that is used or tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub web: Option<WebLink>,
+    /// Does the beacon answer? Unknown until it did or was given up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beacon_answers: Option<bool>,
+    /// Where this node believes it can be reached.
+    pub candidates: Vec<OwnCandidate>,
+    /// The box in front of it, as it was measured last.
+    pub nat: Nat,
     /// The services that run inside the daemon.
     pub services: Vec<ServiceStatus>,
     /// Peers with a tunnel.
@@ -197,10 +219,11 @@ pub struct Pong {
 }
 
 /// How a node stands to us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TrustState {
     /// No relation, or one that ended.
+    #[default]
     None,
     /// It asked, and waits for our answer.
     Pending,

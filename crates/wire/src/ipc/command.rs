@@ -156,6 +156,8 @@ commands! {
     CallOk = 0x8B,
     /// Send a datagram from a port of one's choice and be told (answered by `SendToOk`).
     SendFrom = 0x8C,
+    /// Open a stream, with what is written to it first (answered by `DialOk`).
+    DialWith = 0x8D,
     /// The request failed, as JSON `Failure`.
     Failure = 0x8F,
 }

@@ -303,7 +303,8 @@ impl<'a> Reply<'a> {
             | Command::Reset
             | Command::Drain
             | Command::Call
-            | Command::SendFrom => return Err(ReplyError::UnknownCommand(command.byte())),
+            | Command::SendFrom
+            | Command::DialWith => return Err(ReplyError::UnknownCommand(command.byte())),
         })
     }
 

@@ -63,6 +63,14 @@ pub enum Request<'a> {
         /// The service.
         to: Endpoint,
     },
+    /// Opens a stream and writes to it, so that the first bytes cost no round trip of their own; answered as `Dial` is.
+    /// They do not count against the stream's credit. When the dial fails they may have arrived all the same.
+    DialWith {
+        /// The service.
+        to: Endpoint,
+        /// At most [`FIRST_BYTES`](super::FIRST_BYTES).
+        data: &'a [u8],
+    },
     /// Data for a stream. Never answered.
     Send {
         /// Which stream.
@@ -269,6 +277,9 @@ impl<'a> Request<'a> {
             Command::Dial => {
                 fields(payload, "dial: missing address/port", |r| Ok(Self::Dial { to: endpoint(r)? }))?
             }
+            Command::DialWith => fields(payload, "dial: missing address/port", |r| {
+                Ok(Self::DialWith { to: endpoint(r)?, data: r.rest() })
+            })?,
             Command::Send => {
                 let mut r = Reader::new(payload);
                 let stream = stream(&mut r).map_err(|_| RequestError::Unanswered("send: missing conn_id"))?;
@@ -380,7 +391,7 @@ impl<'a> Request<'a> {
         Some(match self {
             Self::Send { .. } | Self::SendTo { .. } | Self::Cancel => return None,
             Self::Bind { .. } => Command::BindOk,
-            Self::Dial { .. } => Command::DialOk,
+            Self::Dial { .. } | Self::DialWith { .. } => Command::DialOk,
             Self::Close { .. } => Command::CloseOk,
             Self::SendToConfirm { .. } | Self::SendFrom { .. } => Command::SendToOk,
             Self::Info => Command::InfoOk,
@@ -425,6 +436,10 @@ impl<'a> Request<'a> {
         match self {
             Self::Bind { port } => put_port(out, Command::Bind, *port),
             Self::Dial { to } => put_endpoint(out, Command::Dial, *to),
+            Self::DialWith { to, data } => {
+                put_endpoint(out, Command::DialWith, *to);
+                out.extend_from_slice(data);
+            }
             Self::Send { stream, data } => {
                 put_stream(out, Command::Send, *stream);
                 out.extend_from_slice(data);
