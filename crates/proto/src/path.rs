@@ -30,6 +30,9 @@ const SHOT_MAX: usize = 10;
 /// Another address is nearer if its round trip is shorter by a fifth and by this much.
 const NEARER_BY: Duration = Duration::from_micros(200);
 
+/// A busy host answers this much later than an idle one, wherever it is: what is measured once says no more.
+const AT_HOME: Duration = Duration::from_millis(5);
+
 /// An address that frames come from is asked for an answer this often. The last question may be under way.
 const PROBE_APART: Duration = Duration::from_millis(750);
 
@@ -352,8 +355,8 @@ impl Path {
 fn is_nearer(other: &Candidate, current: &Candidate) -> bool {
     let (Some(there), Some(here)) = (other.rtt, current.rtt) else { return false };
     match (other.source.is_local(), current.source.is_local()) {
-        (true, false) => there < here * 5 / 4 + NEARER_BY * 5,
-        (false, true) => there * 5 / 4 + NEARER_BY * 5 < here,
+        (true, false) => there < here * 2 + AT_HOME,
+        (false, true) => there * 2 + AT_HOME < here,
         (true, true) | (false, false) => there * 5 / 4 + NEARER_BY < here,
     }
 }

@@ -111,7 +111,8 @@ impl Search {
                 State::Pause { until: begun + pause }
             }
         };
-        Some(Shot { first: shot == 0, why })
+        // Whoever began it: while somebody here uses the peer it is our own wish.
+        Some(Shot { first: shot == 0, why: if goes_on { Why::Wanted } else { why } })
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
