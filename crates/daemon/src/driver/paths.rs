@@ -205,6 +205,10 @@ impl Driver {
         if why.relay.state == RelayState::Works && why.probe.is_some_and(|probe| !probe.answered) {
             why.relay.state = RelayState::NoAnswer;
         }
+        // Who answers directly was not asked through it.
+        if why.relay.state == RelayState::NoAnswer && why.path == PathKind::Direct && inquiry.rtt.is_some() {
+            why.relay.state = RelayState::Untried;
+        }
         if why.candidates.is_empty() {
             why.candidates =
                 inquiry.listing.addresses.iter().map(|&(a, source)| untried(a, source)).collect();
