@@ -117,7 +117,7 @@ impl Node {
 
 /// What kind of box this node is behind.
 impl Node {
-    /// Finds out what kind of box this node is behind. [`Event::Surveyed`](crate::Event::Surveyed) follows, within
+    /// Finds out what kind of box this node is behind. [`Event::Surveyed`] follows, within
     /// 3 seconds; also when a survey is under way already.
     pub fn survey(&mut self, now: Instant) {
         match self.beacon.as_ref().map(Beacon::addr) {
