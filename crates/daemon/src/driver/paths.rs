@@ -21,6 +21,9 @@ use super::deadlines::{self, Deadline, Deadlines};
 use super::replies::{Refusal, ReplyTo};
 use crate::registry::{CallError, CallId};
 
+/// One lost ping is no verdict: as long as somebody waits another one follows.
+const PING_AGAIN: Duration = Duration::from_millis(500);
+
 /// Names a question of a program about paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct InquiryId(u64);
@@ -113,6 +116,7 @@ impl Driver {
         };
         if asks {
             self.inquiries.pings.insert(self.node.ping(now, node, 0), id);
+            self.deadlines.add(now + PING_AGAIN, Deadline::WhyAgain(id));
             self.ask_where(id, &mut inquiry);
         }
         self.inquiries.open.insert(id, inquiry);
@@ -136,12 +140,21 @@ impl Driver {
         }
     }
 
+    /// The peer has not answered for a while: asks once more.
+    pub(super) fn ping_again(&mut self, now: Instant, id: InquiryId) {
+        let waiting = self.inquiries.open.get(&id).filter(|inquiry| inquiry.awaits_pong);
+        if let Some(node) = waiting.map(|inquiry| inquiry.node) {
+            self.inquiries.pings.insert(self.node.ping(now, node, 0), id);
+            self.deadlines.add(now + PING_AGAIN, Deadline::WhyAgain(id));
+        }
+    }
+
     /// Whether the pong, or its absence, belonged to such a question.
     pub(super) fn on_inquiry_pong(&mut self, now: Instant, ping: PingId, rtt: Option<Duration>) -> bool {
         let Some(id) = self.inquiries.pings.remove(&ping) else { return false };
         if let Some(inquiry) = self.inquiries.open.get_mut(&id) {
-            inquiry.awaits_pong = false;
-            inquiry.rtt = rtt;
+            inquiry.awaits_pong &= rtt.is_none() && self.inquiries.pings.values().any(|other| *other == id);
+            inquiry.rtt = inquiry.rtt.or(rtt);
         }
         self.settle_inquiry(now, id);
         true
