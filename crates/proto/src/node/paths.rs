@@ -121,7 +121,11 @@ impl Node {
     /// 3 seconds; also when a survey is under way already.
     pub fn survey(&mut self, now: Instant) {
         match self.beacon.as_ref().map(Beacon::addr) {
-            Some(beacon) => self.surveyor.start(now, beacon, &mut self.rng),
+            Some(beacon) => {
+                // A beacon that knows no surveys answers this at least.
+                self.announce(now);
+                self.surveyor.start(now, beacon, &mut self.rng);
+            }
             None => self.events.push_back(Event::Surveyed(Box::default())),
         }
         self.go_on_surveying(now);
@@ -180,9 +184,9 @@ impl Node {
 
     /// A beacon that knows no surveys still tells where it sees us.
     fn with_beacons_word(&self, survey: Survey) -> Survey {
-        let Some(beacon) = self.beacon.as_ref().filter(|beacon| beacon.is_there() && !survey.udp) else {
-            return survey;
-        };
+        let since = self.surveyor.begun();
+        let answers = |beacon: &&Beacon| !survey.udp && beacon.answered() >= since && beacon.observed().is_some();
+        let Some(beacon) = self.beacon.as_ref().filter(answers) else { return survey };
         let observed = beacon.observed();
         let is_local = observed.is_some_and(|addr| self.local.contains(&addr));
         let mapping = if is_local { pilot_wire::path::Behaviour::None } else { survey.nat.mapping };
