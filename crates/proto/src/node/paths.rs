@@ -185,7 +185,8 @@ impl Node {
     /// A beacon that knows no surveys still tells where it sees us.
     fn with_beacons_word(&self, survey: Survey) -> Survey {
         let since = self.surveyor.begun();
-        let answers = |beacon: &&Beacon| !survey.udp && beacon.answered() >= since && beacon.observed().is_some();
+        let answers =
+            |beacon: &&Beacon| !survey.udp && beacon.answered() >= since && beacon.observed().is_some();
         let Some(beacon) = self.beacon.as_ref().filter(answers) else { return survey };
         let observed = beacon.observed();
         let is_local = observed.is_some_and(|addr| self.local.contains(&addr));
