@@ -211,11 +211,12 @@ impl Node {
     /// life.
     fn on_known_offer(&mut self, now: Instant, node: NodeId, via: Via) {
         let Via::Direct(addr) = via else { return };
+        let relay_works = self.beacon.as_ref().is_some_and(super::Beacon::is_there);
         let Some(peer) = self.peers.get_mut(&node).filter(|peer| peer.path.is_improvable()) else { return };
         peer.path.learn(now, addr, CandidateSource::Frames);
-        // Before the peer has proved its key it may not have ours, and could not read the question: the few packets that
-        // the address may get are worth more once it can.
-        if peer.tunnel.is_proven() && self.request_limits.take(now, node) {
+        // Before the peer has proved its key it may not have ours, and could not read the question. Where the relay will
+        // bring it, the few packets that the address may get are worth more afterwards.
+        if (peer.tunnel.is_proven() || !relay_works) && self.request_limits.take(now, node) {
             self.probe(now, node, addr);
         }
     }
