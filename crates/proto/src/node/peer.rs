@@ -104,6 +104,9 @@ struct Awaiting {
     next: Instant,
 }
 
+/// An answer that comes later than two round trips and this was missed: a peer may put an acknowledgement off.
+const MISSED: Duration = Duration::from_millis(200);
+
 /// An answer is not waited for longer than this before the first try, however far the peer is.
 const ANSWER_MAX: Duration = Duration::from_millis(800);
 
@@ -193,11 +196,17 @@ impl Peer {
         }
     }
 
-    /// A sign of life came. Whether it had been missing for so long that streams should be told.
-    pub(super) fn alive(&mut self) -> bool {
+    /// A sign of life came. Whether it had been missing for so long that streams should be told: their timers have
+    /// backed off, and what they sent in the meantime is lost. An answer that took two round trips may have been on its
+    /// way.
+    pub(super) fn alive(&mut self, now: Instant) -> bool {
         self.failures = 0;
         self.probe_again = None;
-        self.awaiting.take().is_some_and(|awaiting| awaiting.tries > 2)
+        let patience = self.path.rtt().map(|rtt| MISSED + rtt * 2);
+        self.awaiting.take().is_some_and(|awaiting| match patience {
+            Some(patience) => awaiting.tries > 1 && awaiting.since + patience <= now,
+            None => awaiting.tries > 2,
+        })
     }
 
     /// How long a sign of life has been waited for.
