@@ -104,9 +104,6 @@ struct Awaiting {
     next: Instant,
 }
 
-/// An answer that comes later than two round trips and this was missed: a peer may put an acknowledgement off.
-const MISSED: Duration = Duration::from_millis(200);
-
 /// An answer is not waited for longer than this before the first try, however far the peer is.
 const ANSWER_MAX: Duration = Duration::from_millis(800);
 
@@ -202,11 +199,8 @@ impl Peer {
     pub(super) fn alive(&mut self, now: Instant) -> bool {
         self.failures = 0;
         self.probe_again = None;
-        let patience = self.path.rtt().map(|rtt| MISSED + rtt * 2);
-        self.awaiting.take().is_some_and(|awaiting| match patience {
-            Some(patience) => awaiting.tries > 1 && awaiting.since + patience <= now,
-            None => awaiting.tries > 2,
-        })
+        let patience = self.path.rtt().map_or(STALL, |rtt| rtt * 2);
+        self.awaiting.take().is_some_and(|awaiting| awaiting.tries > 1 && awaiting.since + patience <= now)
     }
 
     /// How long a sign of life has been waited for.
