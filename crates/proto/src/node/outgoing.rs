@@ -240,8 +240,7 @@ impl Node {
         let mut header = Header::new(Protocol::Control, Flags::NONE, from, to);
         header.seq = pilot_wire::Seq(u32::from(port.0));
         let padding = vec![0; payload.min(pilot_wire::packet::MAX_PAYLOAD).saturating_sub(token.len())];
-        let mut packet =
-            Vec::with_capacity(pilot_wire::packet::HEADER_LEN + token.len() + padding.len() + TAG_LEN);
+        let mut packet = Vec::with_capacity(HEADER_LEN + token.len() + padding.len() + TAG_LEN);
         header.emit_with(&[&token, &padding], &mut packet);
         packet
     }

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use Behaviour::{AddressAndPortDependent, AddressDependent, EndpointIndependent};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -24,7 +25,13 @@ struct NatBox {
 impl NatBox {
     fn new(mapping: Behaviour, filtering: Behaviour) -> Self {
         let nat = Nat { mapping, filtering };
-        Self { nat, outside: [203, 0, 113, 1], preserves_ports: false, hairpins: false, sent: BTreeSet::new() }
+        Self {
+            nat,
+            outside: [203, 0, 113, 1],
+            preserves_ports: false,
+            hairpins: false,
+            sent: BTreeSet::new(),
+        }
     }
 
     /// Where a datagram to `to` seems to come from.
@@ -36,9 +43,9 @@ impl NatBox {
         let port = match self.nat.mapping {
             Behaviour::None => return SocketAddr::from(LOCAL),
             _ if self.preserves_ports => LOCAL.1,
-            Behaviour::AddressDependent => 20_000 + host,
-            Behaviour::AddressAndPortDependent => 30_000 + host * 100 + to.port() % 100,
-            Behaviour::EndpointIndependent | Behaviour::Unknown => 50_000,
+            AddressDependent => 20_000 + host,
+            AddressAndPortDependent => 30_000 + host * 100 + to.port() % 100,
+            EndpointIndependent | Behaviour::Unknown => 50_000,
         };
         self.sent.insert((to, port));
         SocketAddr::from((self.outside, port))
@@ -47,9 +54,9 @@ impl NatBox {
     fn lets_in(&self, from: SocketAddr, to: SocketAddr) -> bool {
         let mut through = self.sent.iter().filter(|(_, port)| *port == to.port());
         match self.nat.filtering {
-            Behaviour::None | Behaviour::EndpointIndependent | Behaviour::Unknown => true,
-            Behaviour::AddressDependent => through.any(|(sent, _)| sent.ip() == from.ip()),
-            Behaviour::AddressAndPortDependent => through.any(|(sent, _)| *sent == from),
+            Behaviour::None | EndpointIndependent | Behaviour::Unknown => true,
+            AddressDependent => through.any(|(sent, _)| sent.ip() == from.ip()),
+            AddressAndPortDependent => through.any(|(sent, _)| *sent == from),
         }
     }
 }
@@ -140,8 +147,6 @@ impl World {
         self.surveyor.replied(self.now, self.forged_from.unwrap_or(from), reply);
     }
 }
-
-use Behaviour::{AddressAndPortDependent, AddressDependent, EndpointIndependent};
 
 #[test]
 fn each_kind_of_box_is_told_from_the_others() {
