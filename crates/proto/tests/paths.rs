@@ -382,8 +382,10 @@ fn a_change_of_the_way_to_the_beacon_gives_no_address_more_packets() {
     world.direct = false;
     assert_eq!(world.talk(), PathView::Relayed);
     world.pass(Duration::from_secs(20));
-    let direct = |world: &World| world.wire.iter().filter(|sent| sent.1 == addr(B)).count();
-    let relayed = |world: &World| world.wire.iter().filter(|sent| sent.1 == BEACON.into()).count();
+    let sent_to =
+        |world: &World, to| world.wire.iter().filter(|sent| sent.0 == Some(A) && sent.1 == to).count();
+    let direct = |world: &World| sent_to(world, addr(B));
+    let relayed = |world: &World| sent_to(world, BEACON.into());
     let (before, relayed_before) = (direct(&world), relayed(&world));
     for _ in 0..10 {
         let now = world.now;

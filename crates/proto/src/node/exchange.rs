@@ -190,6 +190,11 @@ impl Node {
     /// An offer of a key that is in use came. If nothing comes under that key, the peer has perhaps not seen ours. If it
     /// came directly while no address works, it may show another way: peers send the same offer every way they know.
     fn on_known_offer(&mut self, now: Instant, node: NodeId, via: Via) {
+        let asks = self.peers.get(&node).is_some_and(|peer| peer.is_wanted() && !peer.tunnel.is_proven());
+        if asks {
+            // It is the answer to ours: what is sealed is understood, and must be said before ours is shown once more.
+            return self.ask_under_new_key(now, node, via);
+        }
         if self.may_repeat_offer(now, node, via) {
             return self.repeat_offer(now, node, via);
         }
@@ -199,6 +204,20 @@ impl Node {
         if improvable && self.request_limits.take(now, node) {
             self.peer(now, node).path.learn(now, addr, CandidateSource::Frames);
             self.probe(now, node, addr);
+        }
+    }
+
+    /// Asks for an answer under a key that the peer has not used.
+    fn ask_under_new_key(&mut self, now: Instant, node: NodeId, via: Via) {
+        if !self.request_limits.take(now, node) {
+            return;
+        }
+        match via {
+            Via::Direct(addr) => {
+                self.peer(now, node).path.learn(now, addr, CandidateSource::Frames);
+                self.probe(now, node, addr);
+            }
+            Via::Relay => self.ping_relay(now, node),
         }
     }
 
