@@ -155,6 +155,8 @@ pub struct Stream {
     receiver: Option<Receiver>,
     acks: AckPlan,
     path_segment: u16,
+    /// Payload that a SYN may have, where it goes at present.
+    opening_max: usize,
     /// The application called `close`: nobody reads, and nobody waits for what comes.
     orphaned: bool,
     /// Our FIN, in every copy, acknowledges the peer's: whoever acknowledges ours knows that we have theirs.
@@ -259,6 +261,7 @@ impl Stream {
             receiver: None,
             acks: AckPlan::new(),
             path_segment: config.path_segment,
+            opening_max: usize::MAX,
             orphaned: false,
             fin_confirms: false,
             orphan_deadline: None,
@@ -380,6 +383,11 @@ impl Stream {
     pub fn set_path_segment(&mut self, _now: Instant, bytes: u16) {
         self.path_segment = bytes.max(1);
         self.sender.set_path_segment(self.path_segment);
+    }
+
+    /// A SYN has at most this much payload from now on, because nobody may be bothered by more where it goes.
+    pub fn set_opening_max(&mut self, bytes: usize) {
+        self.opening_max = bytes;
     }
 
     /// The peer can be reached again, or on another path: repeats at once what waits for a timer.

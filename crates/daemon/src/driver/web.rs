@@ -171,7 +171,7 @@ impl Driver {
         // If the web was never reached, nothing has changed for the node.
         if self.profile.relay_only {
             self.set_relay_only(false);
-            self.node.network_changed(now);
+            self.node.beacon_reachable_otherwise(now);
         }
     }
 
@@ -192,7 +192,7 @@ impl Driver {
                 self.web.through = proxy;
                 self.web.error = None;
                 self.set_relay_only(true);
-                self.node.network_changed(now);
+                self.node.beacon_reachable_otherwise(now);
             }
             Report::Down { url, error, pause } if current => {
                 tracing::debug!(url, error, ?pause, "the next attempt over the web follows");

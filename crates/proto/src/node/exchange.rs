@@ -18,6 +18,9 @@ const HELD_MAX: usize = 256;
 /// An offer of a key we have is answered if the peer seems not to have ours, at most this often.
 const REPEAT_INTERVAL: Duration = Duration::from_millis(500);
 
+/// The same before anything came under the peer's key: it waits a quarter of a second between its first tries.
+const FIRST_REPEAT_INTERVAL: Duration = Duration::from_millis(200);
+
 /// The peer seems not to have our key when nothing came for this long.
 const SILENCE: Duration = Duration::from_secs(6);
 
@@ -140,14 +143,8 @@ impl Node {
     fn take(&mut self, now: Instant, via: Via, offer: Offer) {
         let Offer { sender, agreement, identity, signature } = offer;
         if self.peers.get(&sender).is_some_and(|peer| peer.tunnel.knows(&agreement)) {
-            // Nothing can change by it, so the signature need not be paid for. It may show another way, though:
-            // peers send the same offer directly and through the relay.
-            if self.may_repeat_offer(now, sender) {
-                self.repeat_offer(now, sender, via);
-            } else {
-                self.on_known_offer(now, sender, via);
-            }
-            return;
+            // Nothing can change by it, so the signature need not be paid for.
+            return self.on_known_offer(now, sender, via);
         }
         if !self.peers.contains_key(&sender) && self.peers.len() >= PEERS_MAX {
             return self.drop_frame(Drop::TooMany);
@@ -190,34 +187,54 @@ impl Node {
         self.arm_peer(sender);
     }
 
-    /// The peer repeats its offer and nothing comes under its key: perhaps it has not seen ours. Perhaps it has, and
-    /// neither side has anything to say, so that both would repeat themselves for ever: a question ends that.
-    fn repeat_offer(&mut self, now: Instant, node: NodeId, via: Via) {
-        self.offer(now, node, via);
-        let spare = match via {
-            Via::Direct(addr) => {
-                self.peers.get(&node).is_some_and(|peer| peer.path.has_answered(addr))
-                    || self.ledger.take_spare(now, addr)
-            }
-            Via::Relay => true,
-        };
-        if spare {
-            let packet = self.start_ping(now, node, 0, Purpose::Way);
-            self.emit_packet(now, node, via, &packet);
+    /// An offer of a key that is in use came. If nothing comes under that key, the peer has perhaps not seen ours. If it
+    /// came directly while no address works, it may show another way: peers send the same offer every way they know.
+    fn on_known_offer(&mut self, now: Instant, node: NodeId, via: Via) {
+        let asks = self.peers.get(&node).is_some_and(|peer| peer.is_wanted() && !peer.tunnel.is_proven());
+        if asks {
+            // It is the answer to ours: what is sealed is understood, and must be said before ours is shown once more.
+            return self.ask_under_new_key(now, node, via);
+        }
+        if self.may_repeat_offer(now, node, via) {
+            return self.repeat_offer(now, node, via);
+        }
+        let Via::Direct(addr) = via else { return };
+        let improvable =
+            self.peers.get(&node).is_some_and(|peer| peer.tunnel.is_proven() && peer.path.is_improvable());
+        if improvable && self.request_limits.take(now, node) {
+            self.peer(now, node).path.learn(now, addr, CandidateSource::Frames);
+            self.probe(now, node, addr);
         }
     }
 
-    /// An offer of a key that is in use came: if it came directly while no address works, ask this one for a sign of
-    /// life.
-    fn on_known_offer(&mut self, now: Instant, node: NodeId, via: Via) {
-        let Via::Direct(addr) = via else { return };
-        let relay_works = self.beacon.as_ref().is_some_and(super::Beacon::is_there);
-        let Some(peer) = self.peers.get_mut(&node).filter(|peer| peer.path.is_improvable()) else { return };
-        peer.path.learn(now, addr, CandidateSource::Frames);
-        // Before the peer has proved its key it may not have ours, and could not read the question. Where the relay will
-        // bring it, the few packets that the address may get are worth more afterwards.
-        if (peer.tunnel.is_proven() || !relay_works) && self.request_limits.take(now, node) {
-            self.probe(now, node, addr);
+    /// Asks for an answer under a key that the peer has not used.
+    fn ask_under_new_key(&mut self, now: Instant, node: NodeId, via: Via) {
+        if !self.request_limits.take(now, node) {
+            return;
+        }
+        match via {
+            Via::Direct(addr) => {
+                self.peer(now, node).path.learn(now, addr, CandidateSource::Frames);
+                self.probe(now, node, addr);
+            }
+            Via::Relay => self.ping_relay(now, node),
+        }
+    }
+
+    /// Shows our key again. Perhaps the peer has it, and neither side has anything to say, so that both would repeat
+    /// themselves for ever: a question ends that. Where nobody has answered yet, three packets do.
+    fn repeat_offer(&mut self, now: Instant, node: NodeId, via: Via) {
+        if let Via::Direct(addr) = via {
+            self.peer(now, node).path.learn(now, addr, CandidateSource::Frames);
+        }
+        self.offer(now, node, via);
+        let answers = match via {
+            Via::Direct(addr) => self.peers.get(&node).is_some_and(|peer| peer.path.has_answered(addr)),
+            Via::Relay => true,
+        };
+        if answers {
+            let packet = self.start_ping(now, node, 0, Purpose::Way);
+            self.emit_packet(now, node, via, &packet);
         }
     }
 
@@ -251,11 +268,20 @@ impl Node {
         }
     }
 
-    fn may_repeat_offer(&mut self, now: Instant, node: NodeId) -> bool {
-        self.peers.get(&node).is_none_or(|peer| {
-            let silent = peer.tunnel.heard().is_none_or(|heard| heard + SILENCE <= now);
-            silent && peer.offered.is_none_or(|at| at + REPEAT_INTERVAL <= now)
-        })
+    /// Whether our key should be shown again. A peer that never used its own repeats it because ours got lost; each way
+    /// counts for itself then.
+    fn may_repeat_offer(&mut self, now: Instant, node: NodeId, via: Via) -> bool {
+        let Some(peer) = self.peers.get(&node) else { return true };
+        let apart = |last: Option<Instant>, apart| last.is_none_or(|at| at + apart <= now);
+        match (peer.tunnel.heard(), via) {
+            (Some(heard), _) => heard + SILENCE <= now && apart(peer.offered, REPEAT_INTERVAL),
+            (None, Via::Relay) => apart(peer.offered, FIRST_REPEAT_INTERVAL),
+            (None, Via::Direct(addr)) => {
+                let known = peer.path.candidates().iter().find(|known| known.addr == addr);
+                let due = apart(known.and_then(|known| known.tried), FIRST_REPEAT_INTERVAL);
+                due && (known.is_some() || self.request_limits.take(now, node))
+            }
+        }
     }
 
     /// A frame came that fits no key we have: make the peer show its own.

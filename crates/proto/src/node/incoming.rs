@@ -150,7 +150,7 @@ impl Node {
                 if opened.proof == Proof::Restarted {
                     peer.path.peer_restarted();
                 }
-                if peer.alive() || opened.proof != Proof::Known {
+                if peer.alive(now) || opened.proof != Proof::Known {
                     self.proved(now, node, via, opened.proof);
                 }
                 self.heard(now, node, via, opened.proof);
@@ -220,7 +220,7 @@ impl Node {
         if node == NodeId::UNSET || Some(node) == self.id || !self.has_room_for(node) {
             return self.drop_frame(Drop::WrongAddress);
         }
-        let back = self.peer(now, node).alive();
+        let back = self.peer(now, node).alive(now);
         if back {
             self.proved(now, node, via, Proof::Known);
         }

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use pilot_wire::packet::{Flags, Header, Packet, Protocol};
-use pilot_wire::tunnel::{TAG_LEN, emit_plain_header};
+use pilot_wire::packet::{Flags, HEADER_LEN, Header, Packet, Protocol};
+use pilot_wire::tunnel::{SEALED_HEADER_LEN, TAG_LEN, emit_plain_header};
 use pilot_wire::{Addr, NodeId, Port, StreamId, beacon};
 use rand::Rng;
 
@@ -13,6 +13,13 @@ use crate::Encryption;
 
 /// Bytes of one train of datagrams: what a segmented send of the kernel takes at most (65,507).
 const TRAIN_MAX: usize = 60_000;
+
+/// Bytes of a datagram to an address that has not answered: a key exchange has 136, and nobody is to be bothered by more
+/// than a few of that size.
+const STRANGER_BYTES_MAX: usize = 200;
+
+/// Payload of a packet that fits into such a datagram.
+const STRANGER_PAYLOAD_MAX: usize = STRANGER_BYTES_MAX - SEALED_HEADER_LEN - TAG_LEN - HEADER_LEN;
 
 impl Node {
     /// The next datagrams to send, appended to the empty `out`: at most `max_segments` to one destination, all
@@ -61,11 +68,13 @@ impl Node {
         let via = self.way_to(now, node)?;
         let entry = self.streams.get_mut(id)?;
         let peer = self.peers.get_mut(&node)?;
-        // Each datagram to an address that has not answered is counted.
-        let max_segments = match via {
-            Via::Direct(addr) if !clear && !peer.path.has_answered(addr) => 1,
-            Via::Direct(_) | Via::Relay => max_segments,
+        // Each datagram to an address that has not answered is counted, and small: what more a SYN could bring follows
+        // when there is an answer.
+        let (max_segments, opening_max) = match via {
+            Via::Direct(addr) if !clear && !peer.path.has_answered(addr) => (1, STRANGER_PAYLOAD_MAX),
+            Via::Direct(_) | Via::Relay => (max_segments, usize::MAX),
         };
+        entry.stream.set_opening_max(opening_max);
         let destination = match via {
             Via::Direct(addr) => addr,
             Via::Relay => self.beacon.as_ref()?.addr(),
@@ -148,12 +157,30 @@ impl Node {
         let clear = self.config.encryption == Encryption::Off;
         let ready = clear || self.peer(now, node).tunnel.is_ready();
         if ready && let Some(via) = self.way_to(now, node) {
-            self.emit_packet(now, node, via, &packet);
+            match via {
+                Via::Direct(addr) if !clear && !self.may_be_sent(node, addr, packet.len()) => {
+                    if self.beacon.is_some() {
+                        self.emit_packet(now, node, Via::Relay, &packet);
+                        return true;
+                    }
+                    // A small one that is answered opens the way for it.
+                    let question = self.start_ping(now, node, 0, Purpose::Way);
+                    self.emit_packet(now, node, via, &question);
+                    return self.peer(now, node).enqueue(packet);
+                }
+                Via::Direct(_) | Via::Relay => self.emit_packet(now, node, via, &packet),
+            }
             return true;
         }
         let kept = self.peer(now, node).enqueue(packet);
         self.want(now, node);
         kept
+    }
+
+    /// Whether a packet of this length may go to an address.
+    fn may_be_sent(&self, node: NodeId, addr: SocketAddr, len: usize) -> bool {
+        len <= HEADER_LEN + STRANGER_PAYLOAD_MAX
+            || self.peers.get(&node).is_some_and(|peer| peer.path.has_answered(addr))
     }
 
     /// Sends one packet a given way, if there is a key. That it may go there has been seen to.
@@ -216,8 +243,7 @@ impl Node {
         let mut header = Header::new(Protocol::Control, Flags::NONE, from, to);
         header.seq = pilot_wire::Seq(u32::from(port.0));
         let padding = vec![0; payload.min(pilot_wire::packet::MAX_PAYLOAD).saturating_sub(token.len())];
-        let mut packet =
-            Vec::with_capacity(pilot_wire::packet::HEADER_LEN + token.len() + padding.len() + TAG_LEN);
+        let mut packet = Vec::with_capacity(HEADER_LEN + token.len() + padding.len() + TAG_LEN);
         header.emit_with(&[&token, &padding], &mut packet);
         packet
     }

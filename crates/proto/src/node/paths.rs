@@ -54,6 +54,15 @@ impl Node {
         }
     }
 
+    /// The beacon is reached another way than before, over the web or over UDP again, and nothing else changed. It hears
+    /// of us at once, peers in use are told our addresses, and those that only the relay brings are asked for a sign of
+    /// life.
+    pub fn beacon_reachable_otherwise(&mut self, now: Instant) {
+        self.announce(now);
+        self.candidates_changed(now);
+        self.ask_peers(now, |peer| peer.path.is_improvable());
+    }
+
     /// The addresses at which this node believes it can be reached, as peers are told.
     #[must_use]
     pub fn local_candidates(&self) -> Vec<Candidate> {

@@ -193,11 +193,14 @@ impl Peer {
         }
     }
 
-    /// A sign of life came. Whether it had been missing for so long that streams should be told.
-    pub(super) fn alive(&mut self) -> bool {
+    /// A sign of life came. Whether it had been missing for so long that streams should be told: their timers have
+    /// backed off, and what they sent in the meantime is lost. An answer that took two round trips may have been on its
+    /// way.
+    pub(super) fn alive(&mut self, now: Instant) -> bool {
         self.failures = 0;
         self.probe_again = None;
-        self.awaiting.take().is_some_and(|awaiting| awaiting.tries > 2)
+        let patience = self.path.rtt().map_or(STALL, |rtt| rtt * 2);
+        self.awaiting.take().is_some_and(|awaiting| awaiting.tries > 1 && awaiting.since + patience <= now)
     }
 
     /// How long a sign of life has been waited for.

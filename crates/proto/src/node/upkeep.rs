@@ -194,6 +194,10 @@ impl Node {
         }
         if !ready && tries > 1 {
             self.request_everywhere(node);
+            if self.peers.get(&node).is_some_and(|peer| peer.tunnel.is_ready()) {
+                // The peer has shown its key, and what was to be said under it had no packet left to go in.
+                self.tunnel_ready(now, node);
+            }
         }
         if tries == 2 {
             // Perhaps it is our own way to the beacon that is gone: behind a box that restarted nobody else can know.

@@ -20,7 +20,7 @@ const STEP: Duration = Duration::from_millis(900);
 /// When the questions of a step are asked, from its start.
 const ASKS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(200), Duration::from_millis(500)];
 
-/// For this long after the beacon's second address was written to, the box may let it in because of that, and whether
+/// For this long after the beacon's other sockets were written to, the box may let them in because of that, and whether
 /// it would have otherwise cannot be seen (RFC 4787 REQ-5: at least two minutes).
 const OPEN: Duration = Duration::from_secs(300);
 
@@ -55,12 +55,21 @@ enum What {
 pub(crate) struct Surveyor {
     running: Option<Running>,
     last: Option<Survey>,
-    /// When the beacon's second address was last written to.
-    opened: Option<Instant>,
+    opened: Option<Opened>,
     /// It has answered, whatever became of it.
     answered: bool,
     /// When the last survey began.
     begun: Option<Instant>,
+}
+
+/// The box was opened for the beacon's other sockets, by the questions of the last step.
+#[derive(Debug, Clone, Copy)]
+struct Opened {
+    at: Instant,
+    /// Where the beacon saw us: behind another outside address is another box.
+    observed: SocketAddr,
+    /// What the box let in before.
+    filtering: Behaviour,
 }
 
 #[derive(Debug)]
@@ -73,6 +82,8 @@ struct Running {
     rtt: Option<Duration>,
     second_port: Option<SocketAddr>,
     second_addr: Option<SocketAddr>,
+    /// The box is open from an earlier survey, which found this out about its filter.
+    known: Option<Behaviour>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +131,7 @@ impl Surveyor {
                 rtt: None,
                 second_port: None,
                 second_addr: None,
+                known: None,
             });
         }
     }
@@ -153,7 +165,10 @@ impl Surveyor {
     /// the answer to that.
     pub(crate) fn replied(&mut self, now: Instant, from: SocketAddr, reply: Reply) -> Option<SocketAddr> {
         let running = self.running.as_mut()?;
-        let probe = running.probes.iter_mut().find(|probe| probe.token == reply.token)?;
+        // What comes after its step may have been let in because of the questions of the next.
+        let step = running.step;
+        let asked = |probe: &&mut Probe| probe.token == reply.token && probe.what.step() == step;
+        let probe = running.probes.iter_mut().find(asked)?;
         // Nobody but a socket of the beacon we never wrote to may answer for it, and the others only for themselves.
         let genuine = match probe.what {
             What::Here | What::ToOtherPort | What::ToOtherAddress => from == probe.to,
@@ -197,10 +212,16 @@ impl Surveyor {
         loop {
             let Some(running) = &mut self.running else { return Vec::new() };
             if running.is_over(now) {
-                match running.next_step(now, self.opened, rng) {
-                    Some(next) => running.go(next, now),
+                if running.step == Step::Observing {
+                    running.known = running.filtering_known(now, self.opened);
+                }
+                match running.next_step(rng) {
+                    Some(next) => {
+                        running.go(next, now);
+                        self.opened = running.opens(now).or(self.opened);
+                    }
                     None => {
-                        let survey = running.result(local, self.last.as_ref());
+                        let survey = running.result(local);
                         self.last = Some(survey);
                         self.running = None;
                         return Vec::new();
@@ -213,51 +234,44 @@ impl Surveyor {
                 return Vec::new();
             }
             running.asked += 1;
-            let open = running.probes.iter().filter(|probe| probe.answer.is_none());
-            let asks: Vec<Ask> = open.map(|probe| probe.ask(running.beacon)).collect();
-            if asks.iter().any(|ask| Some(ask.to) == running.second_addr) {
-                self.opened = Some(now);
-            }
-            return asks;
+            let open = running.probes.iter().filter(|probe| running.is_open(probe));
+            return open.map(|probe| probe.ask(running.beacon)).collect();
         }
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let running = self.running.as_ref()?;
         let ask = ASKS.get(running.asked).map(|&offset| running.begun + offset);
-        let end = if running.probes.iter().all(|probe| probe.answer.is_some()) {
-            running.begun
-        } else {
-            running.begun + STEP
-        };
+        let end = if running.is_waiting() { running.begun + STEP } else { running.begun };
         Some(ask.map_or(end, |ask| ask.min(end)))
     }
 }
 
 impl Running {
     fn is_over(&self, now: Instant) -> bool {
-        self.probes.iter().all(|probe| probe.answer.is_some() || self.is_of_earlier_step(probe))
-            || self.begun + STEP <= now
+        !self.is_waiting() || self.begun + STEP <= now
     }
 
-    fn is_of_earlier_step(&self, probe: &Probe) -> bool {
-        probe.what.step() != self.step
+    /// Whether an answer of this step is missing.
+    fn is_waiting(&self) -> bool {
+        self.probes.iter().any(|probe| self.is_open(probe))
+    }
+
+    /// Whether this is a question of this step without an answer. Those of earlier steps are not asked again: the box
+    /// may be open for their answers by now.
+    fn is_open(&self, probe: &Probe) -> bool {
+        probe.answer.is_none() && probe.what.step() == self.step
     }
 
     /// The questions of the next step; `None` at the end, or when there is nobody to ask.
-    fn next_step(
-        &self,
-        now: Instant,
-        opened: Option<Instant>,
-        rng: &mut impl Rng,
-    ) -> Option<(Step, Vec<Probe>)> {
+    fn next_step(&self, rng: &mut impl Rng) -> Option<(Step, Vec<Probe>)> {
         let observed = self.answer(What::Here)?;
         match self.step {
+            // The box is still open from the last time, so that everything would get in.
+            Step::Observing if self.known.is_some() => Some((Step::Filtering, Vec::new())),
             Step::Observing => {
-                let blurred = opened.is_some_and(|at| at + OPEN > now);
                 let port = self.second_port.map(|_| probe(What::FromOtherPort, self.beacon, rng));
-                let addr = self.second_addr.filter(|_| !blurred);
-                let addr = addr.map(|_| probe(What::FromOtherAddress, self.beacon, rng));
+                let addr = self.second_addr.map(|_| probe(What::FromOtherAddress, self.beacon, rng));
                 Some((Step::Filtering, port.into_iter().chain(addr).collect()))
             }
             Step::Filtering => {
@@ -286,7 +300,21 @@ impl Running {
         self.probes.iter().any(|probe| probe.what == what)
     }
 
-    fn result(&self, local: &[SocketAddr], last: Option<&Survey>) -> Survey {
+    /// What an earlier survey found out about the filter of this box, if asking again would show nothing.
+    fn filtering_known(&self, now: Instant, opened: Option<Opened>) -> Option<Behaviour> {
+        let observed = self.answer(What::Here);
+        let opened = opened.filter(|opened| opened.at + OPEN > now && observed == Some(opened.observed))?;
+        Some(opened.filtering)
+    }
+
+    /// If the questions of this step open the box for the beacon's other sockets.
+    fn opens(&self, now: Instant) -> Option<Opened> {
+        let observed = self.answer(What::Here)?;
+        let opens = self.was_asked(What::ToOtherPort) || self.was_asked(What::ToOtherAddress);
+        opens.then(|| Opened { at: now, observed, filtering: self.filtering() })
+    }
+
+    fn result(&self, local: &[SocketAddr]) -> Survey {
         let observed = self.answer(What::Here);
         let is_local = observed.is_some_and(|observed| local.contains(&observed));
         let mapping = match observed {
@@ -294,16 +322,12 @@ impl Running {
             Some(_) if is_local => Behaviour::None,
             Some(observed) => self.mapping(observed),
         };
-        let filtering = match observed {
-            None => Behaviour::Unknown,
-            Some(_) => self.filtering(last),
-        };
         Survey {
             beacon: Some(self.beacon),
             udp: observed.is_some(),
             rtt: self.rtt,
             observed,
-            nat: Nat { mapping, filtering },
+            nat: Nat { mapping, filtering: self.filtering() },
             port_preserved: observed.map(|observed| local.iter().any(|own| own.port() == observed.port())),
             hairpinning: observed.filter(|_| !is_local).map(|_| self.answer(What::Hairpin).is_some()),
             second_address: self.second_addr.is_some(),
@@ -319,23 +343,21 @@ impl Running {
         }
     }
 
-    fn filtering(&self, last: Option<&Survey>) -> Behaviour {
+    fn filtering(&self) -> Behaviour {
         let port = self.answer(What::FromOtherPort).is_some();
         let addr = self.answer(What::FromOtherAddress).is_some();
+        if let Some(known) = self.known {
+            return known;
+        }
         if !self.was_asked(What::FromOtherPort) {
             return Behaviour::Unknown;
         }
-        if addr {
-            return Behaviour::EndpointIndependent;
-        }
-        match (port, self.was_asked(What::FromOtherAddress)) {
-            (false, _) => Behaviour::AddressAndPortDependent,
-            (true, true) => Behaviour::AddressDependent,
-            // It could not be asked this time; an earlier survey of the same network may have.
-            (true, false) => match last.map(|last| last.nat.filtering) {
-                Some(known @ (Behaviour::EndpointIndependent | Behaviour::AddressDependent)) => known,
-                Some(_) | None => Behaviour::EndpointIndependent,
-            },
+        match (addr, port, self.was_asked(What::FromOtherAddress)) {
+            (true, _, _) => Behaviour::EndpointIndependent,
+            (false, false, _) => Behaviour::AddressAndPortDependent,
+            (false, true, true) => Behaviour::AddressDependent,
+            // Without a second address it cannot be told from one that looks at addresses.
+            (false, true, false) => Behaviour::EndpointIndependent,
         }
     }
 }

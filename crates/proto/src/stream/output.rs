@@ -138,7 +138,8 @@ impl Stream {
 
     /// As much of the beginning of the stream as fits. What the peer takes of it, its answer tells.
     fn add_first_data(&mut self, options: &mut Vec<u8>) {
-        let room = usize::from(self.path_segment.min(LEGACY_SEGMENT)).saturating_sub(options.len());
+        let room = usize::from(self.path_segment.min(LEGACY_SEGMENT)).min(self.opening_max);
+        let room = room.saturating_sub(options.len());
         let data = self.sender.beginning(data_room(room));
         emit_data(&data, options);
         self.sender.sent_early(data.len() as u64);

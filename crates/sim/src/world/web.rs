@@ -67,7 +67,7 @@ impl World {
         self.hosts[host.0].web = Web::Open { id, returning: false, up: now, down: now };
         self.plan(now + LOOK_EVERY, Happening::LooksForUdp(host));
         self.register(host);
-        self.hosts[host.0].node.network_changed(now);
+        self.hosts[host.0].node.beacon_reachable_otherwise(now);
         self.drain(host);
     }
 
@@ -138,7 +138,7 @@ impl World {
                 let now = self.now;
                 self.close_web(host);
                 self.register(host);
-                self.hosts[host.0].node.network_changed(now);
+                self.hosts[host.0].node.beacon_reachable_otherwise(now);
             }
         }
     }
