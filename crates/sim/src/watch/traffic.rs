@@ -14,9 +14,9 @@ use crate::Host;
 const STRANGER_PACKETS_MAX: usize = 3;
 
 /// The same where its own side wants somebody: three at first, three more when the peer has proved itself by another way,
-/// and three more after 1, 3, 7, 15, 31 and 63 seconds; all that again when the own network changes, as it seems to where
-/// a quarter of all datagrams is lost and the way to the beacon is another every half minute.
-const WANTED_PACKETS_MAX: usize = 5 * 3 * 8;
+/// and three more after 1, 3, 7, 15, 31 and 63 seconds. All that again when the own network changes, which the random
+/// worlds do not do to somebody silent often enough to need more.
+const WANTED_PACKETS_MAX: usize = 3 * 8;
 
 /// None of them is larger.
 const STRANGER_BYTES_MAX: usize = 200;
