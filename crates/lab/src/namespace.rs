@@ -93,7 +93,7 @@ impl Namespace {
         })
     }
 
-    /// A UDP socket in here. Its receives end after [`SOCKET_PATIENCE`].
+    /// A UDP socket in here. Its receives end after a while.
     #[track_caller]
     pub fn udp(&self, ip: Ipv4Addr, port: u16) -> UdpSocket {
         let socket = self.enter(|| UdpSocket::bind(SocketAddr::from((ip, port))));

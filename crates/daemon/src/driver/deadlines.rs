@@ -16,6 +16,8 @@ pub(super) enum Deadline {
     Ping(PingId),
     /// A program has waited long enough to hear why a peer is reached as it is.
     Why(InquiryId),
+    /// The peer that such a question is about should be asked once more.
+    WhyAgain(InquiryId),
     /// A program has waited long enough for a check of the network.
     Netcheck(CheckId),
     /// The waits for trust in this node are to be looked at.

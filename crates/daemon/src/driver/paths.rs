@@ -21,6 +21,9 @@ use super::deadlines::{self, Deadline, Deadlines};
 use super::replies::{Refusal, ReplyTo};
 use crate::registry::{CallError, CallId};
 
+/// One lost ping is no verdict: another one follows after each of these.
+const PING_AGAIN: [Duration; 2] = [Duration::from_millis(500), Duration::from_millis(1200)];
+
 /// Names a question of a program about paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct InquiryId(u64);
@@ -113,6 +116,9 @@ impl Driver {
         };
         if asks {
             self.inquiries.pings.insert(self.node.ping(now, node, 0), id);
+            for wait in PING_AGAIN {
+                self.deadlines.add(now + wait, Deadline::WhyAgain(id));
+            }
             self.ask_where(id, &mut inquiry);
         }
         self.inquiries.open.insert(id, inquiry);
@@ -136,12 +142,20 @@ impl Driver {
         }
     }
 
+    /// The peer has not answered for a while: asks once more.
+    pub(super) fn ping_again(&mut self, now: Instant, id: InquiryId) {
+        let waiting = self.inquiries.open.get(&id).filter(|inquiry| inquiry.awaits_pong);
+        if let Some(node) = waiting.map(|inquiry| inquiry.node) {
+            self.inquiries.pings.insert(self.node.ping(now, node, 0), id);
+        }
+    }
+
     /// Whether the pong, or its absence, belonged to such a question.
     pub(super) fn on_inquiry_pong(&mut self, now: Instant, ping: PingId, rtt: Option<Duration>) -> bool {
         let Some(id) = self.inquiries.pings.remove(&ping) else { return false };
         if let Some(inquiry) = self.inquiries.open.get_mut(&id) {
-            inquiry.awaits_pong = false;
-            inquiry.rtt = rtt;
+            inquiry.awaits_pong &= rtt.is_none() && self.inquiries.pings.values().any(|other| *other == id);
+            inquiry.rtt = inquiry.rtt.or(rtt);
         }
         self.settle_inquiry(now, id);
         true
@@ -204,6 +218,10 @@ impl Driver {
         // What came through it earlier does not count any more.
         if why.relay.state == RelayState::Works && why.probe.is_some_and(|probe| !probe.answered) {
             why.relay.state = RelayState::NoAnswer;
+        }
+        // Who answers directly was not asked through it.
+        if why.relay.state == RelayState::NoAnswer && why.path == PathKind::Direct && inquiry.rtt.is_some() {
+            why.relay.state = RelayState::Untried;
         }
         if why.candidates.is_empty() {
             why.candidates =

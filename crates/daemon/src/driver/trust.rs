@@ -253,6 +253,7 @@ impl Driver {
         match deadline {
             Deadline::Ping(ping) => self.on_pong(now, ping, None),
             Deadline::Why(id) => self.end_inquiry(now, id),
+            Deadline::WhyAgain(id) => self.ping_again(now, id),
             Deadline::Netcheck(id) => self.end_check(now, id),
             Deadline::Trust(node) => self.settle_waits(now, node),
             Deadline::Request(node) => {

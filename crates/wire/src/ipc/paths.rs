@@ -215,7 +215,7 @@ pub struct Relay {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RelayState {
-    /// Nobody has tried to reach the peer.
+    /// Nobody has tried to reach the peer through it.
     #[default]
     Untried,
     /// This node has no beacon.
@@ -238,7 +238,7 @@ impl RelayState {
     #[must_use]
     pub const fn words(self) -> &'static str {
         match self {
-            Self::Untried => "not tried",
+            Self::Untried => "not needed so far",
             Self::NoBeacon => "no beacon",
             Self::BeaconSilent => "the beacon does not answer",
             Self::NotRegistered => "not registered",
