@@ -153,7 +153,8 @@ impl Surveyor {
             What::FromOtherAddress => from.ip() != running.beacon.ip(),
             What::Hairpin => false,
         };
-        if !genuine || probe.answer.is_some() {
+        // What comes after its step may have got in only because of what a later one sent.
+        if !genuine || probe.answer.is_some() || probe.what.step() != running.step {
             return None;
         }
         probe.answer = Some(reply.observed);
@@ -205,7 +206,9 @@ impl Surveyor {
                 return Vec::new();
             }
             running.asked += 1;
-            let open = running.probes.iter().filter(|probe| probe.answer.is_none());
+            let step = running.step;
+            let open =
+                running.probes.iter().filter(|probe| probe.answer.is_none() && probe.what.step() == step);
             let asks: Vec<Ask> = open.map(|probe| probe.ask(running.beacon)).collect();
             if asks.iter().any(|ask| Some(ask.to) == running.second_addr) {
                 self.opened = Some(now);
