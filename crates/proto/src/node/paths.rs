@@ -183,15 +183,16 @@ impl Node {
         let Some(beacon) = self.beacon.as_ref().filter(|beacon| beacon.is_there() && !survey.udp) else {
             return survey;
         };
-        let observed = beacon.observed();
-        let is_local = observed.is_some_and(|addr| self.local.contains(&addr));
+        // One that sees no address is not reached by datagrams.
+        let Some(observed) = beacon.observed() else { return survey };
+        let is_local = self.local.contains(&observed);
         let mapping = if is_local { pilot_wire::path::Behaviour::None } else { survey.nat.mapping };
         Survey {
             udp: true,
             rtt: beacon.rtt(),
-            observed,
+            observed: Some(observed),
             nat: Nat { mapping, ..survey.nat },
-            port_preserved: observed.map(|seen| self.local.iter().any(|own| own.port() == seen.port())),
+            port_preserved: Some(self.local.iter().any(|own| own.port() == observed.port())),
             ..survey
         }
     }
