@@ -132,9 +132,12 @@ impl Router {
 
     /// Lets no UDP through any more, in neither direction. What was under way stands still.
     pub fn block_udp(&self) {
-        self.namespace.nft(
-            "table ip firewall {\nchain through { type filter hook forward priority 10; meta l4proto udp drop; }\n}\n",
-        );
+        self.namespace.nft(&format!(
+            "table ip firewall {{\nchain through {{ type filter hook forward priority 10;\n\
+             oifname {OUTSIDE} meta l4proto udp drop\n\
+             iifname {OUTSIDE} meta l4proto udp drop\n\
+             }}\n}}\n"
+        ));
     }
 
     /// Lets nothing through any more but TCP to one place and back.
@@ -142,6 +145,7 @@ impl Router {
         let (ip, port) = (place.ip(), place.port());
         self.namespace.nft(&format!(
             "table ip firewall {{\nchain through {{ type filter hook forward priority 10; policy drop;\n\
+             iifname {INSIDE} oifname {INSIDE} accept\n\
              ip daddr {ip} tcp dport {port} accept\n\
              ip saddr {ip} tcp sport {port} accept\n\
              }}\n}}\n"
@@ -240,7 +244,9 @@ impl Router {
         line("}");
         line("chain through { type filter hook forward priority filter;");
         if self.nat == Nat::NoUdp {
-            line("meta l4proto udp drop");
+            // Not what stays inside: the kernel may show these rules also what only crosses the bridge.
+            line(&format!("oifname {OUTSIDE} meta l4proto udp drop"));
+            line(&format!("iifname {OUTSIDE} meta l4proto udp drop"));
         }
         line("}");
         line("}");
