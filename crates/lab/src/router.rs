@@ -53,6 +53,9 @@ const INSIDE: &str = "inside";
 /// The interface towards the outside.
 pub(crate) const OUTSIDE: &str = "outside";
 
+/// Whether the kernel shows the rules also what crosses a bridge.
+const BRIDGED_THROUGH_RULES: &str = "net/bridge/bridge-nf-call-iptables";
+
 /// A router without power: nothing passes.
 const OFF: &str = "flush ruleset
 table ip off {
@@ -73,6 +76,10 @@ impl Router {
              link set {INSIDE} up"
         ));
         namespace.set("net/ipv4/ip_forward", "1");
+        // What only crosses the bridge is no matter of the rules. Some machines have a module that thinks otherwise.
+        if namespace.has(BRIDGED_THROUGH_RULES) {
+            namespace.set(BRIDGED_THROUGH_RULES, "0");
+        }
         let router = Self { namespace, nat, inside, outside, forced_port: None, cables: 0, given: 0 };
         router.load();
         router
@@ -132,12 +139,9 @@ impl Router {
 
     /// Lets no UDP through any more, in neither direction. What was under way stands still.
     pub fn block_udp(&self) {
-        self.namespace.nft(&format!(
-            "table ip firewall {{\nchain through {{ type filter hook forward priority 10;\n\
-             oifname {OUTSIDE} meta l4proto udp drop\n\
-             iifname {OUTSIDE} meta l4proto udp drop\n\
-             }}\n}}\n"
-        ));
+        self.namespace.nft(
+            "table ip firewall {\nchain through { type filter hook forward priority 10; meta l4proto udp drop; }\n}\n",
+        );
     }
 
     /// Lets nothing through any more but TCP to one place and back.
@@ -145,7 +149,6 @@ impl Router {
         let (ip, port) = (place.ip(), place.port());
         self.namespace.nft(&format!(
             "table ip firewall {{\nchain through {{ type filter hook forward priority 10; policy drop;\n\
-             iifname {INSIDE} oifname {INSIDE} accept\n\
              ip daddr {ip} tcp dport {port} accept\n\
              ip saddr {ip} tcp sport {port} accept\n\
              }}\n}}\n"
@@ -244,9 +247,7 @@ impl Router {
         line("}");
         line("chain through { type filter hook forward priority filter;");
         if self.nat == Nat::NoUdp {
-            // Not what stays inside: the kernel may show these rules also what only crosses the bridge.
-            line(&format!("oifname {OUTSIDE} meta l4proto udp drop"));
-            line(&format!("iifname {OUTSIDE} meta l4proto udp drop"));
+            line("meta l4proto udp drop");
         }
         line("}");
         line("}");

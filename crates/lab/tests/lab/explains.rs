@@ -33,10 +33,7 @@ fn netcheck_names_every_kind() {
         report(&format!("netcheck of {access}: {took:.0?}, beacon {:?} us", check.beacon.rtt_us));
         assert_eq!(check.udp, Some(expected.is_some()), "{access}: {data}");
         assert!(check.registry.answers && check.registry.rtt_us.is_some(), "{access}: {data}");
-        let Some(kind) = expected else {
-            assert!(!check.beacon.answers, "{access}: {data}");
-            continue;
-        };
+        let Some(kind) = expected else { continue };
         assert!(check.beacon.answers && check.beacon.rtt_us.is_some(), "{access}: {data}");
         assert!(check.second_address, "{access}: {data}");
         assert_eq!(check.nat.mapping, kind.mapping.into(), "{access}: {data}");
