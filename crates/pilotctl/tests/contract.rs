@@ -185,7 +185,7 @@ fn the_keys_of_the_json_documents_are_those_of_the_reference() {
         (vec!["pending"], &["pending"]),
         (vec!["peers"], &["peers", "total", "encrypted"]),
         (
-            vec!["why", "agent-b"],
+            vec!["why", "agent-b", "--timeout", "10s"],
             &[
                 "node_id",
                 "address",
@@ -257,7 +257,7 @@ fn the_keys_of_the_json_documents_are_those_of_the_reference() {
 fn a_peer_that_is_gone_is_reported_with_its_cause_and_a_status_for_scripts() {
     let world = World::new();
     let (a, mut b) = world.friends();
-    let met = a.json(&["why", "agent-b"]);
+    let met = a.json(&["why", "agent-b", "--timeout", "10s"]);
     assert_eq!((&met["trust"], &met["probe"]["answered"]), (&"trusted".into(), &true.into()), "{met}");
     assert!(a.ok(&["why", "agent-b"]).starts_with("agent-b answers "));
     assert!(a.ok(&["ping", "agent-b", "--count", "1"]).contains(" 127.0.0.1:"));

@@ -21,8 +21,8 @@ use super::deadlines::{self, Deadline, Deadlines};
 use super::replies::{Refusal, ReplyTo};
 use crate::registry::{CallError, CallId};
 
-/// One lost ping is no verdict: another one follows after each of these.
-const PING_AGAIN: [Duration; 2] = [Duration::from_millis(500), Duration::from_millis(1200)];
+/// One lost ping is no verdict: as long as somebody waits another one follows.
+const PING_AGAIN: Duration = Duration::from_millis(500);
 
 /// Names a question of a program about paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,9 +116,7 @@ impl Driver {
         };
         if asks {
             self.inquiries.pings.insert(self.node.ping(now, node, 0), id);
-            for wait in PING_AGAIN {
-                self.deadlines.add(now + wait, Deadline::WhyAgain(id));
-            }
+            self.deadlines.add(now + PING_AGAIN, Deadline::WhyAgain(id));
             self.ask_where(id, &mut inquiry);
         }
         self.inquiries.open.insert(id, inquiry);
@@ -147,6 +145,7 @@ impl Driver {
         let waiting = self.inquiries.open.get(&id).filter(|inquiry| inquiry.awaits_pong);
         if let Some(node) = waiting.map(|inquiry| inquiry.node) {
             self.inquiries.pings.insert(self.node.ping(now, node, 0), id);
+            self.deadlines.add(now + PING_AGAIN, Deadline::WhyAgain(id));
         }
     }
 

@@ -56,7 +56,7 @@ fn two_friends_in_one_lan() {
     }
     let rate = echo_by(Direct, &lab, &a, &b, 2);
     report(&format!(
-        "no UDP to the outside, one LAN: direct; first message {message:.0?}, this way {settled:.0?} later, echo \
+        "no UDP to the outside, one LAN: direct; first message {message:.0?}, this way {settled:.2?} later, echo \
          {rate:.1} MB/s"
     ));
 }
@@ -125,8 +125,9 @@ fn blocked_in_the_middle(side: usize) {
     let back = transfer.finish();
     let whose = ["sender", "receiver"][side];
     report(&format!(
-        "UDP is blocked at the {whose}: over the web after {to_web:.0?}, {out}; unblocked: over UDP after {to_udp:.0?}, \
-         direct {to_direct:.0?} later at {came} of {AMOUNT} MB, {back}"
+        "UDP is blocked at the {whose}: over the web after {to_web:.1?}, longest gap {:.1?}; unblocked: over UDP after \
+         {to_udp:.1?}, direct {to_direct:.1?} later at {came} of {AMOUNT} MB, {back}",
+        out.length()
     ));
     assert!(out.length() < TOLERATED, "{out}");
     assert!(back.length() < TOLERATED, "{back}");

@@ -273,15 +273,14 @@ impl Node {
         }
     }
 
-    /// The way it came: the ping may be asking whether that way works.
+    /// The way it came: the ping may be asking whether that way works. If that may not be written to, the relay says as
+    /// much: that the ping arrived.
     fn answer_ping(&mut self, now: Instant, node: NodeId, via: Via, pong: &[u8]) {
-        let allowed = match via {
-            Via::Direct(addr) if self.id != Some(node) => self.may_write(now, node, addr),
-            Via::Direct(_) | Via::Relay => true,
+        let via = match via {
+            Via::Direct(addr) if self.id != Some(node) && !self.may_write(now, node, addr) => Via::Relay,
+            Via::Direct(_) | Via::Relay => via,
         };
-        if allowed {
-            self.emit_packet(now, node, via, pong);
-        }
+        self.emit_packet(now, node, via, pong);
     }
 
     fn on_pong(&mut self, now: Instant, node: NodeId, via: Via, header: &Header, payload: &[u8]) {

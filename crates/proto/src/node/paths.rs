@@ -117,11 +117,15 @@ impl Node {
 
 /// What kind of box this node is behind.
 impl Node {
-    /// Finds out what kind of box this node is behind. [`Event::Surveyed`](crate::Event::Surveyed) follows, within
+    /// Finds out what kind of box this node is behind. [`Event::Surveyed`] follows, within
     /// 3 seconds; also when a survey is under way already.
     pub fn survey(&mut self, now: Instant) {
         match self.beacon.as_ref().map(Beacon::addr) {
-            Some(beacon) => self.surveyor.start(now, beacon, &mut self.rng),
+            Some(beacon) => {
+                // A beacon that knows no surveys answers this at least.
+                self.announce(now);
+                self.surveyor.start(now, beacon, &mut self.rng);
+            }
             None => self.events.push_back(Event::Surveyed(Box::default())),
         }
         self.go_on_surveying(now);
@@ -180,10 +184,10 @@ impl Node {
 
     /// A beacon that knows no surveys still tells where it sees us.
     fn with_beacons_word(&self, survey: Survey) -> Survey {
-        let Some(beacon) = self.beacon.as_ref().filter(|beacon| beacon.is_there() && !survey.udp) else {
-            return survey;
-        };
-        // One that sees no address is not reached by datagrams.
+        let since = self.surveyor.begun();
+        let answers = |beacon: &&Beacon| !survey.udp && beacon.answered() >= since;
+        let Some(beacon) = self.beacon.as_ref().filter(answers) else { return survey };
+        // One that sees no address is reached over something else than datagrams.
         let Some(observed) = beacon.observed() else { return survey };
         let is_local = self.local.contains(&observed);
         let mapping = if is_local { pilot_wire::path::Behaviour::None } else { survey.nat.mapping };

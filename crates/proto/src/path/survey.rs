@@ -59,6 +59,8 @@ pub(crate) struct Surveyor {
     opened: Option<Instant>,
     /// It has answered, whatever became of it.
     answered: bool,
+    /// When the last survey began.
+    begun: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -108,6 +110,7 @@ impl Surveyor {
     /// Begins a survey, unless one is under way.
     pub(crate) fn start(&mut self, now: Instant, beacon: SocketAddr, rng: &mut impl Rng) {
         if self.running.is_none() {
+            self.begun = Some(now);
             self.running = Some(Running {
                 beacon,
                 step: Step::Observing,
@@ -125,6 +128,11 @@ impl Surveyor {
     pub(crate) fn forget(&mut self) {
         self.running = None;
         self.last = None;
+    }
+
+    /// When the last one began.
+    pub(crate) fn begun(&self) -> Option<Instant> {
+        self.begun
     }
 
     pub(crate) fn is_running(&self) -> bool {

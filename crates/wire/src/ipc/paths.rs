@@ -238,7 +238,7 @@ impl RelayState {
     #[must_use]
     pub const fn words(self) -> &'static str {
         match self {
-            Self::Untried => "not needed so far",
+            Self::Untried => "not tried",
             Self::NoBeacon => "no beacon",
             Self::BeaconSilent => "the beacon does not answer",
             Self::NotRegistered => "not registered",
