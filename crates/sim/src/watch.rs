@@ -143,6 +143,11 @@ impl Watch {
         }
     }
 
+    /// A datagram of a host, sent to this address, reached another host unchanged.
+    pub(crate) fn reached(&mut self, from: Host, to: SocketAddr) {
+        self.ledger.reached(from, to);
+    }
+
     /// An unchanged datagram of a node came to a host from there.
     pub(crate) fn received(&mut self, to: Host, from: SocketAddr, datagram: &[u8]) {
         // A punch proves nothing: it is the same for everybody.

@@ -202,7 +202,7 @@ impl Node {
             Via::Relay => true,
         };
         if spare {
-            let packet = self.start_ping(now, node, 0, Purpose::Life);
+            let packet = self.start_ping(now, node, 0, Purpose::Way);
             self.emit_packet(now, node, via, &packet);
         }
     }
@@ -211,9 +211,12 @@ impl Node {
     /// life.
     fn on_known_offer(&mut self, now: Instant, node: NodeId, via: Via) {
         let Via::Direct(addr) = via else { return };
-        let improvable = self.peers.get(&node).is_some_and(|peer| peer.path.is_improvable());
-        if improvable && self.request_limits.take(now, node) {
-            self.peer(now, node).path.learn(now, addr, CandidateSource::Frames);
+        let relay_works = self.beacon.as_ref().is_some_and(super::Beacon::is_there);
+        let Some(peer) = self.peers.get_mut(&node).filter(|peer| peer.path.is_improvable()) else { return };
+        peer.path.learn(now, addr, CandidateSource::Frames);
+        // Before the peer has proved its key it may not have ours, and could not read the question. Where the relay will
+        // bring it, the few packets that the address may get are worth more afterwards.
+        if (peer.tunnel.is_proven() || !relay_works) && self.request_limits.take(now, node) {
             self.probe(now, node, addr);
         }
     }
@@ -237,7 +240,7 @@ impl Node {
 
     /// Sends a ping under the newest candidate key: only its owner can answer.
     fn ask_for_proof(&mut self, now: Instant, node: NodeId, via: Via) {
-        let packet = self.start_ping(now, node, 0, Purpose::Life);
+        let packet = self.start_ping(now, node, 0, Purpose::Way);
         let Some(us) = self.id.filter(|_| self.may_show_key(now, node, via)) else { return };
         let mut frame = Vec::new();
         let Some(destination) = self.open_frame(node, via, &mut frame) else { return };

@@ -284,29 +284,25 @@ impl Node {
     }
 
     fn on_pong(&mut self, now: Instant, node: NodeId, via: Via, header: &Header, payload: &[u8]) {
-        let Some((purpose, rtt)) = self.pings.answered(now, node, header.dst_port, payload) else { return };
+        let Some(answered) = self.pings.answered(now, node, header.dst_port, payload) else { return };
         self.timers.set(Timer::Pings, self.pings.poll_timeout());
-        let Some(peer) = self.peers.get_mut(&node) else {
-            if let Purpose::Application(ping) = purpose {
-                self.events.push_back(Event::Pong { ping, rtt: Some(rtt) });
-            }
-            return;
-        };
-        let reaction = match purpose {
-            Purpose::Application(ping) => {
-                self.events.push_back(Event::Pong { ping, rtt: Some(rtt) });
-                return;
-            }
-            Purpose::Probe(addr) if via == Via::Direct(addr) => {
+        let rtt = answered.rtt;
+        if let Purpose::Application(ping) = answered.purpose {
+            self.events.push_back(Event::Pong { ping, rtt: Some(rtt) });
+        }
+        // Whatever it was for, it tells of the way that it went: only the peer could answer it.
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        let reaction = match answered.sent {
+            Some(Via::Direct(addr)) => {
                 self.ledger.answered(addr);
-                peer.path.answered(now, via, rtt)
+                if via == Via::Direct(addr) {
+                    peer.path.answered(now, via, rtt)
+                } else {
+                    peer.path.confirmed(now, addr)
+                }
             }
-            Purpose::Probe(addr) => {
-                self.ledger.answered(addr);
-                peer.path.confirmed(now, addr)
-            }
-            Purpose::Relay if via == Via::Relay => peer.path.answered(now, via, rtt),
-            Purpose::Relay | Purpose::Life => return,
+            Some(Via::Relay) if via == Via::Relay => peer.path.answered(now, via, rtt),
+            Some(Via::Relay) | None => return,
         };
         self.react(now, node, reaction);
     }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use pilot_wire::packet::{Flags, Header, Protocol};
+use pilot_wire::packet::{Flags, Header, Packet, Protocol};
 use pilot_wire::tunnel::{TAG_LEN, emit_plain_header};
 use pilot_wire::{Addr, NodeId, Port, StreamId, beacon};
 use rand::Rng;
@@ -175,6 +175,9 @@ impl Node {
         };
         if sealed {
             peer.sent = now;
+            if let Some(port) = ping_port(packet) {
+                self.pings.went(node, port, via);
+            }
             self.outbox.push_back((destination, frame));
             self.arm_peer(node);
         }
@@ -218,4 +221,14 @@ impl Node {
         header.emit_with(&[&token, &padding], &mut packet);
         packet
     }
+}
+
+/// The port that a ping comes from, if the packet is one.
+fn ping_port(packet: &[u8]) -> Option<Port> {
+    let Packet { header, payload } = Packet::parse_sealed(packet).ok()?;
+    let is_ping = header.protocol == Protocol::Control
+        && !header.flags.contains(Flags::ACK)
+        && header.dst_port == Port::PING
+        && !payload.is_empty();
+    is_ping.then_some(header.src_port)
 }

@@ -1,11 +1,11 @@
 //! Pings without an answer.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use pilot_wire::{NodeId, Port};
 
+use super::Via;
 use crate::PingId;
 
 /// How long an answer is waited for.
@@ -19,12 +19,8 @@ const PINGS_MAX: usize = 4096;
 pub(super) enum Purpose {
     /// Somebody wants to know.
     Application(PingId),
-    /// To see whether the peer is at this address.
-    Probe(SocketAddr),
-    /// To see whether the relay reaches it.
-    Relay,
-    /// Any sign of life will do.
-    Life,
+    /// To see whether the peer is there, and whether the way that the ping goes leads to it.
+    Way,
 }
 
 #[derive(Debug)]
@@ -33,7 +29,18 @@ struct Ping {
     port: Port,
     token: [u8; 8],
     sent: Instant,
+    /// Which way it went, once it did.
+    via: Option<Via>,
     purpose: Purpose,
+}
+
+/// A ping that was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Answered {
+    pub(super) purpose: Purpose,
+    /// Which way the ping went.
+    pub(super) sent: Option<Via>,
+    pub(super) rtt: Duration,
 }
 
 /// All pings, the oldest first.
@@ -59,22 +66,34 @@ impl Pings {
         let port = Port(self.next_port);
         self.next_port = self.next_port.checked_add(1).unwrap_or(*Port::EPHEMERAL.start());
         let displaced = if self.waiting.len() >= PINGS_MAX { self.waiting.pop_front() } else { None };
-        self.waiting.push_back(Ping { peer, port, token, sent: now, purpose });
+        self.waiting.push_back(Ping { peer, port, token, sent: now, via: None, purpose });
         (port, displaced.map(|ping| ping.purpose))
     }
 
-    /// The ping that this pong answers: its purpose and how long it took.
+    /// The ping from this port goes out this way.
+    pub(super) fn went(&mut self, peer: NodeId, port: Port, via: Via) {
+        let ping = self.waiting.iter_mut().rev().find(|ping| ping.peer == peer && ping.port == port);
+        if let Some(ping) = ping {
+            ping.via.get_or_insert(via);
+        }
+    }
+
+    /// The ping that this pong answers.
     pub(super) fn answered(
         &mut self,
         now: Instant,
         peer: NodeId,
         port: Port,
         payload: &[u8],
-    ) -> Option<(Purpose, Duration)> {
+    ) -> Option<Answered> {
         let answers =
             |ping: &Ping| ping.peer == peer && ping.port == port && payload.starts_with(&ping.token);
         let index = self.waiting.iter().position(answers)?;
-        self.waiting.remove(index).map(|ping| (ping.purpose, now - ping.sent))
+        self.waiting.remove(index).map(|ping| Answered {
+            purpose: ping.purpose,
+            sent: ping.via,
+            rtt: now - ping.sent,
+        })
     }
 
     /// A ping that was given up.

@@ -67,14 +67,14 @@ impl Node {
     }
 
     fn ping_address(&mut self, now: Instant, node: NodeId, addr: SocketAddr) {
-        let packet = self.start_ping(now, node, 0, Purpose::Probe(addr));
+        let packet = self.start_ping(now, node, 0, Purpose::Way);
         self.emit_packet(now, node, Via::Direct(addr), &packet);
     }
 
     /// Asks for an answer through the relay.
     pub(super) fn ping_relay(&mut self, now: Instant, node: NodeId) {
         if self.beacon.is_some() {
-            let packet = self.start_ping(now, node, 0, Purpose::Relay);
+            let packet = self.start_ping(now, node, 0, Purpose::Way);
             self.emit_packet(now, node, Via::Relay, &packet);
         }
     }
@@ -219,7 +219,7 @@ impl Node {
         {
             peer.path.learn(now, addr, CandidateSource::Introduced);
         }
-        let known = |peer: &Peer| peer.tunnel.is_ready() && peer.path.addresses().contains(&addr);
+        let known = |peer: &Peer| peer.tunnel.is_proven() && peer.path.addresses().contains(&addr);
         if let Some(node) = self.peers.iter().find(|(_, peer)| known(peer)).map(|(&node, _)| node) {
             // A probe opens our box as well as a punch does, and may be answered.
             self.probe(now, node, addr);

@@ -273,7 +273,7 @@ impl Node {
         peer.expect_answer(now);
         match route {
             _ if clear => {
-                let packet = self.start_ping(now, node, 0, Purpose::Life);
+                let packet = self.start_ping(now, node, 0, Purpose::Way);
                 self.send_packet(now, node, packet);
             }
             Some(Via::Direct(addr)) => self.probe(now, node, addr),
@@ -304,7 +304,7 @@ impl Node {
     pub(super) fn ping_failed(&mut self, purpose: Purpose) {
         match purpose {
             Purpose::Application(ping) => self.events.push_back(Event::Pong { ping, rtt: None }),
-            Purpose::Probe(_) | Purpose::Relay | Purpose::Life => {}
+            Purpose::Way => {}
         }
     }
 

@@ -110,6 +110,13 @@ impl Ledger {
         account.unanswered = VecDeque::new();
     }
 
+    /// What was sent there reached another node: so there is somebody, whichever way the answer comes.
+    pub(super) fn reached(&mut self, from: Host, to: SocketAddr) {
+        if !self.protected.contains(&to) {
+            self.answered(from, to);
+        }
+    }
+
     pub(super) fn sent_by(&self, host: Host, addr: Option<SocketAddr>) -> Traffic {
         let accounts = self
             .accounts

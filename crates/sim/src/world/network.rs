@@ -229,8 +229,11 @@ impl World {
             Place::Host(host) if self.hosts[host.0].asleep => return None,
             Place::Host(host) => {
                 tell!(self, "{} receives {} from {from}", self.hosts[host.0].name, Shape(&datagram));
-                if let Some(Place::Host(_)) = author {
+                if let Some(Place::Host(sender)) = author {
                     self.watch.received(host, from, &datagram);
+                    if let Target::Address(way, _) = target {
+                        self.watch.reached(sender, way.to);
+                    }
                 }
                 if from == beacon::ADDRESS && matches!(target, Target::Address(..)) {
                     self.heard_over_udp(host);
