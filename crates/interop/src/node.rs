@@ -21,6 +21,8 @@ pub struct Place<'a> {
     pub beacon: &'a str,
     /// Where it listens for tunnels.
     pub listen: &'a str,
+    /// What else its daemon finds in its environment.
+    pub environment: &'a [(&'a str, &'a str)],
 }
 
 /// A daemon with its home.
@@ -34,6 +36,7 @@ pub struct Node {
     beacon: String,
     listen: String,
     flags: Vec<String>,
+    environment: Vec<(String, String)>,
     process: Option<Process>,
     id: u32,
 }
@@ -52,6 +55,11 @@ impl Node {
             beacon: place.beacon.to_owned(),
             listen: place.listen.to_owned(),
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            environment: place
+                .environment
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
             process: None,
             id: 0,
         };
@@ -223,7 +231,7 @@ impl Node {
         ] {
             command.arg(format!("{dashes}{flag}")).arg(value);
         }
-        command.args(&self.flags);
+        command.args(&self.flags).envs(self.environment.iter().map(|(name, value)| (name, value)));
         let mut process = Process::start(&self.name, &self.home, &mut command);
         let what = format!("{} is registered", self.name);
         self.id = until(&what, || {

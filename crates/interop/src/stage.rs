@@ -61,6 +61,7 @@ impl Stage {
             registry: &self.registry,
             beacon: &self.beacon,
             listen: "127.0.0.1:0",
+            environment: &[],
         };
         Node::start(program, name, place, flags)
     }

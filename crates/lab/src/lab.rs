@@ -159,12 +159,18 @@ impl Lab {
     /// As [`ours`](Self::ours), on a port that others may have too.
     pub fn ours_at(&self, port: u16, host: &Host, name: &str, flags: &[&str]) -> Node {
         let more = ["--log-level", "debug"];
-        self.node(Program::Ours, port, host, name, &[&more, flags].concat())
+        self.node(Program::Ours, port, host, name, &[&more, flags].concat(), &[])
+    }
+
+    /// As [`ours`](Self::ours), with variables in its environment.
+    pub fn ours_with(&self, environment: &[(&str, &str)], host: &Host, name: &str, flags: &[&str]) -> Node {
+        let more = ["--log-level", "debug"];
+        self.node(Program::Ours, self.next_port(), host, name, &[&more, flags].concat(), environment)
     }
 
     /// Starts a reference daemon on a host.
     pub fn reference(&self, host: &Host, name: &str) -> Node {
-        self.node(Program::Reference, self.next_port(), host, name, &[])
+        self.node(Program::Reference, self.next_port(), host, name, &[], &[])
     }
 
     /// A port that no other host of the lab has: routers that keep ports need not choose between two hosts.
@@ -172,12 +178,21 @@ impl Lab {
         FIRST_PORT + self.ports.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn node(&self, program: Program, port: u16, host: &Host, name: &str, flags: &[&str]) -> Node {
+    fn node(
+        &self,
+        program: Program,
+        port: u16,
+        host: &Host,
+        name: &str,
+        flags: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Node {
         let place = Place {
             folder: self.folder.path(),
             registry: &REGISTRY.to_string(),
             beacon: &BEACON.to_string(),
             listen: &format!("0.0.0.0:{port}"),
+            environment,
         };
         host.namespace().enter(|| Node::start(program, name, place, flags))
     }
@@ -190,6 +205,7 @@ impl Lab {
         isolate(&mut command, home, &home.join("none.sock"), &registry);
         command.args(["rendezvous", "run", "--log-level", "debug", "--registry-addr", &registry]);
         command.args(["--beacon-addr", &BEACON.to_string()]);
+        command.args(["--beacon-second-ip", &RENDEZVOUS[1].to_string()]);
         command.arg("--store").arg(home.join("rendezvous.redb"));
         let started = self.rendezvous_host.namespace().enter(|| {
             let mut process = Process::start("rendezvous", home, &mut command);

@@ -71,6 +71,12 @@ impl Namespace {
         written.unwrap_or_else(|error| panic!("{} = {value}: {error}", path.display()));
     }
 
+    /// Whether there is such a parameter.
+    pub fn has(&self, parameter: &str) -> bool {
+        let path = Path::new("/proc/sys").join(parameter);
+        self.enter(|| path.exists())
+    }
+
     /// Connects this namespace's interface `here` with the interface `there` of another one, as a cable would.
     pub fn cable(&self, here: &str, other: &Self, there: &str) {
         let line =

@@ -57,6 +57,11 @@ pub fn endpoint(node: &Node, peer: &Node) -> Option<String> {
     row(node, peer)?["endpoint"].as_str().map(str::to_owned)
 }
 
+/// How `node` reaches its beacon: `udp` or `web`.
+pub fn transport(node: &Node) -> String {
+    node.ctl(&["info"])["transport"].as_str().unwrap_or_default().to_owned()
+}
+
 fn row(node: &Node, peer: &Node) -> Option<serde_json::Value> {
     let peers = node.ctl(&["peers"]);
     peers["peers"].as_array()?.iter().find(|row| row["node_id"] == peer.id()).cloned()

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::fmt::Write as _;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -53,6 +53,9 @@ const INSIDE: &str = "inside";
 /// The interface towards the outside.
 pub(crate) const OUTSIDE: &str = "outside";
 
+/// Whether the kernel shows the rules also what crosses a bridge.
+const BRIDGED_THROUGH_RULES: &str = "net/bridge/bridge-nf-call-iptables";
+
 /// A router without power: nothing passes.
 const OFF: &str = "flush ruleset
 table ip off {
@@ -73,6 +76,10 @@ impl Router {
              link set {INSIDE} up"
         ));
         namespace.set("net/ipv4/ip_forward", "1");
+        // What only crosses the bridge is no matter of the rules. Some machines have a module that thinks otherwise.
+        if namespace.has(BRIDGED_THROUGH_RULES) {
+            namespace.set(BRIDGED_THROUGH_RULES, "0");
+        }
         let router = Self { namespace, nat, inside, outside, forced_port: None, cables: 0, given: 0 };
         router.load();
         router
@@ -128,6 +135,29 @@ impl Router {
         assert_eq!(self.nat, Nat::PortRestricted, "kinds that let strangers in keep inside ports");
         self.forced_port = Some(port);
         self.restart();
+    }
+
+    /// Lets no UDP through any more, in neither direction. What was under way stands still.
+    pub fn block_udp(&self) {
+        self.namespace.nft(
+            "table ip firewall {\nchain through { type filter hook forward priority 10; meta l4proto udp drop; }\n}\n",
+        );
+    }
+
+    /// Lets nothing through any more but TCP to one place and back.
+    pub fn let_through_only(&self, place: SocketAddrV4) {
+        let (ip, port) = (place.ip(), place.port());
+        self.namespace.nft(&format!(
+            "table ip firewall {{\nchain through {{ type filter hook forward priority 10; policy drop;\n\
+             ip daddr {ip} tcp dport {port} accept\n\
+             ip saddr {ip} tcp sport {port} accept\n\
+             }}\n}}\n"
+        ));
+    }
+
+    /// Takes away what [`block_udp`](Self::block_udp) or [`let_through_only`](Self::let_through_only) began.
+    pub fn unblock(&self) {
+        self.namespace.nft("delete table ip firewall\n");
     }
 
     fn load(&self) {

@@ -21,6 +21,8 @@ pub enum Access {
     Symmetric,
     /// Behind a port-restricted NAT at home, which is behind a port-restricted one of the carrier.
     Carrier,
+    /// Behind a port-restricted NAT that sends back in what goes to its own outside address.
+    Hairpin,
     /// Behind a firewall that lets TCP through and no UDP.
     NoUdp,
 }
@@ -48,6 +50,7 @@ impl Site {
             Access::AddressRestricted => behind(Nat::AddressRestricted),
             Access::PortRestricted => behind(Nat::PortRestricted),
             Access::Symmetric => behind(Nat::Symmetric),
+            Access::Hairpin => behind(Nat::Hairpin),
             Access::NoUdp => behind(Nat::NoUdp),
             Access::Carrier => {
                 let mut carrier = lab.carrier(&format!("{name}-carrier"), Nat::PortRestricted);
@@ -68,6 +71,7 @@ impl fmt::Display for Access {
             Self::PortRestricted => "port-restricted",
             Self::Symmetric => "symmetric",
             Self::Carrier => "carrier over home",
+            Self::Hairpin => "hairpin",
             Self::NoUdp => "no UDP",
         })
     }

@@ -68,6 +68,12 @@ impl Transfer {
     /// Starts sending so many megabytes (of 2^20 bytes).
     #[track_caller]
     pub fn start(from: &Node, to: &Node, megabytes: u64) -> Self {
+        Self::start_at(RATE, from, to, megabytes)
+    }
+
+    /// As [`start`](Self::start), but no more than so many bytes per second are offered.
+    #[track_caller]
+    pub fn start_at(rate: u64, from: &Node, to: &Node, megabytes: u64) -> Self {
         let bytes = megabytes << 20;
         let content = Arc::new(content());
         let mut receiver = spawn(to, &["recv", PORT], Stdio::null());
@@ -80,7 +86,7 @@ impl Transfer {
 
         let mut input = sender.stdin.take().expect("the input is a pipe");
         let fed = Arc::clone(&content);
-        let feeding = thread::spawn(move || feed(&mut input, &fed, bytes));
+        let feeding = thread::spawn(move || feed(&mut input, &fed, bytes, rate));
         let mut output = receiver.stdout.take().expect("the output is a pipe");
         let seen = Arc::clone(&progress);
         let reading = thread::spawn(move || compare(&mut output, &content, &seen));
@@ -106,6 +112,18 @@ impl Transfer {
             progress.last = now;
             progress.interruption = Some(Interruption { from: now, to: now, back: None });
         });
+    }
+
+    /// The longest interruption since [`watch`](Self::watch), which starts anew.
+    pub fn watch_again(&self) -> Interruption {
+        let seen = self.with_progress(|progress| progress.interruption);
+        self.watch();
+        seen.expect("the transfer was watched")
+    }
+
+    /// The megabytes that have come.
+    pub fn megabytes(&self) -> u64 {
+        self.with_progress(|progress| progress.bytes) >> 20
     }
 
     /// Notes that the network works again.
@@ -170,11 +188,11 @@ fn spawn(node: &Node, words: &[&str], input: Stdio) -> Child {
 }
 
 /// Writes the content into the pipe; whether all of it was taken.
-fn feed(input: &mut impl Write, content: &[u8], bytes: u64) -> bool {
+fn feed(input: &mut impl Write, content: &[u8], bytes: u64, rate: u64) -> bool {
     let mut place = 0;
     let begin = Instant::now();
     while place < bytes {
-        let due = Duration::from_micros(place * 1_000_000 / RATE);
+        let due = Duration::from_micros(place * 1_000_000 / rate);
         sleep(due.saturating_sub(begin.elapsed()));
         let piece = at(content, place);
         let piece = &piece[..piece.len().min(usize::try_from(bytes - place).unwrap_or(usize::MAX))];

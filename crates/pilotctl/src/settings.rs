@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ use crate::failure::{Code, Failure};
 pub(crate) enum Kind {
     Text,
     Path,
+    /// An IP address, without a port.
+    Ip,
     /// `host:port`
     HostPort,
     /// `host:port`, or `off`
@@ -181,6 +183,13 @@ pub(crate) const KEYS: &[Key] = &[
         Some("127.0.0.1:9001"),
         "UDP address of this machine's rendezvous",
     ),
+    key(
+        "beacon_second_ip",
+        "PILOT_BEACON_SECOND_IP",
+        Kind::Ip,
+        None,
+        "another address of this machine, with which nodes learn whether their NAT depends on addresses",
+    ),
     key("store", "PILOT_STORE", Kind::Path, None, "database of this machine's rendezvous"),
     key(
         "web_listen",
@@ -290,6 +299,11 @@ impl Settings {
         self.get(name).and_then(|text| duration::parse(text).ok())
     }
 
+    /// Checked when it was read, as with a boolean.
+    pub(crate) fn ip(&self, name: &str) -> Option<IpAddr> {
+        self.get(name).and_then(|text| text.parse().ok())
+    }
+
     pub(crate) fn path(&self, name: &str) -> Option<PathBuf> {
         self.get(name).map(PathBuf::from)
     }
@@ -349,6 +363,10 @@ fn check(key: &Key, value: &str) -> Result<String, String> {
     let fail = |expected: &str| Err(format!("`{value}` is not {expected}"));
     match key.kind {
         Kind::Text | Kind::Path => Ok(value.to_owned()),
+        Kind::Ip => match value.parse::<IpAddr>() {
+            Ok(ip) => Ok(ip.to_string()),
+            Err(_) => fail("an IP address"),
+        },
         Kind::HostPort if is_host_port(value) => Ok(value.to_owned()),
         Kind::HostPort => fail("host:port"),
         Kind::HostPortOrOff if value == "off" || is_host_port(value) => Ok(value.to_owned()),
@@ -506,6 +524,8 @@ mod tests {
             failure.message,
             "PILOT_REGISTRY: `nonsense` is not host:port, or several separated by commas"
         );
+        let failure = load(&[("beacon_second_ip", "203.0.113.2:9001")], &[], "{}").unwrap_err();
+        assert_eq!(failure.message, "--beacon-second-ip: `203.0.113.2:9001` is not an IP address");
         assert!(load(&[], &[], "[]").unwrap_err().message.contains("does not hold a JSON object"));
     }
 

@@ -75,6 +75,25 @@ fn without_a_registry_several_daemons_share_one_rendezvous_of_this_machine() {
     );
 }
 
+// Elsewhere loopback has one address only.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_beacon_with_a_second_address_answers_surveys_from_there() {
+    let world = World::new();
+    for (name, second) in [("agent-a", &[][..]), ("agent-b", &["--beacon-second-ip", "127.0.0.2"])] {
+        let machine = world.machine(name);
+        let words = ["rendezvous", "start", "--registry-addr", "127.0.0.1:0", "--beacon-addr", "127.0.0.1:0"];
+        let ready = machine.json(&[&words, second].concat());
+        let place = |name: &str| ready[name].as_str().unwrap().to_owned();
+        let (registry, beacon) = (place("registry_addr"), place("beacon_addr"));
+        machine.json(&["daemon", "start", "--registry", &registry, "--beacon", &beacon]);
+        let check = machine.json(&["netcheck"]);
+        machine.ok(&["daemon", "stop"]);
+        machine.ok(&["rendezvous", "stop"]);
+        assert_eq!((&check["udp"], &check["second_address"]), (&true.into(), &(!second.is_empty()).into()));
+    }
+}
+
 #[test]
 fn the_name_pilot_daemon_takes_the_flags_of_the_reference() {
     let world = World::new();

@@ -160,7 +160,7 @@ impl Driver {
             udp: has_beacon.then_some(answers),
             beacon: Answering {
                 address: self.config.beacon.clone().unwrap_or_default(),
-                answers,
+                answers: answers || self.web.is_up(),
                 rtt_us: survey.and_then(|survey| survey.rtt).map(micros),
                 error: String::new(),
             },

@@ -1,6 +1,9 @@
 //! Real programs in networks of their own. One executable, so that tests of all kinds run side by side.
 
+mod blocked;
+mod explains;
 mod idle;
+mod kinds;
 mod matrix;
 mod neighbours;
 mod reference;

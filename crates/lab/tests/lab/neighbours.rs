@@ -3,15 +3,15 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use pilot_interop::Node;
+use pilot_interop::{Node, until};
 use pilot_lab::Way::{Direct, Relay};
 use pilot_lab::{Lab, Nat, Way, agree, deliver, echo_by, endpoint, report};
 
 /// How long a way is watched that must not change.
 const WATCHED: Duration = Duration::from_secs(3);
 
-/// When a pair must have its way. The goal is two seconds; several pairs share the machine here.
-const SETTLES: Duration = Duration::from_secs(5);
+/// When a pair must have its way. The goal is two seconds, and it is printed; several pairs share the machine here.
+const SETTLES: Duration = Duration::from_secs(3);
 
 #[test]
 fn one_lan_behind_a_full_cone_nat() {
@@ -42,14 +42,11 @@ fn in_one_lan(nat: Nat) {
     let b = lab.ours(&hosts[1], "b", &["--trust-auto-approve"]);
     meet(&lab, &a, &b, Direct, &format!("one LAN behind {nat}"));
     for (node, peer, address) in [(&a, &b, hosts[1].address()), (&b, &a, hosts[0].address())] {
-        let used = endpoint(node, peer).and_then(|text| text.parse::<std::net::SocketAddr>().ok());
-        assert_eq!(
-            used.map(|addr| addr.ip()),
-            Some(IpAddr::V4(address)),
-            "{} to {}",
-            node.name(),
-            peer.name()
-        );
+        // Where the router hairpins, its outside may answer first.
+        until(&format!("{} has {} at {address}", node.name(), peer.name()), || {
+            let used = endpoint(node, peer)?.parse::<std::net::SocketAddr>().ok()?;
+            (used.ip() == IpAddr::V4(address)).then_some(())
+        });
     }
 }
 
@@ -117,6 +114,6 @@ fn meet(lab: &Lab, a: &Node, b: &Node, way: Way, title: &str) {
     let rate = echo_by(way, lab, a, b, 2);
     way.stays([a, b], if way == Relay { WATCHED } else { Duration::from_millis(1) });
     report(&format!(
-        "{title}: {way}; first message {message:.0?}, this way {settled:.0?} later, echo {rate:.1} MB/s"
+        "{title}: {way}; first message {message:.0?}, this way {settled:.2?} later, echo {rate:.1} MB/s"
     ));
 }

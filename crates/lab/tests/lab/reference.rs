@@ -53,6 +53,6 @@ fn meet(first: Access, second: Access, way: Way) {
     }
     report(&format!(
         "ours {first}, reference {second}: {way}, by its own account {by_theirs:?}; messages {there:.0?} and \
-         {back:.0?}, this way {settled:.0?} later, echo {rate:.1} MB/s"
+         {back:.0?}, this way {settled:.2?} later, echo {rate:.1} MB/s"
     ));
 }

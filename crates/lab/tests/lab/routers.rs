@@ -5,18 +5,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
 use pilot_lab::{Access, Host, Lab, Nat, Observers, RENDEZVOUS, Site};
-use pilot_wire::path::{Behaviour, Nat as Seen};
+use pilot_wire::path::Nat as Seen;
 
-/// What RFC 4787 calls each kind: mapping, filtering. `None` lets no UDP through.
-const KINDS: [(Access, Option<(Behaviour, Behaviour)>); 7] = [
-    (Access::Public, Some((Behaviour::None, Behaviour::EndpointIndependent))),
-    (Access::FullCone, Some((Behaviour::EndpointIndependent, Behaviour::EndpointIndependent))),
-    (Access::AddressRestricted, Some((Behaviour::EndpointIndependent, Behaviour::AddressDependent))),
-    (Access::PortRestricted, Some((Behaviour::EndpointIndependent, Behaviour::AddressAndPortDependent))),
-    (Access::Symmetric, Some((Behaviour::AddressAndPortDependent, Behaviour::AddressAndPortDependent))),
-    (Access::Carrier, Some((Behaviour::EndpointIndependent, Behaviour::AddressAndPortDependent))),
-    (Access::NoUdp, None),
-];
+use crate::kinds::KINDS;
 
 #[test]
 fn every_kind_is_what_its_name_says() {
@@ -24,7 +15,7 @@ fn every_kind_is_what_its_name_says() {
     let observers = Observers::open(&lab);
     for (index, (access, expected)) in KINDS.into_iter().enumerate() {
         let site = Site::build(&lab, &format!("s{index}"), access);
-        let expected = expected.map(|(mapping, filtering)| Seen { mapping, filtering });
+        let expected = expected.map(|kind| Seen { mapping: kind.mapping, filtering: kind.filtering });
         assert_eq!(observers.look_at(&site.host, 5000), expected, "{access}");
         if expected.is_some() {
             // Once more with other sockets: what the first look left behind must not change what the second one sees.

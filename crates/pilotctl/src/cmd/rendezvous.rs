@@ -39,6 +39,10 @@ pub(crate) struct RunArgs {
     /// UDP address of the beacon [default: 127.0.0.1:9001]
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) beacon_addr: Option<String>,
+    /// Another address of this machine: the beacon listens there too, and nodes learn from it whether their NAT gives
+    /// them another address for each of theirs [default: none, and nodes do not tell the two kinds apart]
+    #[arg(long, value_name = "IP")]
+    pub(crate) beacon_second_ip: Option<String>,
     /// Database with everything the registry has acknowledged [default: rendezvous.redb of the state directory]
     #[arg(long, value_name = "PATH")]
     pub(crate) store: Option<String>,
@@ -89,6 +93,7 @@ impl RunArgs {
         [
             ("registry_addr", &self.registry_addr),
             ("beacon_addr", &self.beacon_addr),
+            ("beacon_second_ip", &self.beacon_second_ip),
             ("store", &self.store),
             ("web_listen", &self.web_listen),
             ("web_cert", &self.web_cert),
@@ -168,6 +173,7 @@ async fn run(ctx: &Context, admin_token: Option<String>) -> Result<Output, Failu
     if let Some(address) = ctx.settings.get("beacon_addr") {
         config.beacon_addr = settings::socket_address(address)?;
     }
+    config.second_beacon_ip = ctx.settings.ip("beacon_second_ip");
     config.web = web(&ctx.settings, &store, config.beacon_addr.ip().is_loopback())?;
     config.registry.admin_token = admin_token.filter(|token| !token.is_empty());
     let (format, pid_file) = (ctx.format, pid_file(ctx));

@@ -194,18 +194,18 @@ impl Node {
     /// A beacon that knows no surveys still tells where it sees us.
     fn with_beacons_word(&self, survey: Survey) -> Survey {
         let since = self.surveyor.begun();
-        let answers =
-            |beacon: &&Beacon| !survey.udp && beacon.answered() >= since && beacon.observed().is_some();
+        let answers = |beacon: &&Beacon| !survey.udp && beacon.answered() >= since;
         let Some(beacon) = self.beacon.as_ref().filter(answers) else { return survey };
-        let observed = beacon.observed();
-        let is_local = observed.is_some_and(|addr| self.local.contains(&addr));
+        // One that sees no address is reached over something else than datagrams.
+        let Some(observed) = beacon.observed() else { return survey };
+        let is_local = self.local.contains(&observed);
         let mapping = if is_local { pilot_wire::path::Behaviour::None } else { survey.nat.mapping };
         Survey {
             udp: true,
             rtt: beacon.rtt(),
-            observed,
+            observed: Some(observed),
             nat: Nat { mapping, ..survey.nat },
-            port_preserved: observed.map(|seen| self.local.iter().any(|own| own.port() == seen.port())),
+            port_preserved: Some(self.local.iter().any(|own| own.port() == observed.port())),
             ..survey
         }
     }
