@@ -351,12 +351,13 @@ impl Path {
 }
 
 /// A round trip that was never measured is no reason to go or to stay. Between an address in the common network and
-/// one that leads through a gateway the first is better unless it is clearly farther.
+/// one that leads through a gateway the first is better until it is known well, and clearly farther: addresses of a
+/// private network in between look alike.
 fn is_nearer(other: &Candidate, current: &Candidate) -> bool {
     let (Some(there), Some(here)) = (other.rtt, current.rtt) else { return false };
     match (other.source.is_local(), current.source.is_local()) {
-        (true, false) => there < here * 2 + AT_HOME,
-        (false, true) => there * 2 + AT_HOME < here,
+        (true, false) => !other.is_known_well() || there < here * 2 + AT_HOME,
+        (false, true) => current.is_known_well() && there * 2 + AT_HOME < here,
         (true, true) | (false, false) => there * 5 / 4 + NEARER_BY < here,
     }
 }

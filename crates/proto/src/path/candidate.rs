@@ -58,6 +58,9 @@ const CHECK_MAX: Duration = Duration::from_secs(1);
 const RECHECK_MIN: Duration = Duration::from_millis(250);
 const RECHECK_MAX: Duration = Duration::from_secs(8);
 
+/// Measurements that say how far an address is.
+const SAMPLES_MIN: u8 = 3;
+
 /// One address of a peer.
 #[derive(Debug, Clone)]
 pub(crate) struct Candidate {
@@ -73,6 +76,8 @@ pub(crate) struct Candidate {
     /// When an authentic frame last came from there.
     pub(crate) heard: Option<Instant>,
     pub(crate) rtt: Option<Duration>,
+    /// How often it was measured.
+    samples: u8,
     /// Since when it seems not to work any more.
     pub(crate) doubted: Option<Instant>,
     /// When it was asked whether it still works, until it answers.
@@ -93,6 +98,7 @@ impl Candidate {
             answered: None,
             heard: None,
             rtt: None,
+            samples: 0,
             doubted: None,
             checking: None,
             checked: None,
@@ -103,6 +109,11 @@ impl Candidate {
     /// Frames may go there.
     pub(crate) fn is_usable(&self) -> bool {
         self.answered.is_some() && self.doubted.is_none()
+    }
+
+    /// Whether its round trip was measured so often that it says something of the way and not of a busy moment.
+    pub(crate) fn is_known_well(&self) -> bool {
+        self.samples >= SAMPLES_MIN
     }
 
     /// Something that asks for an answer was sent there.
@@ -123,6 +134,7 @@ impl Candidate {
         }
         if let Some(sample) = rtt {
             self.rtt = Some(smoothed(self.rtt, sample));
+            self.samples = self.samples.saturating_add(1);
         }
     }
 
