@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use libfuzzer_sys::fuzz_target;
-use pilot_rendezvous::beacon::{Config, Introductions, State, WebId};
-use pilot_wire::NodeId;
+use pilot_rendezvous::beacon::{Config, Ear, Introductions, State, WebId};
 use pilot_wire::beacon::NotifyKind;
+use pilot_wire::{NodeId, PublicKey};
 
 fuzz_target!(|script: &[u8]| {
     let mut now = Instant::now();
@@ -22,9 +22,11 @@ fuzz_target!(|script: &[u8]| {
             0 => now += Duration::from_secs(u64::from(*length)),
             1 => state.registered(NodeId(u32::from(*length)), from.ip()),
             2 => state.notify(now, NodeId(u32::from(*length)), NotifyKind::Handshake),
-            3 => drop(state.web_opened(now, WebId(u64::from(op >> 4)), NodeId(u32::from(*length)), from)),
+            3 => drop(state.web_opened(now, WebId(u64::from(op >> 4)), NodeId(u32::from(*length)))),
             4 => state.web_closed(now, WebId(u64::from(op >> 4))),
             5..8 => state.handle_web(now, WebId(u64::from(op >> 4)), datagram),
+            8 => state.has_key(NodeId(u32::from(*length)), PublicKey::from_bytes([op >> 4; 32])),
+            9 => state.handle_elsewhere(now, Ear::SecondPort, from, datagram),
             _ => state.handle_datagram(now, from, datagram),
         }
         while let Some(question) = state.poll_question() {

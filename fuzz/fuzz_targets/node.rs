@@ -12,8 +12,8 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use pilot_crypto::Identity;
 use pilot_proto::{
-    Answer, Config, Encryption, Event, Location, Node, Query, QueryError, QueryId, Read, StreamEvent,
-    Visibility,
+    Answer, CandidateSource, Config, Encryption, Event, Location, Node, Query, QueryError, QueryId, Read,
+    StreamEvent, Visibility,
 };
 use pilot_wire::{Addr, NodeId, Port, StreamId};
 
@@ -142,13 +142,26 @@ impl World {
             27 => {
                 let hint = address(usize::from(script.byte()));
                 let peer = self.peer_of(at, script.byte());
-                self.sides[at].node.hint(now, peer, hint);
+                self.sides[at].node.hint(now, peer, hint, CandidateSource::Lan);
             }
             28 => {
                 let visible = if script.byte() & 1 == 0 { Visibility::Private } else { Visibility::Public };
                 self.sides[at].node.set_visibility(visible);
             }
             29 => self.sides[at].node.set_beacon(now, (script.byte() & 1 == 0).then(beacon)),
+            30 => {
+                let own = address(usize::from(script.byte()) % 8);
+                self.sides[at].node.set_local(now, vec![own]);
+            }
+            31 => match script.byte() % 4 {
+                0 => self.sides[at].node.network_changed(now),
+                1 => self.sides[at].node.beacon_reachable_otherwise(now),
+                2 => self.sides[at].node.survey(now),
+                _ => {
+                    let mapped = address(usize::from(script.byte()) % 8);
+                    self.sides[at].node.set_mapped(now, Some(mapped));
+                }
+            },
             _ => self.advance(Duration::ZERO),
         }
         self.drain();
@@ -242,7 +255,8 @@ impl World {
                 let index = IDS.iter().position(|id| *id == peer).unwrap_or(5);
                 let public = (choice & 4 == 0).then(|| address(index));
                 let lan = if choice & 8 == 0 { Vec::new() } else { vec![address(index)] };
-                Answer::Resolved(Ok(Location { public, lan, relay_only: choice & 0xC0 == 0xC0 }))
+                let seen = (choice & 0x20 == 0).then_some(Duration::from_secs(u64::from(choice)));
+                Answer::Resolved(Ok(Location { public, lan, relay_only: choice & 0xC0 == 0xC0, seen }))
             }
             Query::Resolve(_) => Answer::Resolved(Err(error())),
             Query::PeerKey(peer) if honest && self.clear => {
