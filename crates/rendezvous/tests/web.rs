@@ -73,7 +73,10 @@ impl World {
     /// A node that is registered and on the web.
     async fn visitor(&self, number: u8) -> (Visitor, NodeId) {
         let (identity, node) = self.register(number);
-        (Visitor::proven(self.web(), &identity, node).await, node)
+        let mut visitor = Visitor::proven(self.web(), &identity, node).await;
+        // The beacon hears of it after the visitor does; what follows over UDP must not overtake that.
+        visitor.settled().await;
+        (visitor, node)
     }
 
     /// A node that is registered and at the beacon over UDP.
