@@ -12,8 +12,8 @@ use pilot_lab::{Lab, Site, agree, deliver, echo_by, report, transport};
 /// How long a relayed pair is watched: long enough for several rounds of punching that must not succeed.
 const WATCHED: Duration = Duration::from_secs(3);
 
-/// When a pair must have its way. The goal is two seconds, and it is printed; several pairs share the machine here.
-const SETTLES: Duration = Duration::from_secs(3);
+/// When a pair must have its way, on a machine that does other things too. The goal is two seconds: what it took is printed.
+const SETTLES: Duration = Duration::from_secs(20);
 
 /// The table. Each row is two tests: the first calls the second, and the second calls the first.
 macro_rules! pairs {
