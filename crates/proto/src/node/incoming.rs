@@ -83,10 +83,10 @@ impl Node {
         let observed = Some(observed).filter(|addr| !addr.ip().is_unspecified());
         if observed == before || observed.is_none() || before.is_none() || !self.surveyor.is_answered() {
             self.observed_at(now, observed);
-        } else {
+        } else if !self.surveyor.is_observing() {
             // Anybody may say so in the beacon's name. It answers surveys, and only it can.
             self.surveyor.forget();
-            self.survey(now);
+            self.start_survey(now);
         }
         if back {
             self.events.push_back(Event::Beacon(BeaconEvent::Answers));

@@ -86,7 +86,7 @@ impl Node {
         self.events.extend(observed.map(Event::Observed));
         if !self.surveyor.is_running() {
             self.surveyor.forget();
-            self.survey(now);
+            self.start_survey(now);
         }
         self.candidates_changed(now);
         if !first {
@@ -129,13 +129,17 @@ impl Node {
     /// Finds out what kind of box this node is behind. [`Event::Surveyed`] follows, within
     /// 3 seconds; also when a survey is under way already.
     pub fn survey(&mut self, now: Instant) {
+        // A beacon that knows no surveys answers this at least.
+        self.announce(now);
+        self.start_survey(now);
+    }
+
+    /// The same of the node's own accord. The beacon is not asked anything else: its answer to that may be what began
+    /// the survey.
+    pub(super) fn start_survey(&mut self, now: Instant) {
         match self.beacon.as_ref().map(Beacon::addr) {
-            Some(beacon) => {
-                // A beacon that knows no surveys answers this at least.
-                self.announce(now);
-                self.surveyor.start(now, beacon, &mut self.rng);
-            }
-            None => self.events.push_back(Event::Surveyed(Box::default())),
+            Some(beacon) => self.surveyor.start(now, beacon, &mut self.rng),
+            None => self.events.push_back(Event::Surveyed(Box::new(Survey::default()))),
         }
         self.go_on_surveying(now);
     }
@@ -151,7 +155,7 @@ impl Node {
         let wanted = self.surveyor.is_running() || self.surveyor.last().is_some();
         self.surveyor.forget();
         if wanted || self.beacon.as_ref().is_some_and(Beacon::is_there) {
-            self.survey(now);
+            self.start_survey(now);
         }
     }
 

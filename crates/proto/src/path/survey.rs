@@ -142,6 +142,11 @@ impl Surveyor {
         self.last = None;
     }
 
+    /// One is under way that will say where the beacon sees us.
+    pub(crate) fn is_observing(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.step == Step::Observing)
+    }
+
     /// When the last one began.
     pub(crate) fn begun(&self) -> Option<Instant> {
         self.begun
