@@ -41,6 +41,9 @@ impl Node {
     /// a suspend. All paths are looked at anew.
     pub fn network_changed(&mut self, now: Instant) {
         self.ledger.clear_waits(now);
+        if let Some(beacon) = &mut self.beacon {
+            beacon.asked_from_elsewhere();
+        }
         self.announce(now);
         self.survey_anew(now);
         self.candidates_changed(now);

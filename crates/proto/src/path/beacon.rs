@@ -81,6 +81,12 @@ impl Beacon {
         self.retry = FIRST_RETRY;
     }
 
+    /// Our network is another one: whether it is silent from here is to be found out anew, and told anew.
+    pub(crate) fn asked_from_elsewhere(&mut self) {
+        self.unanswered = 0;
+        self.silent_since = None;
+    }
+
     /// Our number is another than the beacon knows: it should hear of it at once.
     pub(crate) fn renamed(&mut self, now: Instant) {
         self.due = now;
