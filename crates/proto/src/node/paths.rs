@@ -142,7 +142,7 @@ impl Node {
     pub(super) fn start_survey(&mut self, now: Instant) {
         match self.beacon.as_ref().map(Beacon::addr) {
             Some(beacon) => self.surveyor.start(now, beacon, &mut self.rng),
-            None => self.events.push_back(Event::Surveyed(Box::new(Survey::default()))),
+            None => self.events.push_back(Event::Surveyed(Box::default())),
         }
         self.go_on_surveying(now);
     }
