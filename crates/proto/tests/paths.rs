@@ -235,7 +235,7 @@ impl World {
         let stream = self.dial();
         self.pass(Duration::from_millis(500));
         assert!(self.events[A].contains(&Event::Stream(stream, StreamEvent::Established)));
-        self.nodes[A].path_report(self.now, id(B)).unwrap().path
+        self.nodes[A].path_report(id(B)).unwrap().path
     }
 
     /// What came of the stream that A dialled.
@@ -252,7 +252,7 @@ impl World {
 
     /// The addresses of B that A knows, and from whom.
     fn candidates(&self) -> BTreeSet<(SocketAddr, CandidateSource)> {
-        let report = self.nodes[A].path_report(self.now, id(B)).unwrap();
+        let report = self.nodes[A].path_report(id(B)).unwrap();
         report.candidates.iter().map(|candidate| (candidate.addr, candidate.source)).collect()
     }
 

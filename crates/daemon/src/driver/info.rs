@@ -158,7 +158,7 @@ impl Driver {
             PathView::Relayed => self.beacon(),
             PathView::Unknown => String::new(),
         };
-        let rtt = self.node.path_report(now, peer.node).and_then(|report| report.rtt);
+        let rtt = self.node.path_report(peer.node).and_then(|report| report.rtt);
         let idle = peer.heard.map(|heard| now.saturating_duration_since(heard).as_millis());
         PeerInfo {
             node_id: peer.node,

@@ -190,7 +190,7 @@ impl Driver {
         let node = inquiry.node;
         let tried = inquiry.deadline.0 > inquiry.begun;
         let view = self.node.peers().find(|peer| peer.node == node);
-        let report = self.node.path_report(now, node);
+        let report = self.node.path_report(node);
         let mut why = Why {
             node_id: node,
             address: Addr::backbone(node),

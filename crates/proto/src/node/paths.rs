@@ -222,7 +222,7 @@ impl Node {
 impl Node {
     /// What is known about the ways to a peer. `None` for a peer that nobody has tried to reach.
     #[must_use]
-    pub fn path_report(&self, now: Instant, node: NodeId) -> Option<PathReport> {
+    pub fn path_report(&self, node: NodeId) -> Option<PathReport> {
         let peer = self.peers.get(&node)?;
         let path = &peer.path;
         let candidates = path.candidates().iter().map(|candidate| CandidateReport {
@@ -243,7 +243,7 @@ impl Node {
             seen: peer.location.as_ref().and_then(|location| Some((location.seen?, location.at))),
             candidates: candidates.collect(),
             relay: self.relay_report(node)?,
-            relayed_because: (view == PathView::Relayed).then(|| self.relay_reason(now, node)),
+            relayed_because: (view == PathView::Relayed).then(|| self.relay_reason(node)),
             next_try: path.search.poll_timeout().or_else(|| peer.next_try()),
             our_nat: self.surveyor.nat(),
             their_nat: path.their_nat,
@@ -261,7 +261,7 @@ impl Node {
         })
     }
 
-    fn relay_reason(&self, now: Instant, node: NodeId) -> RelayReason {
+    fn relay_reason(&self, node: NodeId) -> RelayReason {
         let Some(path) = self.peers.get(&node).map(|peer| &peer.path) else {
             return RelayReason::NoCandidates;
         };
@@ -274,7 +274,6 @@ impl Node {
         if path.search.is_on() && path.search.is_young() {
             return RelayReason::Trying;
         }
-        let _ = now;
         if path.direct_lost {
             RelayReason::DirectLost
         } else if !can_meet(self.surveyor.nat(), path.their_nat) {
