@@ -362,7 +362,7 @@ impl OutgoingFile {
             match parsed {
                 Frame::FileStream(step) if step.id() == self.id() => return Ok(step),
                 // Words about another transfer are not about this one.
-                Frame::FileStream(_) | Frame::Delivery(_) => {}
+                Frame::FileStream(_) | Frame::Delivery(_) | Frame::Control(..) => {}
             }
         }
     }
@@ -444,7 +444,7 @@ mod tests {
             let raw = read_frame(&mut self.stream, &mut self.decoder).await.unwrap();
             match Frame::parse(raw).unwrap() {
                 Frame::FileStream(step) => step,
-                Frame::Delivery(delivery) => panic!("{delivery:?}"),
+                other @ (Frame::Delivery(_) | Frame::Control(..)) => panic!("{other:?}"),
             }
         }
 

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use pilot_wire::dataexchange::{
-    Answer, Content, DEFAULT_MAX_FRAME, Decoder, Delivery, Frame, FrameType, MessageId, RawFrame, Tag, Timing,
+    Answer, Content, DEFAULT_MAX_FRAME, Decoder, Delivery, Extension, Frame, FrameType, MessageId, RawFrame,
+    Tag, Timing,
 };
 use pilot_wire::ipc::{Call, Code, Failure};
 use pilot_wire::mailbox::{Reply, Request, StoredMessage};
@@ -48,12 +49,21 @@ pub struct Outgoing {
     pub reply_to: Option<MessageId>,
     /// Whether the receiver is asked for its times.
     pub trace: bool,
+    /// What else a receiver that is one of our nodes is told.
+    pub extension: Extension,
 }
 
 impl Outgoing {
     /// A message of this kind.
     pub fn new(kind: MessageKind, data: impl Into<Bytes>) -> Self {
-        Self { kind, data: data.into(), message_id: None, reply_to: None, trace: false }
+        Self {
+            kind,
+            data: data.into(),
+            message_id: None,
+            reply_to: None,
+            trace: false,
+            extension: Extension::default(),
+        }
     }
 
     /// A text message.
@@ -184,7 +194,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Courier<S> {
 
 /// The frame of a message.
 fn delivery(message: &Outgoing, message_id: &MessageId, tags: bool, traces: bool) -> Vec<u8> {
-    let tag = || Tag { message_id: Some(message_id.clone()), reply_to: message.reply_to.clone() };
+    let pilot = (message.extension != Extension::default()).then(|| Box::new(message.extension.clone()));
+    let tag = || Tag { message_id: Some(message_id.clone()), reply_to: message.reply_to.clone(), pilot };
     let delivery = Delivery {
         tag: tags.then(tag),
         sent_at_ns: (message.trace && traces).then(|| unix_ns(SystemTime::now())),

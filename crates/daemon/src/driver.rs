@@ -30,11 +30,11 @@ use pilot_wire::ipc::{self, Code, MAX_DATA, Reply};
 use pilot_wire::{NodeId, Port, PublicKey, StreamId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
 
-use crate::handle::{PeerIdentity, ServiceOrder};
+use crate::handle::{PeerIdentity, ServiceOrder, Sign};
 use crate::ipc::io::{FrameReader, write_batches};
 use crate::ipc::listener::Listener;
 use crate::ipc::outbox::Outbox;
@@ -88,8 +88,8 @@ pub(crate) enum Command {
     Service(ServiceOrder),
     /// A handshake message was delivered, or not.
     Delivered(trust::Outcome),
-    /// The mailbox answered a local program.
-    Mailbox(calls::Answered),
+    /// A built-in service answered a local program.
+    Answered(calls::Answered),
     /// The built-in services run.
     Services(Services),
     /// The beacon's name has this address.
@@ -146,6 +146,7 @@ pub(crate) struct Parts {
     pub(crate) profile: Profile,
     pub(crate) trusted: watch::Sender<Vec<NodeId>>,
     pub(crate) own: watch::Sender<NodeId>,
+    pub(crate) signs: broadcast::Sender<Sign>,
     pub(crate) edge: Edge,
     pub(crate) ready: Box<dyn FnOnce(Running) + Send>,
 }
@@ -171,6 +172,8 @@ pub(crate) struct Driver {
     profile: Profile,
     trusted: watch::Sender<Vec<NodeId>>,
     own: watch::Sender<NodeId>,
+    /// For services that wait to try again.
+    signs: broadcast::Sender<Sign>,
     /// Called once, when the daemon serves.
     ready: Option<Box<dyn FnOnce(Running) + Send>>,
 
@@ -205,7 +208,7 @@ pub(crate) struct Driver {
     blocked: Option<Blocked>,
     more_to_send: bool,
     stopping: bool,
-    /// Readers and writers of programs, deliveries, mailbox calls: they end with the driver.
+    /// Readers and writers of programs, deliveries, calls of services: they end with the driver.
     tasks: JoinSet<()>,
     /// The writers of programs, which may finish what they have when the driver ends in order.
     writers: JoinSet<()>,
@@ -238,6 +241,7 @@ impl Driver {
             profile: parts.profile,
             trusted: parts.trusted,
             own: parts.own,
+            signs: parts.signs,
             ready: Some(parts.ready),
             clients: BTreeMap::new(),
             next_client: 0,
@@ -359,7 +363,7 @@ impl Driver {
             Command::Registry(report) => self.on_report(now, report),
             Command::Service(order) => self.on_service(now, order),
             Command::Delivered(outcome) => self.on_delivered(now, outcome),
-            Command::Mailbox(answered) => self.on_mailbox(answered),
+            Command::Answered(answered) => self.on_answered(answered),
             Command::Services(services) => self.services = Some(services),
             Command::Network(news) => self.on_network_news(now, news),
             Command::Beacon(address) => self.on_beacon_found(now, address),
@@ -573,6 +577,11 @@ impl Driver {
         // The reply to `shutdown` gets a moment to leave; a program that does not read gets no more than that.
         let _ = tokio::time::timeout(LAST_WORDS, async { while self.writers.join_next().await.is_some() {} })
             .await;
+    }
+
+    /// Tells the services; nobody may be listening.
+    fn sign(&self, sign: Sign) {
+        let _ = self.signs.send(sign);
     }
 
     fn own_node(&self) -> NodeId {

@@ -1,7 +1,7 @@
 //! What the built-in services see of the driver.
 
 use pilot_wire::{NodeId, PublicKey, handshake};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::driver::Command;
 use crate::service::Notice;
@@ -26,12 +26,25 @@ pub(crate) enum ServiceOrder {
     Describe(NodeId, oneshot::Sender<PeerIdentity>),
 }
 
+/// A reason to try again what failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sign {
+    /// This peer was heard of, is reached in another way, or is trusted now.
+    Peer(NodeId),
+    /// The network around this host changed.
+    Network,
+}
+
+/// Signs that a slow service may leave unread. One that misses some learns that it did, and tries everything.
+pub(crate) const SIGNS: usize = 256;
+
 /// The services' way to the driver. When the driver is gone, what they say is lost with it.
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
     inbox: mpsc::Sender<Command>,
     trusted: watch::Receiver<Vec<NodeId>>,
     node: watch::Receiver<NodeId>,
+    signs: broadcast::Sender<Sign>,
 }
 
 impl Handle {
@@ -39,8 +52,9 @@ impl Handle {
         inbox: mpsc::Sender<Command>,
         trusted: watch::Receiver<Vec<NodeId>>,
         node: watch::Receiver<NodeId>,
+        signs: broadcast::Sender<Sign>,
     ) -> Self {
-        Self { inbox, trusted, node }
+        Self { inbox, trusted, node, signs }
     }
 
     /// Passes on a message that `from` brought to port 444.
@@ -68,6 +82,11 @@ impl Handle {
     /// The number of this node; unset before its first registration.
     pub(crate) fn node(&self) -> NodeId {
         *self.node.borrow()
+    }
+
+    /// Reasons to try again, from now on.
+    pub(crate) fn signs(&self) -> broadcast::Receiver<Sign> {
+        self.signs.subscribe()
     }
 
     async fn tell(&self, order: ServiceOrder) {

@@ -11,11 +11,11 @@ use pilot_crypto::{Identity, KeyFileError, RandomUnavailable};
 use pilot_proto::{Encryption, Node, Visibility};
 use pilot_wire::ipc::LanStatus;
 use pilot_wire::{Addr, NodeId, PublicKey};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::driver::{self, Command, Driver, Edge, Parts};
-use crate::handle::Handle;
+use crate::handle::{Handle, SIGNS};
 use crate::ipc::listener::Listener;
 use crate::network::{self, Book, Lan, Mapping, News, PortMap, Surroundings};
 use crate::registry::{Link, Profile, Settings};
@@ -221,7 +221,8 @@ pub async fn run(
     let (trusted, trusted_watch) = watch::channel(Vec::new());
     let (own, own_watch) = watch::channel(memory.node_id.unwrap_or_default());
     let (deliveries, to_deliver) = mpsc::channel(DELIVERIES);
-    let handle = Handle::new(commands.clone(), trusted_watch, own_watch);
+    let (signs, _) = broadcast::channel(SIGNS);
+    let handle = Handle::new(commands.clone(), trusted_watch, own_watch, signs.clone());
     let (ours, theirs) = tokio::io::duplex(PIPE);
     let (reader, writer) = tokio::io::split(ours);
     tasks.spawn(start_services(service_config(&config), theirs, handle, to_deliver, commands.clone()));
@@ -243,6 +244,7 @@ pub async fn run(
         profile,
         trusted,
         own,
+        signs,
         edge,
         ready: Box::new(ready),
     });

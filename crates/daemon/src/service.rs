@@ -5,13 +5,20 @@
 //! byte stream and is told who is at its other end; what is here accepts the streams, knows the peers, and keeps
 //! each of them within bounds.
 
+mod control;
 mod disk;
 mod events;
 mod exchange;
 pub(crate) mod handshake;
+mod hooks;
 mod inbox;
+mod mailboxes;
+mod outbox;
+mod policy;
 mod received;
+mod serving;
 mod store;
+mod tasks;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -24,17 +31,24 @@ use bytes::Bytes;
 use pilot_client::{Client, Stream};
 use pilot_wire::dataexchange::MessageId;
 use pilot_wire::events::{Event, NOTHING};
-use pilot_wire::ipc::Code;
-use pilot_wire::{Addr, Endpoint, NodeId, Port, PublicKey, mailbox};
+use pilot_wire::ipc::{Call, Code, Failure};
+use pilot_wire::{Addr, Endpoint, NodeId, Port, PublicKey};
 use serde::Serialize;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use self::control::Controls;
 use self::events::{Broker, DialBroker, Side};
 use self::exchange::Exchange;
+use self::hooks::Hooks;
+use self::mailboxes::Mailboxes;
+use self::outbox::Outbox;
+use self::policy::Policy;
+use self::serving::Serving;
 use self::store::Store;
+use self::tasks::Tasks;
 use crate::handle::Handle;
 
 /// Connections of one peer to one service. An agent needs one; a few more let it send while a file is under way.
@@ -81,14 +95,51 @@ pub(crate) struct Config {
 #[derive(Clone)]
 pub(crate) struct Services {
     store: Store,
-    _tasks: Arc<JoinSet<()>>,
+    outbox: Outbox,
+    serving: Serving,
+    tasks: Tasks,
+    hooks: Hooks,
+    policy: Policy,
+    mailboxes: Mailboxes,
+    broker: Option<Broker>,
+    _running: Arc<JoinSet<()>>,
 }
 
 impl Services {
-    /// Answers an application's question about messages and files; a wait takes as long as it says.
-    pub(crate) async fn mailbox(&self, request: mailbox::Request) -> mailbox::Reply {
-        self.store.mailbox(request).await
+    /// Answers an application; a wait takes as long as the call says.
+    pub(crate) async fn call(&self, call: Call) -> Result<serde_json::Value, Failure> {
+        match call {
+            Call::Mailbox(request) => json(&self.store.mailbox(request).await),
+            Call::Outbox(request) => json(&self.outbox.call(request).await?),
+            Call::Serving(request) => json(&self.serving.call(request).await?),
+            Call::Tasks(request) => json(&self.tasks.call(request).await?),
+            Call::Hooks(request) => json(&self.hooks.call(request).await?),
+            Call::Policy(request) => json(&self.policy.call(request).await?),
+            Call::Mailboxes(request) => json(&self.mailboxes.call(request).await?),
+            Call::Events => match &self.broker {
+                Some(broker) => json(&broker.status().await),
+                None => Err(Failure::new(Code::Unsupported, "this daemon has no event broker")),
+            },
+            Call::Status
+            | Call::Shutdown
+            | Call::Ping { .. }
+            | Call::Why { .. }
+            | Call::Netcheck { .. }
+            | Call::Resolve { .. }
+            | Call::Lookup { .. }
+            | Call::Connections
+            | Call::Disconnect { .. }
+            | Call::Peers
+            | Call::TrustList
+            | Call::WaitTrust { .. }
+            | Call::AutoApprove { .. }
+            | Call::Config => Err(Failure::new(Code::Internal, "this is not a question for the services")),
+        }
     }
+}
+
+fn json<T: Serialize>(value: &T) -> Result<serde_json::Value, Failure> {
+    serde_json::to_value(value).map_err(|error| Failure::new(Code::Internal, error.to_string()))
 }
 
 /// Starts the services. `deliveries` are the node's own handshake messages to be carried out.
@@ -102,6 +153,9 @@ pub(crate) fn spawn(
     deliveries: mpsc::Receiver<handshake::Delivery>,
 ) -> io::Result<Services> {
     let store = Store::start(&config.home)?;
+    let outbox = Outbox::start(client.clone(), &handle);
+    let (serving, policy, mailboxes) = (Serving::default(), Policy::default(), Mailboxes::default());
+    let mut broker_way = None;
     let mut tasks = JoinSet::new();
     let (notices, notices_out) = Notices::new();
     tasks.spawn(forward_notices(notices_out, handle.clone()));
@@ -123,6 +177,12 @@ pub(crate) fn spawn(
         let exchange = Exchange {
             store: store.clone(),
             notices: notices.clone(),
+            controls: Controls {
+                outbox: outbox.clone(),
+                serving: serving.clone(),
+                mailboxes: mailboxes.clone(),
+            },
+            policy: policy.clone(),
             max_frame: config.max_frame,
             large_frames,
         };
@@ -141,7 +201,8 @@ pub(crate) fn spawn(
         ));
     }
     if config.event_stream {
-        let (broker, task) = Broker::new(Overlay(client.clone()), handle.trusted(), notices);
+        let (broker, task) = Broker::new(Overlay(client.clone()), handle.trusted(), handle.signs(), notices);
+        broker_way = Some(broker.clone());
         tasks.spawn(task);
         tasks.spawn(accept(client, Port::EVENT_STREAM, handle, move |stream, guest: Guest| {
             let broker = broker.clone();
@@ -153,7 +214,17 @@ pub(crate) fn spawn(
             }
         }));
     }
-    Ok(Services { store, _tasks: Arc::new(tasks) })
+    Ok(Services {
+        store,
+        outbox,
+        serving,
+        tasks: Tasks::default(),
+        hooks: Hooks::default(),
+        policy,
+        mailboxes,
+        broker: broker_way,
+        _running: Arc::new(tasks),
+    })
 }
 
 /// Knocks once at the nodes that were trusted when the daemon started. Those who still hold streams of its earlier

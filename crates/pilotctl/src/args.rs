@@ -115,6 +115,20 @@ pub(crate) enum Command {
     SendFile(cmd::send_file::Args),
     /// Messages that arrived
     Inbox(cmd::inbox::Args),
+    /// Messages on their way: list, show, cancel
+    Outbox(cmd::outbox::Args),
+    /// Answer a message
+    Reply(cmd::reply::Args),
+    /// Answer requests with a program
+    Serve(cmd::serve::Args),
+    /// Tasks: give, take, follow and answer them
+    Task(cmd::task::Args),
+    /// What the daemon does when a message arrives
+    Hook(cmd::hook::Args),
+    /// What peers may do here
+    Policy(cmd::policy::Args),
+    /// Nodes that keep messages while one is away
+    Mailbox(cmd::mailbox::Args),
     /// Files that arrived
     Received(cmd::received::Args),
     /// Print events as they happen: a topic of all trusted peers, or of one node

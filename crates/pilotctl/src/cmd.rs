@@ -14,26 +14,33 @@ pub(crate) mod events;
 pub(crate) mod find;
 pub(crate) mod handshake;
 pub(crate) mod health;
+pub(crate) mod hook;
 pub(crate) mod hostname;
 pub(crate) mod identity;
 pub(crate) mod inbox;
 pub(crate) mod info;
 pub(crate) mod lookup;
+pub(crate) mod mailbox;
 pub(crate) mod netcheck;
 pub(crate) mod network;
+pub(crate) mod outbox;
 pub(crate) mod peers;
 pub(crate) mod ping;
+pub(crate) mod policy;
 pub(crate) mod publish;
 pub(crate) mod received;
 pub(crate) mod recv;
 pub(crate) mod rendezvous;
+pub(crate) mod reply;
 pub(crate) mod search;
 pub(crate) mod send;
 pub(crate) mod send_file;
 pub(crate) mod send_message;
+pub(crate) mod serve;
 pub(crate) mod status;
 pub(crate) mod subscribe;
 pub(crate) mod tags;
+pub(crate) mod task;
 pub(crate) mod traceroute;
 pub(crate) mod trust;
 pub(crate) mod version;
@@ -102,6 +109,13 @@ pub(crate) async fn run(ctx: &Context, command: Command) -> Result<Output, Failu
         Command::SendMessage(args) => send_message::run(ctx, &args).await,
         Command::SendFile(args) => send_file::run(ctx, &args).await,
         Command::Inbox(args) => inbox::run(ctx, &args).await,
+        Command::Outbox(args) => outbox::run(ctx, &args).await,
+        Command::Reply(args) => reply::run(ctx, &args).await,
+        Command::Serve(args) => serve::run(ctx, &args).await,
+        Command::Task(args) => task::run(ctx, &args).await,
+        Command::Hook(args) => hook::run(ctx, &args).await,
+        Command::Policy(args) => policy::run(ctx, &args).await,
+        Command::Mailbox(args) => mailbox::run(ctx, &args).await,
         Command::Received(args) => received::run(ctx, &args).await,
         Command::Subscribe(args) => subscribe::run(ctx, &args).await,
         Command::Publish(args) => publish::run(ctx, &args).await,

@@ -5,15 +5,17 @@
 //! length; [`Frame::parse`] gives one its meaning; [`Answer`] is what the receiver says back.
 
 mod answer;
+mod control;
 mod decoder;
 mod filestream;
 mod frame;
 mod tag;
 
 pub use answer::{Answer, AnswerError, Timing};
+pub use control::{Control, ControlError, Receipt, ReceiptState};
 pub use decoder::{DEFAULT_MAX_FRAME, Decoder, FrameTooLarge, HEADER_LEN, RawFrame};
 pub use filestream::{
     CHUNK_LEN, FileStream, FileStreamError, Init, NO_ACTIVE_TRANSFER, TransferId, WINDOW_CHUNKS,
 };
 pub use frame::{Content, Delivery, Frame, FrameError, FrameType, NamedFile};
-pub use tag::{MessageId, MessageIdError, Tag};
+pub use tag::{Extension, Interim, InterimKind, MessageId, MessageIdError, Outcome, RequestTag, Tag};

@@ -18,6 +18,7 @@
 
 mod call;
 mod command;
+mod events;
 mod failure;
 mod frame;
 mod json;
@@ -32,6 +33,7 @@ pub use call::{
     TrustWait, WebLink,
 };
 pub use command::Command;
+pub use events::EventsStatus;
 pub use failure::{Code, Failure};
 pub use frame::{Decoder, FrameTooLong, MAX_DATA, MAX_FRAME, data_header};
 pub use json::{

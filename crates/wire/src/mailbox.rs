@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::dataexchange::MessageId;
+use crate::dataexchange::{Extension, MessageId};
 use crate::{Addr, NodeId};
 
 /// How the bytes of a [`StoredMessage`] are written down.
@@ -18,7 +18,8 @@ pub enum DataEncoding {
     Base64,
 }
 
-/// One message in the inbox: the content of its file. Keys are written in alphabetical order.
+/// One message in the inbox: the content of its file. Keys of release 1.18.0 are written in alphabetical order, ours
+/// behind them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredMessage {
     /// Length of the message in bytes.
@@ -51,6 +52,9 @@ pub struct StoredMessage {
     /// `TEXT`, `JSON` or `BINARY`.
     #[serde(rename = "type")]
     pub kind: String,
+    /// What else a sender that is one of our nodes says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pilot: Option<Box<Extension>>,
 }
 
 impl StoredMessage {

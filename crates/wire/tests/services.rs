@@ -115,7 +115,7 @@ fn answers_of_older_receivers_are_read() {
 #[test]
 fn frames_mean_what_the_specification_says() {
     let parse = |text: &str| Frame::parse(frames(&hex::decode(text).unwrap()).remove(0));
-    let tag = |id: &str| Some(Tag { message_id: Some(id.parse().unwrap()), reply_to: None });
+    let tag = |id: &str| Some(Tag { message_id: Some(id.parse().unwrap()), ..Tag::default() });
     assert_eq!(
         parse("0000000a0000001f00147b226d6573736167655f6964223a226d2d31227d0000000168656c6c6f"),
         Ok(Frame::Delivery(Delivery {
@@ -278,7 +278,7 @@ fn transfer_step() -> impl Strategy<Value = FileStream> {
 
 fn frame() -> impl Strategy<Value = Frame> {
     let tag = (prop::option::of(message_id()), prop::option::of(message_id()))
-        .prop_map(|(message_id, reply_to)| Tag { message_id, reply_to });
+        .prop_map(|(message_id, reply_to)| Tag { message_id, reply_to, pilot: None });
     let delivery = (prop::option::of(tag), prop::option::of(any::<u64>()), content())
         .prop_map(|(tag, sent_at_ns, content)| Frame::Delivery(Delivery { tag, sent_at_ns, content }));
     prop_oneof![delivery, transfer_step().prop_map(Frame::FileStream)]

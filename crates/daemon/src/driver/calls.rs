@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use pilot_proto::PingId;
 use pilot_proto::node::PathView;
 use pilot_wire::ipc::{
-    AutoApprove, Call, Code, Command, Done, Pong, Reply, Resolved, TrustEntry, TrustList, TrustState,
+    AutoApprove, Call, Code, Command, Done, Failure, Pong, Reply, Resolved, TrustEntry, TrustList, TrustState,
 };
 use pilot_wire::registry::{self, ResolveHostname, Signed};
-use pilot_wire::{Addr, NodeId, mailbox};
+use pilot_wire::{Addr, NodeId};
 
 use super::deadlines::{self, Deadline};
 use super::info::ROWS_MAX;
@@ -27,11 +27,11 @@ pub(super) struct PendingPing {
     deadline: deadlines::Key,
 }
 
-/// What the mailbox says to a program.
+/// What a built-in service says to a program.
 #[derive(Debug)]
 pub(crate) struct Answered {
     to: ReplyTo,
-    reply: mailbox::Reply,
+    answer: Result<serde_json::Value, Failure>,
 }
 
 impl Driver {
@@ -93,7 +93,14 @@ impl Driver {
                 let settings = self.settings();
                 self.answer(to, ok, &settings);
             }
-            Call::Mailbox(request) => self.ask_mailbox(to, request),
+            Call::Mailbox(_)
+            | Call::Outbox(_)
+            | Call::Serving(_)
+            | Call::Tasks(_)
+            | Call::Hooks(_)
+            | Call::Policy(_)
+            | Call::Mailboxes(_)
+            | Call::Events => self.ask_services(to, call),
         }
     }
 
@@ -206,21 +213,24 @@ impl Driver {
         TrustList { nodes }
     }
 
-    /// The mailbox may wait for a message: it does so in a task of its own.
-    fn ask_mailbox(&mut self, to: ReplyTo, request: mailbox::Request) {
+    /// A service may wait, for a message or a disk: it does so in a task of its own.
+    fn ask_services(&mut self, to: ReplyTo, call: Call) {
         let Some(services) = self.services.clone() else {
-            return self.refuse(to, Refusal::new(Code::Unsupported, "this daemon keeps no messages"));
+            return self.refuse(to, Refusal::new(Code::Busy, "the daemon's services have not started yet"));
         };
         let commands = self.commands.clone();
         self.tasks.spawn(async move {
-            let reply = services.mailbox(request).await;
-            let _ = commands.send(Inbox::Mailbox(Answered { to, reply })).await;
+            let answer = services.call(call).await;
+            let _ = commands.send(Inbox::Answered(Answered { to, answer })).await;
         });
     }
 
-    pub(super) fn on_mailbox(&mut self, answered: Answered) {
-        let Answered { to, reply } = answered;
-        self.reply(to, &Reply::json(Command::CallOk, &reply));
+    pub(super) fn on_answered(&mut self, answered: Answered) {
+        let Answered { to, answer } = answered;
+        match answer {
+            Ok(value) => self.reply(to, &Reply::json(Command::CallOk, &value)),
+            Err(failure) => self.refuse(to, failure),
+        }
     }
 }
 

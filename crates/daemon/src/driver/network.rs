@@ -11,6 +11,7 @@ use pilot_wire::ipc::{LanStatus, NetworkStatus};
 use tokio::sync::{Notify, watch};
 
 use super::Driver;
+use crate::handle::Sign;
 use crate::network::{Book, Mapping, News, Pulse, Surroundings};
 use crate::registry::Order;
 
@@ -60,12 +61,14 @@ impl Driver {
                 if self.node.is_trusted(peer) {
                     tracing::debug!(%peer, %address, "announces itself in this network");
                     self.node.hint(now, peer, address, CandidateSource::Lan);
+                    self.sign(Sign::Peer(peer));
                 }
             }
         }
     }
 
     fn on_surroundings(&mut self, now: Instant, here: Surroundings) {
+        self.sign(Sign::Network);
         let bound = self.socket.local();
         let before = std::mem::replace(&mut self.network.edge.surroundings, here);
         let here = &self.network.edge.surroundings;

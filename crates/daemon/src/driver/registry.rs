@@ -18,6 +18,7 @@ use serde_json::json;
 use super::Driver;
 use super::replies::{Refusal, ReplyTo};
 use super::trust::wall;
+use crate::handle::Sign;
 use crate::registry::{CallError, CallId, Order, Report};
 
 /// Changes of trust that the registry could not be told, to be told when it is back.
@@ -677,6 +678,12 @@ impl Driver {
     }
 
     pub(super) fn on_peer(&mut self, peer: NodeId, event: &PeerEvent) {
+        match event {
+            PeerEvent::Established { .. } | PeerEvent::Direct(_) | PeerEvent::Relayed => {
+                self.sign(Sign::Peer(peer));
+            }
+            PeerEvent::KeyMismatch(_) | PeerEvent::Silent => {}
+        }
         match event {
             PeerEvent::Established { rekeyed, relayed } => {
                 tracing::info!(%peer, rekeyed, relayed, "tunnel established");

@@ -118,6 +118,12 @@ impl Refusal {
     }
 }
 
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self { failure, reference: None }
+    }
+}
+
 impl From<DialError> for Refusal {
     fn from(error: DialError) -> Self {
         let node = peer_of(&error).unwrap_or_default();

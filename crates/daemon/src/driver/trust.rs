@@ -18,6 +18,7 @@ use super::deadlines::{self, Deadline, Deadlines};
 use super::replies::{Refusal, ReplyTo};
 use super::{Command as Inbox, Driver};
 use crate::datetime;
+use crate::handle::Sign;
 use crate::service::handshake::Delivery;
 
 /// Longest wait for trust that one request may ask for, in the reference's command (spec/local.md 1.6).
@@ -304,6 +305,7 @@ impl Driver {
                 self.settle_requests(node, Ok(()));
                 self.settle_waits(now, node);
                 self.notify_trusted(node, how);
+                self.sign(Sign::Peer(node));
                 self.learn_name(node);
                 // Find the peer and agree keys now: the first message is likely to follow.
                 self.node.ping(now, node, 0);

@@ -14,15 +14,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pilot_wire::events::{Decoder, Event, EventError, Note, NoteToken, RESERVED_PREFIX};
+use pilot_wire::ipc::EventsStatus;
 use pilot_wire::{Addr, Endpoint, NodeId};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use self::hub::{Hub, Origin, SubscriberId};
 use self::link::{LinkKey, LinkState};
 use super::{Notice, Notices, Remote};
+use crate::handle::Sign;
 
 pub(super) use self::hub::Side;
 pub(crate) use self::link::DialBroker;
@@ -67,6 +69,7 @@ enum Command {
         event: Event,
     },
     Link(LinkKey, LinkState),
+    Status(oneshot::Sender<EventsStatus>),
 }
 
 /// What a connection gets for its subscription.
@@ -87,6 +90,7 @@ impl Broker {
     pub(super) fn new<D: DialBroker>(
         dial: D,
         trusted: watch::Receiver<Vec<NodeId>>,
+        signs: broadcast::Receiver<Sign>,
         notices: Notices,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (commands, queue) = mpsc::channel(QUEUE);
@@ -95,6 +99,7 @@ impl Broker {
             writers: BTreeMap::new(),
             dial,
             trusted,
+            signs,
             commands: commands.clone(),
             links: BTreeMap::new(),
             link_tasks: JoinSet::new(),
@@ -102,6 +107,14 @@ impl Broker {
             notices,
         };
         (Self { commands, large_events: Arc::new(Semaphore::new(2)) }, task.run(queue))
+    }
+
+    /// How the broker stands.
+    pub(super) async fn status(&self) -> EventsStatus {
+        let (answer, answered) = oneshot::channel();
+        // A broker that has ended has no subscribers.
+        let _ = self.commands.send(Command::Status(answer)).await;
+        answered.await.unwrap_or_default()
     }
 
     /// Serves one connection until either side ends it. `large_of_peer` has one permit.
@@ -238,6 +251,15 @@ struct Link {
     awake: Arc<Notify>,
 }
 
+impl Link {
+    fn wake(&self) {
+        match self.state {
+            LinkState::Down => self.awake.notify_one(),
+            LinkState::Connecting | LinkState::Live => {}
+        }
+    }
+}
+
 struct Confirmation {
     id: SubscriberId,
     deadline: Instant,
@@ -254,6 +276,7 @@ struct Task<D> {
     writers: BTreeMap<SubscriberId, Writer>,
     dial: D,
     trusted: watch::Receiver<Vec<NodeId>>,
+    signs: broadcast::Receiver<Sign>,
     /// For the links.
     commands: mpsc::Sender<Command>,
     links: BTreeMap<LinkKey, Link>,
@@ -265,6 +288,7 @@ struct Task<D> {
 impl<D: DialBroker> Task<D> {
     async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
         let mut trust_can_change = true;
+        let mut signs_can_come = true;
         loop {
             let deadline = self.confirmations.iter().map(|waiting| waiting.deadline).min();
             let next_deadline = async {
@@ -282,6 +306,11 @@ impl<D: DialBroker> Task<D> {
                     trust_can_change = changed.is_ok();
                     self.update_links();
                 }
+                sign = self.signs.recv(), if signs_can_come => match sign {
+                    Ok(Sign::Peer(node)) => self.wake_links(node),
+                    Ok(Sign::Network) | Err(broadcast::error::RecvError::Lagged(_)) => self.wake_all_links(),
+                    Err(broadcast::error::RecvError::Closed) => signs_can_come = false,
+                },
                 Some(_) = self.link_tasks.join_next() => {}
                 () = next_deadline => {}
             }
@@ -311,6 +340,9 @@ impl<D: DialBroker> Task<D> {
                 let origin = Origin::Broker { node: key.node, topic: &key.topic, publisher };
                 let ready = self.hub.publish(origin, &event);
                 self.write(ready);
+            }
+            Command::Status(answer) => {
+                let _ = answer.send(EventsStatus { subscribers: self.hub.len() as u64 });
             }
             Command::Link(key, state) => {
                 // An aborted task's last words may still be in the queue.
@@ -396,14 +428,13 @@ impl<D: DialBroker> Task<D> {
         }
     }
 
-    /// A node that connects is there: links to it that wait for their next try need not wait.
+    /// A node was heard of: links to it that wait for their next try need not wait.
     fn wake_links(&self, node: NodeId) {
-        for (_, link) in self.links.iter().filter(|(key, _)| key.node == node) {
-            match link.state {
-                LinkState::Down => link.awake.notify_one(),
-                LinkState::Connecting | LinkState::Live => {}
-            }
-        }
+        self.links.iter().filter(|(key, _)| key.node == node).for_each(|(_, link)| link.wake());
+    }
+
+    fn wake_all_links(&self) {
+        self.links.values().for_each(Link::wake);
     }
 
     /// Tells subscribers that everything they can hear is connected.

@@ -5,14 +5,16 @@ use std::time::{Duration, SystemTime};
 
 use pilot_wire::dataexchange::{
     Answer, Content, Decoder, Delivery, FileStream, Frame, FrameError, FrameType, Init, NO_ACTIVE_TRANSFER,
-    RawFrame, Timing, TransferId,
+    RawFrame, Tag, Timing, TransferId,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+use super::control::Controls;
 use super::disk::{Refusal, unix_ns};
 use super::inbox::Letter;
+use super::policy::Policy;
 use super::received::{BadName, Begun, SafeName, Transfer, TransferError, hash_resumed};
 use super::store::{IncomingFile, Outcome, Store};
 use super::{Notice, Notices, Remote};
@@ -41,6 +43,8 @@ const TAKE_OVER_PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Exchange {
     pub(super) store: Store,
     pub(super) notices: Notices,
+    pub(super) controls: Controls,
+    pub(super) policy: Policy,
     /// Largest payload accepted.
     pub(super) max_frame: usize,
     /// [`LARGE_FRAMES`] permits.
@@ -139,6 +143,14 @@ impl Connection<'_> {
         match Frame::parse(frame) {
             Ok(Frame::Delivery(delivery)) => self.deliver(delivery, received_at, answers).await,
             Ok(Frame::FileStream(step)) => self.file_step(step, answers).await,
+            Ok(Frame::Control(control, body)) => {
+                self.exchange.controls.handle(self.from, control, body).await.emit(answers);
+                Ok(())
+            }
+            Err(FrameError::Control(error)) => {
+                Answer::Failed { kind: FrameType::CONTROL, reason: error.to_string() }.emit(answers);
+                Ok(())
+            }
             Err(error @ FrameError::TraceTooShort(_)) => {
                 Answer::Refused(format!("trace parse: {error}")).emit(answers);
                 Ok(())
@@ -180,10 +192,21 @@ impl Connection<'_> {
     async fn store(&self, delivery: Delivery) -> Result<Answer, Closed> {
         let kind = delivery.content.kind();
         let failed = |reason: String| Ok(Answer::Failed { kind, reason });
-        let (message_id, reply_to) = delivery.tag.map_or((None, None), |tag| (tag.message_id, tag.reply_to));
+        let Tag { message_id, reply_to, pilot } = delivery.tag.unwrap_or_default();
         match delivery.content {
             Content::Text(body) | Content::Binary(body) | Content::Json(body) => {
                 let bytes = body.len() as u64;
+                if let Err(forbidden) =
+                    self.exchange.policy.admit_message(self.from.endpoint.addr.node, bytes)
+                {
+                    return failed(forbidden.to_string());
+                }
+                let extension = pilot.map(|extension| *extension).unwrap_or_default();
+                if let (Some(interim), Some(reply_to)) = (extension.interim, &reply_to) {
+                    self.exchange.controls.serving.on_interim(self.from, reply_to, interim, body);
+                    return Ok(Answer::Stored { kind, bytes, duplicate: false });
+                }
+                let answers = reply_to.clone();
                 let letter = Letter {
                     kind: kind.to_string(),
                     binary: kind == FrameType::BINARY,
@@ -193,8 +216,12 @@ impl Connection<'_> {
                     from_key: self.from.key.map(|key| key.fingerprint()),
                     message_id: message_id.clone(),
                     reply_to,
+                    extension,
                 };
                 let outcome = self.exchange.store.put_message(letter).await;
+                if let (Ok(Outcome::Stored(())), Some(answers)) = (&outcome, &answers) {
+                    self.exchange.controls.outbox.on_answer(self.from.endpoint.addr.node, answers).await;
+                }
                 let notice = |()| Notice::MessageReceived {
                     from: self.from.endpoint.addr,
                     message_id,

@@ -10,7 +10,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use pilot_wire::dataexchange::MessageId;
+use pilot_wire::dataexchange::{Extension, MessageId};
 use pilot_wire::mailbox::{Entry, Reply, StoredMessage};
 use pilot_wire::{Addr, NodeId};
 
@@ -59,6 +59,8 @@ pub(super) struct Letter {
     pub(super) message_id: Option<MessageId>,
     /// What it answers.
     pub(super) reply_to: Option<MessageId>,
+    /// What else its sender says.
+    pub(super) extension: Extension,
 }
 
 struct Kept {
@@ -138,6 +140,7 @@ impl Inbox {
             message_id: letter.message_id,
             received_at: datetime::rfc3339(now),
             reply_to: letter.reply_to,
+            pilot: (letter.extension != Extension::default()).then(|| Box::new(letter.extension)),
             kind: letter.kind,
         };
         message.set_body(&letter.body, letter.binary);
@@ -362,6 +365,7 @@ mod tests {
             from_key: None,
             message_id: id.map(|id| id.parse().unwrap()),
             reply_to: reply_to.map(|id| id.parse().unwrap()),
+            extension: Extension::default(),
         }
     }
 

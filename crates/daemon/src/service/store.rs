@@ -290,6 +290,7 @@ mod tests {
             from_key: None,
             message_id: Some(id.parse().unwrap()),
             reply_to: reply_to.map(|id| id.parse().unwrap()),
+            extension: pilot_wire::dataexchange::Extension::default(),
         }
     }
 

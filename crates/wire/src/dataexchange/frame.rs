@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::{Buf, Bytes};
 
+use super::control::{Control, ControlError};
 use super::decoder::{RawFrame, emit_with};
 use super::filestream::{FileStream, FileStreamError};
 use super::tag::Tag;
@@ -29,11 +30,13 @@ impl FrameType {
     pub const GOVERNED: Self = Self(8);
     /// A message with ids.
     pub const TAGGED: Self = Self(10);
+    /// A word between our nodes about messages; every release refuses it.
+    pub const CONTROL: Self = Self(80);
 
     /// Reads the name that [`FrameType`]'s `Display` writes.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        const NAMED: [FrameType; 8] = [
+        const NAMED: [FrameType; 9] = [
             FrameType::TEXT,
             FrameType::BINARY,
             FrameType::JSON,
@@ -42,6 +45,7 @@ impl FrameType {
             FrameType::FILESTREAM,
             FrameType::GOVERNED,
             FrameType::TAGGED,
+            FrameType::CONTROL,
         ];
         if let Some(kind) = NAMED.into_iter().find(|kind| kind.to_string() == name) {
             return Some(kind);
@@ -62,6 +66,7 @@ impl fmt::Display for FrameType {
             Self::FILESTREAM => f.write_str("FILESTREAM"),
             Self::GOVERNED => f.write_str("GOVERNED"),
             Self::TAGGED => f.write_str("TAGGED"),
+            Self::CONTROL => f.write_str("CONTROL"),
             Self(other) => write!(f, "UNKNOWN({other})"),
         }
     }
@@ -151,6 +156,8 @@ pub enum Frame {
     Delivery(Delivery),
     /// A step of a file transfer; answered by such steps.
     FileStream(FileStream),
+    /// A word about messages and what belongs to it; answered by one [`Answer`](super::Answer).
+    Control(Control, Bytes),
 }
 
 impl Frame {
@@ -162,6 +169,10 @@ impl Frame {
         let delivery = |tag, (sent_at_ns, content)| Self::Delivery(Delivery { tag, sent_at_ns, content });
         match raw.kind {
             FrameType::FILESTREAM => Ok(Self::FileStream(FileStream::parse(raw.payload)?)),
+            FrameType::CONTROL => {
+                let (control, body) = Control::parse(raw.payload)?;
+                Ok(Self::Control(control, body))
+            }
             FrameType::TAGGED => {
                 let (tag, kind, payload) = parse_tagged(raw.payload)?;
                 Ok(delivery(Some(tag), parse_traced(kind, payload)?))
@@ -175,6 +186,7 @@ impl Frame {
         match self {
             Self::FileStream(step) => step.emit(out),
             Self::Delivery(delivery) => delivery.emit(out),
+            Self::Control(control, body) => control.emit(body, out),
         }
     }
 }
@@ -257,4 +269,7 @@ pub enum FrameError {
     /// A malformed file transfer step; the connection is closed.
     #[error(transparent)]
     FileStream(#[from] FileStreamError),
+    /// A control frame of a later release, or none at all; answered `ERR CONTROL save failed: …`.
+    #[error(transparent)]
+    Control(#[from] ControlError),
 }

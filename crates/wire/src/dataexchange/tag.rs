@@ -74,6 +74,90 @@ pub struct Tag {
     /// The id of the message this one answers.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "empty_is_absent")]
     pub reply_to: Option<MessageId>,
+    /// What only our nodes say; release 1.18.0 ignores it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pilot: Option<Box<Extension>>,
+}
+
+/// What our nodes say about a message beyond its ids (docs/protocol-notes.md).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Extension {
+    /// The sender wants to be told what becomes of the message, with [`Control::Receipts`](super::Control::Receipts).
+    #[serde(skip_serializing_if = "is_false")]
+    pub receipts: bool,
+    /// For how long the message is of use, in milliseconds from its arrival.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<u64>,
+    /// How many programs in a row have answered by themselves to bring this message about.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub hops: u8,
+    /// An answer is waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestTag>,
+    /// A piece of the answer to come, or word of how far it is. It is not kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interim: Option<Interim>,
+    /// How a request ended; on its answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+}
+
+/// What a message says that waits for an answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RequestTag {
+    /// How long the answer is waited for, in milliseconds from the request's arrival.
+    pub deadline_ms: u64,
+    /// Requests of one sender under one key are carried out once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<MessageId>,
+    /// Whether pieces and progress are wanted before the answer.
+    #[serde(skip_serializing_if = "is_false")]
+    pub parts: bool,
+}
+
+/// What comes before an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interim {
+    /// Counts from 1, pieces and progress together.
+    pub number: u32,
+    /// Which of the two.
+    pub kind: InterimKind,
+}
+
+/// What an interim message carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InterimKind {
+    /// A piece of the answer: the answer is all pieces in their order.
+    Part,
+    /// How far the work is, in words or JSON of the worker's choice.
+    Progress,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The message is the answer.
+    Done,
+    /// The work failed; the message says why.
+    Failed,
+    /// The requester took it back.
+    Cancelled,
+    /// The worker did not begin: it is busy, or does not do such things.
+    Declined,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+const fn is_zero(value: &u8) -> bool {
+    *value == 0
 }
 
 /// Senders written in Go cannot tell an empty string from an absent key, so neither may we.

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::paths::{Nat, OwnCandidate};
-use crate::{Addr, NodeId, Port, PublicKey, StreamId, mailbox};
+use crate::{
+    Addr, NodeId, Port, PublicKey, StreamId, hooks, mailbox, mailboxes, outbox, policy, serving, tasks,
+};
 
 /// A question or order to the daemon. The result of each is named in its description.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +75,20 @@ pub enum Call {
     Config,
     /// Delivered messages and files: [`mailbox::Reply`].
     Mailbox(mailbox::Request),
+    /// Messages to be delivered: [`outbox::Reply`].
+    Outbox(outbox::Request),
+    /// Requests and their answers: [`serving::Reply`].
+    Serving(serving::Request),
+    /// Tasks: [`tasks::Reply`].
+    Tasks(tasks::Request),
+    /// What happens when a message arrives: [`hooks::Reply`].
+    Hooks(hooks::Request),
+    /// What peers may do: [`policy::Reply`].
+    Policy(policy::Request),
+    /// Mailboxes of this node and for others: [`mailboxes::Reply`].
+    Mailboxes(mailboxes::Request),
+    /// How the event broker stands: [`EventsStatus`](super::EventsStatus).
+    Events,
 }
 
 impl Call {
@@ -94,6 +110,13 @@ impl Call {
             Self::AutoApprove { .. } => "auto_approve",
             Self::Config => "config",
             Self::Mailbox(_) => "mailbox",
+            Self::Outbox(_) => "outbox",
+            Self::Serving(_) => "serving",
+            Self::Tasks(_) => "tasks",
+            Self::Hooks(_) => "hooks",
+            Self::Policy(_) => "policy",
+            Self::Mailboxes(_) => "mailboxes",
+            Self::Events => "events",
         }
     }
 }

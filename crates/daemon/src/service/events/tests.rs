@@ -53,7 +53,7 @@ fn nodes(count: u32) -> Vec<Node> {
     let start = |(id, mut behind): (NodeId, mpsc::Receiver<(NodeId, DuplexStream)>)| {
         let (trusted, trusted_out) = watch::channel(Vec::new());
         let network = Network { is_down: Arc::clone(&is_down), doors: Arc::clone(&doors), me: id };
-        let (broker, task) = Broker::new(network, trusted_out, Notices::new().0);
+        let (broker, task) = Broker::new(network, trusted_out, broadcast::channel(1).1, Notices::new().0);
         tokio::spawn(task);
         let serving = broker.clone();
         tokio::spawn(async move {

@@ -50,6 +50,12 @@ fn exchange_over(home: &Path) -> Exchange {
     Exchange {
         store: Store::start(home).unwrap(),
         notices: Notices::new().0,
+        controls: Controls {
+            outbox: crate::service::outbox::Outbox::nowhere(),
+            serving: crate::service::serving::Serving::default(),
+            mailboxes: crate::service::mailboxes::Mailboxes::default(),
+        },
+        policy: Policy::default(),
         max_frame: DEFAULT_MAX_FRAME,
         large_frames: Arc::new(Semaphore::new(LARGE_FRAMES)),
     }

@@ -1,0 +1,47 @@
+//! What our nodes tell each other about messages: to whom each word goes.
+
+use bytes::Bytes;
+use pilot_wire::dataexchange::{Answer, Control, FrameType};
+
+use super::Remote;
+use super::mailboxes::Mailboxes;
+use super::outbox::Outbox;
+use super::serving::Serving;
+
+/// Those who are told.
+#[derive(Clone)]
+pub(super) struct Controls {
+    pub(super) outbox: Outbox,
+    pub(super) serving: Serving,
+    pub(super) mailboxes: Mailboxes,
+}
+
+impl Controls {
+    /// Passes a word on; what is answered means that it has been taken in.
+    pub(super) async fn handle(&self, from: &Remote, control: Control, body: Bytes) -> Answer {
+        let bytes = body.len() as u64;
+        let taken = match control {
+            Control::Receipts { receipts } => {
+                self.outbox.on_receipts(from.endpoint.addr.node, receipts).await;
+                Ok(())
+            }
+            Control::Cancel { id } => {
+                self.serving.on_cancel(from, &id);
+                Ok(())
+            }
+            Control::Mailboxes { nodes } => {
+                self.mailboxes.on_announcement(from, nodes);
+                Ok(())
+            }
+            Control::Deposit { to, id, ttl_ms } => {
+                self.mailboxes.on_deposit(from, to, id, ttl_ms, body).await
+            }
+            Control::Forward { from: author, id } => self.mailboxes.on_forward(from, author, id, body).await,
+        };
+        let kind = FrameType::CONTROL;
+        match taken {
+            Ok(()) => Answer::Stored { kind, bytes, duplicate: false },
+            Err(reason) => Answer::Failed { kind, reason },
+        }
+    }
+}
