@@ -12,6 +12,7 @@ mod lan;
 #[cfg(target_os = "linux")]
 #[path = "../../src/network/testing.rs"]
 mod namespace;
+mod outbox;
 mod paths;
 mod programs;
 mod registry;
