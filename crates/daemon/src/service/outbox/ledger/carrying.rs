@@ -259,6 +259,11 @@ impl Ledger {
         self.settle(seq, State::Refused, now, |record| record.reason = Some(reason));
     }
 
+    /// The bytes of a message are lost.
+    pub(in super::super) fn on_lost(&mut self, seq: Seq, reason: String, now: Now) {
+        self.settle(seq, State::Refused, now, |record| record.reason = Some(reason));
+    }
+
     /// The receiver cannot take it now: the carrier leaves, and comes back after a pause.
     fn on_later(&mut self, key: LaneKey, seq: Seq, reason: String, now: Now) {
         self.back_to_queue(seq, now);
