@@ -30,13 +30,14 @@ impl Controls {
                 Ok(())
             }
             Control::Mailboxes { nodes } => {
-                self.mailboxes.on_announcement(from, nodes);
-                Ok(())
+                self.mailboxes.on_announcement(from, nodes).await
             }
+            Control::Keeps => self.mailboxes.on_keeps(from).await,
             Control::Deposit { to, id, ttl_ms } => {
                 self.mailboxes.on_deposit(from, to, id, ttl_ms, body).await
             }
-            Control::Forward { from: author, id } => self.mailboxes.on_forward(from, author, id, body).await,
+            // What a mailbox brings is opened and taken in by the exchange itself.
+            Control::Forward { .. } => Err("a letter in a letter".to_owned()),
         };
         let kind = FrameType::CONTROL;
         match taken {
