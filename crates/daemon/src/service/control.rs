@@ -39,7 +39,8 @@ impl Controls {
             // What a mailbox brings is opened and taken in by the exchange itself.
             Control::Forward { .. } => Err("a letter in a letter".to_owned()),
         };
-        let kind = FrameType::CONTROL;
+        // With the name of a type that everybody knows: the name CONTROL in an answer is that of a node that does not know it.
+        let kind = FrameType::TEXT;
         match taken {
             Ok(()) => Answer::Stored { kind, bytes, duplicate: false },
             Err(reason) => Answer::Failed { kind, reason },
