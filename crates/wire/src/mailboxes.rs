@@ -162,7 +162,11 @@ mod tests {
             peers: vec![OfPeer { peer: named.clone(), mailboxes: vec![named] }],
         }));
         let json = serde_json::to_string(&reply).unwrap();
-        assert!(json.starts_with(r#"{"is":"state","mine":[{"node":2,"address":"0:0000.0000.0002","agrees":true}]"#));
+        assert!(
+            json.starts_with(
+                r#"{"is":"state","mine":[{"node":2,"address":"0:0000.0000.0002","agrees":true}]"#
+            )
+        );
         assert_eq!(serde_json::from_str::<Reply>(&json).unwrap(), reply);
     }
 }

@@ -29,9 +29,7 @@ impl Controls {
                 self.serving.on_cancel(from, &id);
                 Ok(())
             }
-            Control::Mailboxes { nodes } => {
-                self.mailboxes.on_announcement(from, nodes).await
-            }
+            Control::Mailboxes { nodes } => self.mailboxes.on_announcement(from, nodes).await,
             Control::Keeps => self.mailboxes.on_keeps(from).await,
             Control::Deposit { to, id, ttl_ms } => {
                 self.mailboxes.on_deposit(from, to, id, ttl_ms, body).await

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pilot_wire::dataexchange::{
-    Answer, Content, Control, Decoder, Delivery, FileStream, Frame, FrameError, FrameType, Init, NO_ACTIVE_TRANSFER,
-    RawFrame, Tag, Timing, TransferId,
+    Answer, Content, Control, Decoder, Delivery, FileStream, Frame, FrameError, FrameType, Init,
+    NO_ACTIVE_TRANSFER, RawFrame, Tag, Timing, TransferId,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, watch};

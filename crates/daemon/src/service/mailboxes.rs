@@ -217,8 +217,11 @@ impl Inner {
             Ok(Said::Yes) => {}
             Ok(Said::No(reason) | Said::NotWanted(reason)) => {
                 let hint = format!("its owner allows it there with: pilotctl mailbox allow {own}");
-                return Err(Failure::new(Code::PermissionDenied, format!("{shown} does not agree: {reason}"))
-                    .with_hint(hint));
+                return Err(Failure::new(
+                    Code::PermissionDenied,
+                    format!("{shown} does not agree: {reason}"),
+                )
+                .with_hint(hint));
             }
             Ok(Said::What) => {
                 return Err(Failure::new(
@@ -251,11 +254,8 @@ impl Inner {
                 let owners: BTreeSet<NodeId> = book.allowed().collect();
                 let allowances: BTreeMap<NodeId, Allowance> =
                     owners.iter().filter_map(|&owner| Some((owner, book.allowance(owner)?))).collect();
-                let known: Vec<(NodeId, Vec<NodeId>)> = book
-                    .all_known()
-                    .take(SHOWN_MAX)
-                    .map(|(peer, nodes)| (peer, nodes.to_vec()))
-                    .collect();
+                let known: Vec<(NodeId, Vec<NodeId>)> =
+                    book.all_known().take(SHOWN_MAX).map(|(peer, nodes)| (peer, nodes.to_vec())).collect();
                 (book.mine().to_vec(), told, owners, allowances, known)
             })
             .await?;
@@ -307,8 +307,9 @@ fn book_failure(error: BookError) -> Failure {
     match error {
         BookError::TooManyMine => Failure::new(Code::Busy, message)
             .with_hint("give one up first: pilotctl mailbox stop NODE; see them: pilotctl mailbox"),
-        BookError::TooManyAllowed => Failure::new(Code::Busy, message)
-            .with_hint("take an allowance back first: pilotctl mailbox deny NODE; see them: pilotctl mailbox"),
+        BookError::TooManyAllowed => Failure::new(Code::Busy, message).with_hint(
+            "take an allowance back first: pilotctl mailbox deny NODE; see them: pilotctl mailbox",
+        ),
         BookError::Allowance { .. } => Failure::new(Code::InvalidArgument, message),
         BookError::Unknown => {
             Failure::new(Code::NotFound, message).with_hint("see what there is: pilotctl mailbox")

@@ -12,13 +12,15 @@ use crate::service::mailboxes::letter::Inside;
 impl Connection<'_> {
     /// The answer tells the mailbox whether it may forget the letter.
     pub(super) async fn forwarded(&self, from: NodeId, id: MessageId, sealed: Bytes) -> Answer {
-        let kind = FrameType::CONTROL;
+        // As to any word: see `Controls::handle`.
+        let kind = FrameType::TEXT;
         let bytes = sealed.len() as u64;
         let controls = &self.exchange.controls;
-        let Opened { author, inside } = match controls.mailboxes.open_letter(self.from, from, &id, sealed).await {
-            Ok(opened) => opened,
-            Err(reason) => return Answer::Failed { kind, reason },
-        };
+        let Opened { author, inside } =
+            match controls.mailboxes.open_letter(self.from, from, &id, sealed).await {
+                Ok(opened) => opened,
+                Err(reason) => return Answer::Failed { kind, reason },
+            };
         let delivery = match inside {
             Inside::Message(delivery) => delivery,
             Inside::Word(word) => return controls.handle(&author, word, Bytes::new()).await,

@@ -37,7 +37,8 @@ impl Mailboxes {
         let owner = from.endpoint.addr.node;
         inner.owe_kept(owner).await;
         inner.heard_of(owner);
-        let allowance = inner.book(move |book| book.allowance(owner)).await.map_err(|_| TROUBLE.to_owned())?;
+        let allowance =
+            inner.book(move |book| book.allowance(owner)).await.map_err(|_| TROUBLE.to_owned())?;
         allowance.map(drop).ok_or_else(|| "this node has not been told to keep messages for you".to_owned())
     }
 

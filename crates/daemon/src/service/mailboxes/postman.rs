@@ -159,12 +159,7 @@ impl Inner {
     }
 
     /// Everything that is owed to a node, the most useful first.
-    async fn bring(
-        self: &Arc<Self>,
-        mut way: Way,
-        node: NodeId,
-        first: Errand,
-    ) -> Result<Ended, Lost> {
+    async fn bring(self: &Arc<Self>, mut way: Way, node: NodeId, first: Errand) -> Result<Ended, Lost> {
         let mut errand = Some(first);
         while let Some(next) = errand {
             let said = match &next {

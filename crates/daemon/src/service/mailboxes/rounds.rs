@@ -61,8 +61,11 @@ impl Rounds {
         if self.nodes.len() >= OWED_MAX && !self.nodes.contains_key(&node) {
             return;
         }
-        let round =
-            self.nodes.entry(node).or_insert(Round { standing: Standing::Awaited, failures: 0, failed: None });
+        let round = self.nodes.entry(node).or_insert(Round {
+            standing: Standing::Awaited,
+            failures: 0,
+            failed: None,
+        });
         round.hurry(now);
     }
 
@@ -106,14 +109,18 @@ impl Rounds {
         let Some(round) = self.nodes.get_mut(&node) else { return };
         let again = round.standing == Standing::Visited { again: true };
         match ended {
-            Ended::Done if again => *round = Round { standing: Standing::Due(now), failures: 0, failed: None },
+            Ended::Done if again => {
+                *round = Round { standing: Standing::Due(now), failures: 0, failed: None }
+            }
             Ended::Done => drop(self.nodes.remove(&node)),
             Ended::Later | Ended::WhenHeardOf => {
                 round.failures = round.failures.saturating_add(1);
                 round.failed = Some(now);
                 round.standing = match ended {
                     Ended::WhenHeardOf if !again => Standing::Awaited,
-                    Ended::WhenHeardOf | Ended::Later | Ended::Done => Standing::Due(now + round.pause(again)),
+                    Ended::WhenHeardOf | Ended::Later | Ended::Done => {
+                        Standing::Due(now + round.pause(again))
+                    }
                 };
             }
         }

@@ -255,7 +255,8 @@ impl Shelf {
 
     /// Throws away what is kept for an owner; how many messages that were.
     pub(super) fn discard(&mut self, owner: NodeId) -> u32 {
-        let numbers: Vec<u64> = self.owners.get(&owner).into_iter().flat_map(BTreeMap::keys).copied().collect();
+        let numbers: Vec<u64> =
+            self.owners.get(&owner).into_iter().flat_map(BTreeMap::keys).copied().collect();
         for &number in &numbers {
             self.remove(owner, number);
         }
@@ -267,7 +268,9 @@ impl Shelf {
         let now = unix(now);
         let mut over = Vec::new();
         for (&owner, of_owner) in &self.owners {
-            over.extend(of_owner.values().filter(|kept| kept.expires <= now).map(|kept| (owner, kept.number)));
+            over.extend(
+                of_owner.values().filter(|kept| kept.expires <= now).map(|kept| (owner, kept.number)),
+            );
         }
         for (owner, number) in over {
             self.remove(owner, number);

