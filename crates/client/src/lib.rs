@@ -88,6 +88,7 @@ mod error;
 mod events;
 mod file;
 mod listener;
+mod mailboxes;
 mod message;
 mod outbox;
 mod reference;

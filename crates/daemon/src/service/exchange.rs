@@ -1,11 +1,13 @@
 //! Data exchange, port 1001: messages into the inbox, files among the received ones, an answer to each.
 
+mod forwarded;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pilot_wire::dataexchange::{
-    Answer, Content, Decoder, Delivery, FileStream, Frame, FrameError, FrameType, Init, NO_ACTIVE_TRANSFER,
-    RawFrame, Tag, Timing, TransferId, is_refused_for_good,
+    Answer, Content, Control, Decoder, Delivery, FileStream, Frame, FrameError, FrameType, Init,
+    NO_ACTIVE_TRANSFER, RawFrame, Tag, Timing, TransferId, is_refused_for_good,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, watch};
@@ -145,6 +147,10 @@ impl Connection<'_> {
         match Frame::parse(frame) {
             Ok(Frame::Delivery(delivery)) => self.deliver(delivery, received_at, answers).await,
             Ok(Frame::FileStream(step)) => self.file_step(step, answers).await,
+            Ok(Frame::Control(Control::Forward { from, id }, body)) => {
+                self.forwarded(from, id, body).await.emit(answers);
+                Ok(())
+            }
             Ok(Frame::Control(control, body)) => {
                 self.exchange.controls.handle(self.from, control, body).await.emit(answers);
                 Ok(())
