@@ -89,6 +89,7 @@ mod events;
 mod file;
 mod listener;
 mod message;
+pub mod policy;
 mod reference;
 mod session;
 mod socket;

@@ -170,15 +170,19 @@ pub enum Reply {
         members: Vec<Who>,
     },
     /// Whether something would be allowed.
-    Tested {
-        /// It would.
-        allowed: bool,
-        /// Why not, in the words that the peer would hear.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        reason: Option<String>,
-        /// The targets whose rules decided; none means that it is so by default.
-        from: Vec<Target>,
-    },
+    Tested(Tested),
+}
+
+/// Whether something would be allowed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tested {
+    /// It would.
+    pub allowed: bool,
+    /// Why not, in the words that the peer would hear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The targets whose rules decided; none means that it is so by default.
+    pub from: Vec<Target>,
 }
 
 /// All rules, and how they stand.

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use pilot_wire::ipc::{Code, Failure};
 use pilot_wire::policy::{
-    Book, Effective, KeyPrint, Limit, Overview, Question, Reply, Request, Sourced, Target,
+    Book, Effective, KeyPrint, Limit, Overview, Question, Reply, Request, Sourced, Target, Tested,
 };
 use pilot_wire::{NodeId, Port, PublicKey};
 use tokio::time::{Instant, sleep};
@@ -395,7 +395,7 @@ impl Policy {
     }
 
     fn test(&self, node: NodeId, question: &Question) -> Reply {
-        let allowed = |from| Reply::Tested { allowed: true, reason: None, from };
+        let allowed = |from| Reply::Tested(Tested { allowed: true, reason: None, from });
         if self.nodes().own == Some(node) {
             return allowed(Vec::new());
         }
@@ -405,9 +405,11 @@ impl Policy {
         };
         match answer {
             Ok(from) => allowed(from),
-            Err(forbidden) => {
-                Reply::Tested { allowed: false, reason: Some(forbidden.to_string()), from: forbidden.from }
-            }
+            Err(forbidden) => Reply::Tested(Tested {
+                allowed: false,
+                reason: Some(forbidden.to_string()),
+                from: forbidden.from,
+            }),
         }
     }
 

@@ -250,7 +250,8 @@ async fn the_owner_learns_what_would_happen_and_by_which_rule_and_nothing_is_cou
     ];
     for (question, expected, rule) in asked {
         let request = Request::Test { node: PEER, question: question.clone() };
-        let Reply::Tested { allowed, from, .. } = world.policy.call(request).await.unwrap() else { panic!() };
+        let Reply::Tested(tested) = world.policy.call(request).await.unwrap() else { panic!() };
+        let Tested { allowed, from, .. } = tested;
         let from: Vec<String> = from.iter().map(ToString::to_string).collect();
         assert_eq!((allowed, from.join(",").as_str()), (expected, rule), "{question:?}");
     }
