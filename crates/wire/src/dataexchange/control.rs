@@ -1,7 +1,7 @@
 //! What our nodes tell each other about messages, in a frame type of their own.
 //!
 //! A receiver of release 1.18.0 answers it with `ERR UNKNOWN(80)` and stores nothing: that is how a sender learns that
-//! it must not expect receipts there. Payload: `u32 header length | header JSON | body`.
+//! it must not expect receipts there. One of ours answers as to a TEXT frame. Payload: `u32 header length | header JSON | body`.
 
 use bytes::{Buf, Bytes};
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,9 @@ pub enum Control {
         /// Which.
         nodes: Vec<NodeId>,
     },
+    /// Does the hearer keep messages for the speaker? Asked by whoever wants to use it so, and again each time the speaker
+    /// is back: what has been kept may come now.
+    Keeps,
     /// The body is a sealed message for somebody else: keep it until they come.
     Deposit {
         /// For whom.
@@ -46,6 +49,9 @@ pub enum Control {
         id: MessageId,
     },
 }
+
+/// How the answer to [`Control::Forward`] begins when the mailbox need not bring the message again.
+pub const NOT_WANTED: &str = "not wanted: ";
 
 /// What became of one message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
