@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pilot_wire::dataexchange::{
-    Answer, Content, Decoder, Delivery, FileStream, Frame, FrameError, FrameType, Init, NO_ACTIVE_TRANSFER,
-    RawFrame, Tag, Timing, TransferId,
+    Answer, Content, Decoder, Delivery, FileStream, Frame, FrameError, FrameType, Init, MessageId,
+    NO_ACTIVE_TRANSFER, RawFrame, Tag, Timing, TransferId,
 };
+use pilot_wire::mailbox::Provenance;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
@@ -16,8 +17,10 @@ use super::disk::{Refusal, unix_ns};
 use super::inbox::Letter;
 use super::policy::Policy;
 use super::received::{BadName, Begun, SafeName, Transfer, TransferError, hash_resumed};
-use super::store::{IncomingFile, Outcome, Store};
+use super::store::{IncomingFile, Outcome, Store, Storing};
 use super::{Notice, Notices, Remote};
+use crate::datetime;
+use crate::handle::{Handle, PeerIdentity};
 
 /// A connection on which nothing moves for so long is closed, as release 1.18.0 does.
 const IDLE: Duration = Duration::from_secs(120);
@@ -42,6 +45,8 @@ const TAKE_OVER_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub(super) struct Exchange {
     pub(super) store: Store,
+    /// Tells how a peer stands and is reached at the moment; absent where there is no driver.
+    pub(super) handle: Option<Handle>,
     pub(super) notices: Notices,
     pub(super) controls: Controls,
     pub(super) policy: Policy,
@@ -94,6 +99,17 @@ impl Exchange {
     }
 }
 
+/// A message whose storing is under way, and what its answer needs.
+struct Underway {
+    kind: FrameType,
+    bytes: u64,
+    message_id: Option<MessageId>,
+    reply_to: Option<MessageId>,
+    sent_at_ns: Option<u64>,
+    received_at: SystemTime,
+    storing: Storing,
+}
+
 struct Connection<'a> {
     exchange: &'a Exchange,
     from: &'a Remote,
@@ -109,10 +125,14 @@ impl Connection<'_> {
     {
         let mut decoder = Decoder::new(self.exchange.max_frame);
         let mut answers = Vec::new();
+        let mut underway = Vec::new();
         let mut large = None;
         loop {
             while let Some(frame) = decoder.next_frame()? {
-                self.handle(frame, &mut answers).await?;
+                self.handle(frame, &mut underway, &mut answers).await?;
+            }
+            self.settle(&mut underway, &mut answers).await;
+            if decoder.announced()?.is_none() {
                 large = None;
             }
             if !answers.is_empty() {
@@ -138,9 +158,22 @@ impl Connection<'_> {
         }
     }
 
-    async fn handle(&mut self, frame: RawFrame, answers: &mut Vec<u8>) -> Result<(), Closed> {
+    async fn handle(
+        &mut self,
+        frame: RawFrame,
+        underway: &mut Vec<Underway>,
+        answers: &mut Vec<u8>,
+    ) -> Result<(), Closed> {
         let received_at = SystemTime::now();
-        match Frame::parse(frame) {
+        let frame = match Frame::parse(frame) {
+            Ok(Frame::Delivery(delivery)) if is_message(&delivery.content) => {
+                return self.begin_message(delivery, received_at, underway, answers).await;
+            }
+            other => other,
+        };
+        // Answers leave in the order of the frames.
+        self.settle(underway, answers).await;
+        match frame {
             Ok(Frame::Delivery(delivery)) => self.deliver(delivery, received_at, answers).await,
             Ok(Frame::FileStream(step)) => self.file_step(step, answers).await,
             Ok(Frame::Control(control, body)) => {
@@ -172,63 +205,101 @@ impl Connection<'_> {
     ) -> Result<(), Closed> {
         let sent_at_ns = delivery.sent_at_ns;
         let answer = self.store(delivery).await?;
-        match sent_at_ns {
-            None => answer.emit(answers),
-            Some(sent_at_ns) => {
-                let stored_at = unix_ns(SystemTime::now());
-                Answer::Timed(Timing {
-                    ack_sent_at_ns: stored_at,
-                    inbox_written_at_ns: stored_at,
-                    inner_ack: answer.text(),
-                    received_at_ns: unix_ns(received_at),
-                    sent_at_ns,
-                })
-                .emit(answers);
-            }
-        }
+        emit(&answer, sent_at_ns, received_at, answers);
         Ok(())
+    }
+
+    /// Hands a message to the store and does not wait for it: those that came together are made safe together.
+    async fn begin_message(
+        &self,
+        delivery: Delivery,
+        received_at: SystemTime,
+        underway: &mut Vec<Underway>,
+        answers: &mut Vec<u8>,
+    ) -> Result<(), Closed> {
+        let kind = delivery.content.kind();
+        let Tag { message_id, reply_to, pilot } = delivery.tag.unwrap_or_default();
+        let sent_at_ns = delivery.sent_at_ns;
+        let (Content::Text(body) | Content::Binary(body) | Content::Json(body)) = delivery.content else {
+            return Ok(());
+        };
+        let bytes = body.len() as u64;
+        let at_once = match self.exchange.policy.admit_message(self.from.endpoint.addr.node, bytes) {
+            Err(forbidden) => Some(Answer::Failed { kind, reason: forbidden.to_string() }),
+            Ok(()) => None,
+        };
+        if let Some(answer) = at_once {
+            self.settle(underway, answers).await;
+            emit(&answer, sent_at_ns, received_at, answers);
+            return Ok(());
+        }
+        let extension = pilot.map(|extension| *extension).unwrap_or_default();
+        if let (Some(interim), Some(reply_to)) = (extension.interim, &reply_to) {
+            self.settle(underway, answers).await;
+            self.exchange.controls.serving.on_interim(self.from, reply_to, interim, body);
+            emit(&Answer::Stored { kind, bytes, duplicate: false }, sent_at_ns, received_at, answers);
+            return Ok(());
+        }
+        let known = self.known().await;
+        let sent_at =
+            sent_at_ns.map(|ns| datetime::rfc3339(SystemTime::UNIX_EPOCH + Duration::from_nanos(ns)));
+        let provenance =
+            known.clone().map(|known| Provenance { trust: known.trust, path: known.path, sent_at });
+        let known = known.unwrap_or_else(|| PeerIdentity {
+            hostname: self.from.hostname.clone(),
+            key: self.from.key,
+            ..PeerIdentity::default()
+        });
+        let letter = Letter {
+            kind: kind.to_string(),
+            binary: kind == FrameType::BINARY,
+            body,
+            from: self.from.endpoint.addr,
+            from_hostname: known.hostname,
+            from_key: known.key.map(|key| key.fingerprint()),
+            message_id: message_id.clone(),
+            reply_to: reply_to.clone(),
+            extension,
+            provenance,
+        };
+        let storing = self.exchange.store.begin_message(letter).await;
+        underway.push(Underway { kind, bytes, message_id, reply_to, sent_at_ns, received_at, storing });
+        Ok(())
+    }
+
+    /// Who the peer is and how it is reached, at this moment.
+    async fn known(&self) -> Option<PeerIdentity> {
+        match &self.exchange.handle {
+            Some(handle) => Some(handle.describe(self.from.endpoint.addr.node).await),
+            None => None,
+        }
+    }
+
+    /// Waits for the messages that were handed to the store, and answers them.
+    async fn settle(&self, underway: &mut Vec<Underway>, answers: &mut Vec<u8>) {
+        for message in underway.drain(..) {
+            let Underway { kind, bytes, message_id, reply_to, sent_at_ns, received_at, storing } = message;
+            let outcome = storing.done().await;
+            if let (Ok(Outcome::Stored(())), Some(answered)) = (&outcome, &reply_to) {
+                self.exchange.controls.outbox.on_answer(self.from.endpoint.addr.node, answered).await;
+            }
+            let notice = |()| Notice::MessageReceived {
+                from: self.from.endpoint.addr,
+                message_id,
+                size: bytes,
+                kind: kind.to_string(),
+            };
+            emit(&self.answer(kind, bytes, outcome, notice), sent_at_ns, received_at, answers);
+        }
     }
 
     async fn store(&self, delivery: Delivery) -> Result<Answer, Closed> {
         let kind = delivery.content.kind();
         let failed = |reason: String| Ok(Answer::Failed { kind, reason });
-        let Tag { message_id, reply_to, pilot } = delivery.tag.unwrap_or_default();
+        let Tag { message_id, .. } = delivery.tag.unwrap_or_default();
         match delivery.content {
-            Content::Text(body) | Content::Binary(body) | Content::Json(body) => {
-                let bytes = body.len() as u64;
-                if let Err(forbidden) =
-                    self.exchange.policy.admit_message(self.from.endpoint.addr.node, bytes)
-                {
-                    return failed(forbidden.to_string());
-                }
-                let extension = pilot.map(|extension| *extension).unwrap_or_default();
-                if let (Some(interim), Some(reply_to)) = (extension.interim, &reply_to) {
-                    self.exchange.controls.serving.on_interim(self.from, reply_to, interim, body);
-                    return Ok(Answer::Stored { kind, bytes, duplicate: false });
-                }
-                let answers = reply_to.clone();
-                let letter = Letter {
-                    kind: kind.to_string(),
-                    binary: kind == FrameType::BINARY,
-                    body,
-                    from: self.from.endpoint.addr,
-                    from_hostname: self.from.hostname.clone(),
-                    from_key: self.from.key.map(|key| key.fingerprint()),
-                    message_id: message_id.clone(),
-                    reply_to,
-                    extension,
-                };
-                let outcome = self.exchange.store.put_message(letter).await;
-                if let (Ok(Outcome::Stored(())), Some(answers)) = (&outcome, &answers) {
-                    self.exchange.controls.outbox.on_answer(self.from.endpoint.addr.node, answers).await;
-                }
-                let notice = |()| Notice::MessageReceived {
-                    from: self.from.endpoint.addr,
-                    message_id,
-                    size: bytes,
-                    kind: kind.to_string(),
-                };
-                Ok(self.answer(kind, bytes, outcome, notice))
+            Content::Text(_) | Content::Binary(_) | Content::Json(_) => {
+                failed("a message is stored in another way".to_owned())
             }
             Content::File(file) => {
                 let name = match SafeName::parse(&file.name) {
@@ -375,6 +446,24 @@ impl Connection<'_> {
     fn take(&mut self, id: TransferId) -> Option<Box<Transfer>> {
         self.transfer.take_if(|transfer| transfer.key.1 == id)
     }
+}
+
+fn is_message(content: &Content) -> bool {
+    matches!(content, Content::Text(_) | Content::Binary(_) | Content::Json(_))
+}
+
+/// Appends an answer, with the times that the sender may have asked for.
+fn emit(answer: &Answer, sent_at_ns: Option<u64>, received_at: SystemTime, answers: &mut Vec<u8>) {
+    let Some(sent_at_ns) = sent_at_ns else { return answer.emit(answers) };
+    let stored_at = unix_ns(SystemTime::now());
+    Answer::Timed(Timing {
+        ack_sent_at_ns: stored_at,
+        inbox_written_at_ns: stored_at,
+        inner_ack: answer.text(),
+        received_at_ns: unix_ns(received_at),
+        sent_at_ns,
+    })
+    .emit(answers);
 }
 
 fn abort(id: TransferId, message: &str) -> FileStream {
