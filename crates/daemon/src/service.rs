@@ -152,7 +152,7 @@ fn json<T: Serialize>(value: &T) -> Result<serde_json::Value, Failure> {
 /// Starts the services. `deliveries` are the node's own handshake messages to be carried out.
 ///
 /// # Errors
-/// When the thread of the inbox cannot be started.
+/// When the thread of the inbox or that of the outbox cannot be started.
 pub(crate) fn spawn(
     config: Config,
     client: Client,
@@ -161,7 +161,7 @@ pub(crate) fn spawn(
 ) -> io::Result<Services> {
     let (readings, readings_out) = mpsc::channel(READINGS);
     let store = Store::start_telling(&config.home, Some(readings))?;
-    let outbox = Outbox::start(client.clone(), &handle);
+    let outbox = Outbox::start(&config.home, client.clone(), &handle)?;
     let (serving, policy, mailboxes) = (Serving::default(), Policy::default(), Mailboxes::default());
     let mut broker_way = None;
     let mut tasks = JoinSet::new();

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use pilot_wire::dataexchange::{
     Answer, Content, Decoder, Delivery, FileStream, Frame, FrameError, FrameType, Init, MessageId,
-    NO_ACTIVE_TRANSFER, RawFrame, Tag, Timing, TransferId,
+    NO_ACTIVE_TRANSFER, RawFrame, Tag, Timing, TransferId, is_refused_for_good,
 };
 use pilot_wire::mailbox::Provenance;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::control::Controls;
 use super::disk::{Refusal, unix_ns};
-use super::inbox::Letter;
+use super::inbox::{Letter, Row};
 use super::policy::Policy;
 use super::received::{BadName, Begun, SafeName, Transfer, TransferError, hash_resumed};
 use super::store::{IncomingFile, Outcome, Store, Storing};
@@ -91,7 +91,7 @@ impl Exchange {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let (cancel, mut cancelled) = watch::channel(false);
-        let connection = Connection { exchange: self, from, transfer: None, cancel };
+        let connection = Connection { exchange: self, from, transfer: None, cancel, row: Row::default() };
         tokio::select! {
             served = connection.run(stream, large_of_peer) => served,
             Ok(_) = cancelled.wait_for(|cancelled| *cancelled) => Err(Closed::TakenOver),
@@ -116,6 +116,8 @@ struct Connection<'a> {
     transfer: Option<Box<Transfer>>,
     /// For whoever takes the transfer over.
     cancel: watch::Sender<bool>,
+    /// Why a message of a row was refused that may be accepted later: those behind it must not pass it.
+    row: Row,
 }
 
 impl Connection<'_> {
@@ -181,7 +183,7 @@ impl Connection<'_> {
                 Ok(())
             }
             Err(FrameError::Control(error)) => {
-                Answer::Failed { kind: FrameType::CONTROL, reason: error.to_string() }.emit(answers);
+                Answer::Failed { kind: FrameType::TEXT, reason: error.to_string() }.emit(answers);
                 Ok(())
             }
             Err(error @ FrameError::TraceTooShort(_)) => {
@@ -198,13 +200,19 @@ impl Connection<'_> {
     }
 
     async fn deliver(
-        &self,
+        &mut self,
         delivery: Delivery,
         received_at: SystemTime,
         answers: &mut Vec<u8>,
     ) -> Result<(), Closed> {
         let sent_at_ns = delivery.sent_at_ns;
-        let answer = self.store(delivery).await?;
+        let kind = delivery.content.kind();
+        let row = self.row_of(&delivery);
+        let answer = match row.as_ref().and_then(Row::refused) {
+            Some(reason) => Answer::Failed { kind, reason: reason.to_owned() },
+            None => self.store(delivery).await?,
+        };
+        note_refusal(row.as_ref(), &answer);
         emit(&answer, sent_at_ns, received_at, answers);
         Ok(())
     }
@@ -218,18 +226,17 @@ impl Connection<'_> {
         answers: &mut Vec<u8>,
     ) -> Result<(), Closed> {
         let kind = delivery.content.kind();
+        let row = self.row_of(&delivery);
         let Tag { message_id, reply_to, pilot } = delivery.tag.unwrap_or_default();
         let sent_at_ns = delivery.sent_at_ns;
         let (Content::Text(body) | Content::Binary(body) | Content::Json(body)) = delivery.content else {
             return Ok(());
         };
         let bytes = body.len() as u64;
-        let at_once = match self.exchange.policy.admit_message(self.from.endpoint.addr.node, bytes) {
-            Err(forbidden) => Some(Answer::Failed { kind, reason: forbidden.to_string() }),
-            Ok(()) => None,
-        };
-        if let Some(answer) = at_once {
+        if let Err(forbidden) = self.exchange.policy.admit_message(self.from.endpoint.addr.node, bytes) {
             self.settle(underway, answers).await;
+            let answer = Answer::Failed { kind, reason: forbidden.to_string() };
+            note_refusal(row.as_ref(), &answer);
             emit(&answer, sent_at_ns, received_at, answers);
             return Ok(());
         }
@@ -261,10 +268,17 @@ impl Connection<'_> {
             reply_to: reply_to.clone(),
             extension,
             provenance,
+            row: row.clone(),
         };
         let storing = self.exchange.store.begin_message(letter).await;
         underway.push(Underway { kind, bytes, message_id, reply_to, sent_at_ns, received_at, storing });
         Ok(())
+    }
+
+    /// The row that a delivery stands in, if its sender wants its order kept.
+    fn row_of(&self, delivery: &Delivery) -> Option<Row> {
+        let pilot = delivery.tag.as_ref().and_then(|tag| tag.pilot.as_deref());
+        pilot.is_some_and(|pilot| pilot.ordered).then(|| self.row.clone())
     }
 
     /// Who the peer is and how it is reached, at this moment.
@@ -343,7 +357,7 @@ impl Connection<'_> {
         match refusal {
             Refusal::InboxFull => self.exchange.notices.send(Notice::InboxFull { from }),
             Refusal::ReceivedFull => self.exchange.notices.send(Notice::ReceivedFull { from }),
-            Refusal::DiskFull | Refusal::Disk | Refusal::Stopped => {}
+            Refusal::DiskFull | Refusal::Disk | Refusal::Stopped | Refusal::Behind(_) => {}
         }
     }
 
@@ -445,6 +459,15 @@ impl Connection<'_> {
 
     fn take(&mut self, id: TransferId) -> Option<Box<Transfer>> {
         self.transfer.take_if(|transfer| transfer.key.1 == id)
+    }
+}
+
+/// Those behind what was refused for now must not pass it.
+fn note_refusal(row: Option<&Row>, answer: &Answer) {
+    if let (Some(row), Answer::Failed { reason, .. }) = (row, answer)
+        && !is_refused_for_good(reason)
+    {
+        row.refuse(reason);
     }
 }
 

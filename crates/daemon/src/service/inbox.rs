@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use pilot_wire::dataexchange::{Extension, MessageId};
@@ -66,6 +67,26 @@ pub(super) struct Letter {
     pub(super) extension: Extension,
     /// How it came.
     pub(super) provenance: Option<Provenance>,
+    /// What it must not pass.
+    pub(super) row: Option<Row>,
+}
+
+/// Messages whose order is kept: once one of them was refused for now, so are all behind it, until their sender begins
+/// anew on another connection.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Row(Arc<OnceLock<String>>);
+
+impl Row {
+    /// Why one of them was refused.
+    pub(super) fn refused(&self) -> Option<&str> {
+        self.0.get().map(String::as_str)
+    }
+
+    /// One of them is refused for now.
+    pub(super) fn refuse(&self, reason: &str) {
+        // The first reason stands.
+        let _ = self.0.set(reason.to_owned());
+    }
 }
 
 /// What became of a letter.
@@ -203,20 +224,35 @@ impl Inbox {
 
     /// Stores messages durably, in their order. What is `Stored` survives a crash.
     pub(super) fn put_all(&mut self, letters: Vec<Letter>, now: SystemTime) -> Vec<Result<Put, Refusal>> {
+        let rows: Vec<Option<Row>> = letters.iter().map(|letter| letter.row.clone()).collect();
+        let refuse = |row: &Option<Row>, refusal: Refusal| {
+            if let Some(row) = row {
+                row.refuse(&refusal.to_string());
+            }
+            Err(refusal)
+        };
         if let Err(error) = self.recover() {
             let refusal = Refusal::storage(&error);
-            return letters.iter().map(|_| Err(refusal.clone())).collect();
+            return rows.iter().map(|row| refuse(row, refusal.clone())).collect();
         }
         let mut batch = Batch::default();
-        let standings: Vec<_> =
-            letters.into_iter().map(|letter| self.write(letter, now, &mut batch)).collect();
+        let mut standings = Vec::new();
+        for (letter, row) in letters.into_iter().zip(&rows) {
+            standings.push(match row.as_ref().and_then(Row::refused) {
+                Some(reason) => Err(Refusal::Behind(reason.to_owned())),
+                None => self
+                    .write(letter, now, &mut batch)
+                    .or_else(|refusal| refuse(row, refusal).map(Standing::WithBatch)),
+            });
+        }
         let settled = self.settle(batch).map_err(|error| Refusal::storage(&error));
-        let verdict = |standing| match standing {
-            Ok(Standing::Known) => Ok(Put::Duplicate),
-            Ok(Standing::WithBatch(put)) => settled.clone().map(|()| put),
-            Err(refusal) => Err(refusal),
+        let verdict = |(standing, row): (_, &Option<Row>)| match (standing, &settled) {
+            (Ok(Standing::Known), _) => Ok(Put::Duplicate),
+            (Ok(Standing::WithBatch(put)), Ok(())) => Ok(put),
+            (Ok(Standing::WithBatch(_)), Err(refusal)) => refuse(row, refusal.clone()),
+            (Err(refusal), _) => Err(refusal),
         };
-        standings.into_iter().map(verdict).collect()
+        standings.into_iter().zip(&rows).map(verdict).collect()
     }
 
     /// Writes a letter's file.

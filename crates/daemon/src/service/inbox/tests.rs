@@ -16,6 +16,7 @@ fn letter(body: &[u8], id: Option<&str>, reply_to: Option<&str>) -> Letter {
         reply_to: reply_to.map(|id| id.parse().unwrap()),
         extension: Extension::default(),
         provenance: None,
+        row: None,
     }
 }
 
@@ -141,6 +142,27 @@ fn a_batch_keeps_its_order_and_knows_its_own_repetitions() {
     let verdicts = inbox.put_all(letters, at(0));
     assert_eq!(verdicts, [Ok(Put::Stored), Ok(Put::Stored), Ok(Put::Duplicate), Ok(Put::Stored)]);
     assert_eq!(listed(&mut inbox, &List::default()).0, ["a", "b", "c"]);
+}
+
+#[test]
+fn nothing_of_a_row_passes_what_was_refused_before_it() {
+    let home = tempfile::tempdir().unwrap();
+    let mut inbox = open(home.path());
+    inbox.bytes = MAX_BYTES - 600;
+    let row = Row::default();
+    let in_row = |body: &[u8], id| Letter { row: Some(row.clone()), ..letter(body, Some(id), None) };
+    let letters = vec![
+        in_row(b"fits", "m-1"),
+        in_row(&[b'-'; 600], "m-2"),
+        in_row(b"would fit", "m-3"),
+        letter(b"of nobody's row", Some("m-4"), None),
+    ];
+    let full = Refusal::InboxFull;
+    let behind = Refusal::Behind(full.to_string());
+    let verdicts = inbox.put_all(letters, at(0));
+    assert_eq!(verdicts, [Ok(Put::Stored), Err(full), Err(behind.clone()), Ok(Put::Stored)]);
+    // Not in a later batch either.
+    assert_eq!(inbox.put_all(vec![in_row(b"y", "m-5")], at(1)), [Err(behind)]);
 }
 
 #[test]

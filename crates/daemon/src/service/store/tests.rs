@@ -14,6 +14,7 @@ fn letter(body: &'static [u8], id: &str, reply_to: Option<&str>) -> Letter {
         reply_to: reply_to.map(|id| id.parse().unwrap()),
         extension: pilot_wire::dataexchange::Extension::default(),
         provenance: None,
+        row: None,
     }
 }
 

@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(
             plain,
             "from bob (0:0000.0000.0002) · trusted · direct 192.0.2.1:4000\n\
-             TEXT · 65 B · received 2026-11-21T08:01:27Z\n\
+             TEXT · 54 B · received 2026-11-21T08:01:27Z\n\
              | hello\n| from root (0:0000.0000.0001) · trusted\n|  [2Jgone"
         );
     }
