@@ -1,6 +1,9 @@
 //! The broker against captures of 1.18.0, and against other brokers.
 
 use super::*;
+use pilot_wire::Addr;
+use pilot_wire::events::{Overflow, Reached, Source, Wishes};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::DuplexStream;
@@ -30,6 +33,10 @@ impl DialBroker for Network {
     async fn drain(_: &mut DuplexStream) -> io::Result<()> {
         Ok(())
     }
+
+    async fn hostname(&self, node: NodeId) -> Option<String> {
+        Some(format!("node-{node}"))
+    }
 }
 
 struct Node {
@@ -53,7 +60,8 @@ fn nodes(count: u32) -> Vec<Node> {
     let start = |(id, mut behind): (NodeId, mpsc::Receiver<(NodeId, DuplexStream)>)| {
         let (trusted, trusted_out) = watch::channel(Vec::new());
         let network = Network { is_down: Arc::clone(&is_down), doors: Arc::clone(&doors), me: id };
-        let (broker, task) = Broker::new(network, trusted_out, broadcast::channel(1).1, Notices::new().0);
+        let (broker, task) =
+            Broker::new(network, trusted_out, broadcast::channel(1).1, Policy::default(), Notices::new().0);
         tokio::spawn(task);
         let serving = broker.clone();
         tokio::spawn(async move {
@@ -74,6 +82,10 @@ struct Connection {
     stream: DuplexStream,
     decoder: Decoder,
     token: NoteToken,
+    /// Places that were told.
+    reached: Vec<Reached>,
+    lost: u64,
+    demoted: bool,
 }
 
 impl Node {
@@ -91,26 +103,37 @@ impl Node {
 
     /// A subscription that is in force, and how many other brokers it reaches.
     async fn subscribe(&self, from: NodeId, topic: &str) -> (Connection, u32) {
+        self.subscribe_with(from, topic, Wishes::default()).await
+    }
+
+    async fn subscribe_with(&self, from: NodeId, topic: &str, wishes: Wishes) -> (Connection, u32) {
         let token = NoteToken::from_random([3; 16]);
-        let mut connection = Connection { stream: self.connect(from), decoder: Decoder::new(), token };
-        let subscription = connection.token.subscription(topic).unwrap();
+        let mut connection = Connection::new(self.connect(from), token);
+        let subscription = connection.token.subscription_with(topic, &wishes).unwrap();
         connection.send(&subscription).await;
-        let first = connection.next().await;
-        let Some(Note::Subscribed { brokers }) = connection.token.read(&first) else {
-            panic!("not confirmed");
-        };
-        (connection, brokers)
+        loop {
+            let event = connection.next().await;
+            match connection.token.read(&event) {
+                Some(Note::Subscribed { brokers, .. }) => return (connection, brokers),
+                Some(Note::At { broker, at }) => connection.reached.push(Reached { broker, at }),
+                other => panic!("before the confirmation: {other:?} {event:?}"),
+            }
+        }
     }
 }
 
 impl Connection {
+    fn new(stream: DuplexStream, token: NoteToken) -> Self {
+        Self { stream, decoder: Decoder::new(), token, reached: Vec::new(), lost: 0, demoted: false }
+    }
+
     async fn send(&mut self, event: &Event) {
         let mut bytes = Vec::new();
         event.emit(&mut bytes);
         self.stream.write_all(&bytes).await.unwrap();
     }
 
-    async fn publish(&mut self, topic: &str, payload: &'static str) {
+    async fn publish(&mut self, topic: &str, payload: impl Into<Bytes>) {
         self.send(&Event::new(topic, payload).unwrap()).await;
     }
 
@@ -124,15 +147,30 @@ impl Connection {
     }
 
     /// The next event without the notes around it, and where it came from.
-    async fn next_with_source(&mut self) -> (Event, Option<Note>) {
-        let mut source = None;
+    async fn next_with_source(&mut self) -> (Event, Source) {
+        let mut source = Source::default();
         loop {
             let event = self.next().await;
             match self.token.read(&event) {
-                Some(note) => source = Some(note),
+                Some(Note::From(from)) => source = from,
+                Some(Note::At { broker, at }) => self.reached.push(Reached { broker, at }),
+                Some(Note::Replayed { answer: None, at }) => self.reached.push(Reached { broker: None, at }),
+                Some(Note::Lost { events, .. }) => self.lost += events,
+                Some(Note::Demoted) => self.demoted = true,
+                Some(other) => panic!("{other:?}"),
                 None => return (event, source),
             }
         }
+    }
+
+    /// The payloads of the next events.
+    async fn payloads(&mut self, count: usize) -> Vec<String> {
+        let mut payloads = Vec::new();
+        while payloads.len() < count {
+            let (event, _) = self.next_with_source().await;
+            payloads.push(String::from_utf8(event.payload.to_vec()).unwrap());
+        }
+        payloads
     }
 
     async fn next_topic(&mut self) -> String {
@@ -209,7 +247,10 @@ async fn an_application_hears_the_brokers_of_trusted_nodes_by_pattern() {
     let (event, source) = reader.next_with_source().await;
     assert_eq!(event, Event::new("tasks.a", "yes").unwrap());
     let addr = Addr::backbone(NodeId(2));
-    assert_eq!(source, Some(Note::From { publisher: Some(addr), via: Some(addr) }));
+    assert_eq!((source.publisher, source.via), (Some(addr), Some(addr)));
+    assert_eq!(source.hostname.as_deref(), Some("node-2"));
+    assert_eq!(source.at.unwrap().seq, 2, "the other event has a number too");
+    assert!(source.time.is_some() && !source.replayed);
 }
 
 #[tokio::test]
@@ -265,9 +306,9 @@ async fn a_reader_that_does_not_read_holds_up_nobody() {
 async fn a_publisher_of_another_node_is_slowed_down_after_its_burst_and_loses_nothing() {
     let mut allowance = Allowance::full();
     for _ in 0..200 {
-        assert_eq!(allowance.take(), Duration::ZERO);
+        assert_eq!(allowance.take(1), Duration::ZERO);
     }
-    let waits: Vec<Duration> = (0..3).map(|_| allowance.take()).collect();
+    let waits: Vec<Duration> = (0..3).map(|_| allowance.take(1)).collect();
     assert!(waits.is_sorted() && waits[2] > Duration::from_millis(15), "{waits:?}");
 }
 
