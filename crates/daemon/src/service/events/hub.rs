@@ -124,6 +124,8 @@ struct Subscriber {
     queue: Queue,
     /// Its writer waits for a batch.
     writer_is_idle: bool,
+    /// It was told that it is in force.
+    is_confirmed: bool,
     /// Where the own broker stood when it subscribed, unless it is told otherwise.
     base: Option<Position>,
     /// It asked for the last events, and they are being gathered.
@@ -230,6 +232,7 @@ impl Hub {
             token,
             queue: Queue::new(overflow, limit.min(default_max)),
             writer_is_idle: true,
+            is_confirmed: false,
             base: None,
             replay: None,
             catch_up: BTreeMap::new(),
@@ -445,12 +448,17 @@ impl Hub {
             overflow: subscriber.queue.overflow(),
             queue: u32::try_from(subscriber.queue.limit()).unwrap_or(u32::MAX),
         });
+        subscriber.queue.tell_first(notes);
+        subscriber.is_confirmed = true;
         if subscriber.replay.is_none() {
             let known = live.iter().filter(|(key, _)| !subscriber.catch_up.contains_key(&key.node));
-            let at = |(key, at): &(LinkKey, Option<Position>)| at.map(|at| note_at(key.node, at));
-            notes.extend(known.filter_map(at));
+            // Behind the events that are queued already: these lie before it.
+            for (key, at) in known {
+                if let Some(at) = at {
+                    subscriber.queue.tell(note_at(key.node, *at));
+                }
+            }
         }
-        subscriber.queue.tell_first(notes);
         self.ready.insert(id);
         if let Some(replay) = &mut subscriber.replay {
             let limit = replay.limit();
@@ -572,6 +580,7 @@ impl Hub {
             self.ask_missed(id, key);
             if let Some(subscriber) = self.subscribers.get_mut(&id)
                 && is_new
+                && subscriber.is_confirmed
                 && let Some(at) = at
                 && subscriber.replay.is_none()
                 && !subscriber.catch_up.contains_key(&key.node)
@@ -832,3 +841,6 @@ fn published_by_peer(node: NodeId, delivered: &Delivered) -> Published {
     };
     Published::new(&delivered.event, source, None, Some(node))
 }
+
+#[cfg(test)]
+mod tests;
