@@ -503,10 +503,10 @@ async fn a_program_that_subscribes_again_gets_what_it_missed_of_every_broker_onc
     mine.publish("t", "mine 1").await;
     assert_eq!(reader.payloads(1).await, ["mine 1"]);
     let reached = std::mem::take(&mut reader.reached);
-    assert_eq!(reached.iter().map(|reached| reached.broker).collect::<Vec<_>>(), [
-        None,
-        Some(Addr::backbone(NodeId(2)))
-    ]);
+    assert_eq!(
+        reached.iter().map(|reached| reached.broker).collect::<Vec<_>>(),
+        [None, Some(Addr::backbone(NodeId(2)))]
+    );
     drop(reader);
     // Another subscription keeps the link up meanwhile, or nobody does: both must work.
     for keep in [true, false] {

@@ -377,10 +377,8 @@ fn a_subscription_goes_on_where_it_stopped_at_every_broker() {
     for payload in ["1", "2", "3"] {
         publish(&mut hub, &publisher, "t", payload).unwrap();
     }
-    let resume = vec![
-        Reached { broker: None, at: at(1) },
-        Reached { broker: Some(Addr::backbone(PEER)), at: at(40) },
-    ];
+    let resume =
+        vec![Reached { broker: None, at: at(1) }, Reached { broker: Some(Addr::backbone(PEER)), at: at(40) }];
     let reader = join(&mut hub, Side::Own, "t", Wishes { resume, replay: 99, ..Wishes::default() }, true);
     let mut expected = past(&["2", "3"]);
     expected.push(Read::End(None, 3));
