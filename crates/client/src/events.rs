@@ -39,6 +39,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest such pause.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// The longest while there is no daemon on this machine: to look costs next to nothing, and it may be back any moment.
+const PAUSE_MAX_HERE: Duration = Duration::from_millis(400);
+
 /// An event that was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
@@ -345,6 +348,9 @@ impl Subscription {
                     if let Some(first) = first.take() {
                         let _ = first.send(Err(error));
                         return;
+                    }
+                    if matches!(error, Error::Disconnected | Error::Connect(_)) {
+                        pause = pause.min(PAUSE_MAX_HERE);
                     }
                     self.client = self.client.mended(&error).await;
                 }
