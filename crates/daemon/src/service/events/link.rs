@@ -27,6 +27,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(15);
 /// How long a broker that has the subscription may take to say so. Those of 1.18.0 never do.
 const CONFIRMATION: Duration = Duration::from_millis(250);
 
+/// Events that the other broker queues for a link that blocks: a full one is felt at the publisher soon.
+const BLOCKING_QUEUE: u32 = 256;
+
 /// Bytes of events handed to the broker at a time.
 const BATCH_BYTES: usize = 256 << 10;
 
@@ -146,6 +149,7 @@ impl<D: DialBroker> Keeper<D> {
         let token = NoteToken::from_random(pilot_crypto::random_bytes().map_err(io::Error::other)?);
         let wishes = Wishes {
             overflow: if self.key.ask.blocks { Overflow::Block } else { Overflow::DropOldest },
+            queue: self.key.ask.blocks.then_some(BLOCKING_QUEUE),
             resume: self.reached.map(|at| Reached { broker: None, at }).into_iter().collect(),
             ..Wishes::default()
         };
