@@ -114,7 +114,7 @@ mod stream;
 pub use client::Client;
 pub use datagrams::Datagrams;
 pub use error::{ConnectError, Error};
-pub use events::{EventStream, Received, Subscribed};
+pub use events::{EventStream, Received, SubscribeOptions, Subscribed};
 pub use file::{FileReceipt, Progress, Transport};
 pub use inbox::Inbox;
 pub use listener::Listener;
@@ -124,6 +124,7 @@ pub use socket::default_socket;
 pub use stream::{ReadHalf, Stream, WriteHalf};
 
 pub use pilot_wire::dataexchange::MessageId;
+pub use pilot_wire::events::Overflow;
 pub use pilot_wire::outbox::{Item as OutboxItem, State as DeliveryState};
 pub use pilot_wire::{Addr, Endpoint, NetworkId, NodeId, Port, StreamId};
 pub use pilot_wire::{ipc, mailbox};

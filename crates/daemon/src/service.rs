@@ -223,7 +223,13 @@ pub(crate) fn spawn(
         ));
     }
     if config.event_stream {
-        let (broker, task) = Broker::new(Overlay(client.clone()), handle.trusted(), handle.signs(), notices);
+        let (broker, task) = Broker::new(
+            Overlay(client.clone(), handle.clone()),
+            handle.trusted(),
+            handle.signs(),
+            policy.clone(),
+            notices,
+        );
         broker_way = Some(broker.clone());
         tasks.spawn(task);
         tasks.spawn(accept(client, Port::EVENT_STREAM, handle, move |stream, guest: Guest| {
@@ -384,7 +390,7 @@ where
 
 /// Other nodes' brokers, through this daemon.
 #[derive(Clone)]
-struct Overlay(Client);
+struct Overlay(Client, Handle);
 
 impl DialBroker for Overlay {
     type Stream = Stream;
@@ -395,6 +401,10 @@ impl DialBroker for Overlay {
 
     async fn drain(stream: &mut Stream) -> io::Result<()> {
         stream.drain().await.map_err(io::Error::other)
+    }
+
+    async fn hostname(&self, node: NodeId) -> Option<String> {
+        self.1.describe(node).await.hostname
     }
 }
 
@@ -501,7 +511,12 @@ impl Notices {
 
     fn send(&self, notice: Notice) {
         if let Err(mpsc::error::TrySendError::Full(notice)) = self.0.try_send(notice) {
-            tracing::warn!(event = notice.event(), "a notice was dropped");
+            // There may be thousands of events in a second.
+            if let Notice::EventPublished { .. } = notice {
+                tracing::debug!(event = notice.event(), "a notice was dropped");
+            } else {
+                tracing::warn!(event = notice.event(), "a notice was dropped");
+            }
         }
     }
 }
