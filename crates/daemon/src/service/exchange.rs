@@ -153,9 +153,7 @@ impl Connection<'_> {
             Ok(Frame::Control(control, body)) => {
                 let answer = match self.admit_control(body.len() as u64).await {
                     Ok(()) => self.exchange.controls.handle(self.from, control, body).await,
-                    Err(forbidden) => {
-                        Answer::Failed { kind: FrameType::CONTROL, reason: forbidden.to_string() }
-                    }
+                    Err(forbidden) => Answer::Failed { kind: FrameType::TEXT, reason: forbidden.to_string() },
                 };
                 answer.emit(answers);
                 Ok(())

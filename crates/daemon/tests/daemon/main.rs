@@ -13,6 +13,7 @@ mod lan;
 #[path = "../../src/network/testing.rs"]
 mod namespace;
 mod paths;
+mod policy;
 mod programs;
 mod registry;
 mod restarts;
