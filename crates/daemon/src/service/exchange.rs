@@ -1,11 +1,13 @@
 //! Data exchange, port 1001: messages into the inbox, files among the received ones, an answer to each.
 
+mod forwarded;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pilot_wire::dataexchange::{
-    Answer, Content, Decoder, Delivery, Extension, FileStream, Frame, FrameError, FrameType, Init,
-    NO_ACTIVE_TRANSFER, RawFrame, Tag, Timing, TransferId,
+    Answer, Content, Control, Decoder, Delivery, Extension, FileStream, Frame, FrameError, FrameType, Init,
+    NO_ACTIVE_TRANSFER, RawFrame, Tag, Timing, TransferId, is_refused_for_good,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, watch};
@@ -89,7 +91,7 @@ impl Exchange {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let (cancel, mut cancelled) = watch::channel(false);
-        let connection = Connection { exchange: self, from, transfer: None, cancel };
+        let connection = Connection { exchange: self, from, transfer: None, cancel, refused: None };
         tokio::select! {
             served = connection.run(stream, large_of_peer) => served,
             Ok(_) = cancelled.wait_for(|cancelled| *cancelled) => Err(Closed::TakenOver),
@@ -103,6 +105,8 @@ struct Connection<'a> {
     transfer: Option<Box<Transfer>>,
     /// For whoever takes the transfer over.
     cancel: watch::Sender<bool>,
+    /// Why a message of a row was refused that may be accepted later: those behind it must not pass it.
+    refused: Option<String>,
 }
 
 impl Connection<'_> {
@@ -150,6 +154,10 @@ impl Connection<'_> {
         match Frame::parse(frame) {
             Ok(Frame::Delivery(delivery)) => self.deliver(delivery, received_at, answers).await,
             Ok(Frame::FileStream(step)) => self.file_step(step, answers).await,
+            Ok(Frame::Control(Control::Forward { from, id }, body)) => {
+                self.forwarded(from, id, body).await.emit(answers);
+                Ok(())
+            }
             Ok(Frame::Control(control, body)) => {
                 let answer = match self.admit_control(body.len() as u64).await {
                     Ok(()) => self.exchange.controls.handle(self.from, control, body).await,
@@ -185,13 +193,27 @@ impl Connection<'_> {
     }
 
     async fn deliver(
-        &self,
+        &mut self,
         delivery: Delivery,
         received_at: SystemTime,
         answers: &mut Vec<u8>,
     ) -> Result<(), Closed> {
         let sent_at_ns = delivery.sent_at_ns;
-        let answer = self.store(delivery).await?;
+        let kind = delivery.content.kind();
+        let pilot = delivery.tag.as_ref().and_then(|tag| tag.pilot.as_deref());
+        let answer = match (pilot.is_some_and(|pilot| pilot.ordered), &self.refused) {
+            (true, Some(reason)) => Answer::Failed { kind, reason: reason.clone() },
+            (false, _) => self.store(delivery).await?,
+            (true, None) => {
+                let answer = self.store(delivery).await?;
+                if let Answer::Failed { reason, .. } = &answer
+                    && !is_refused_for_good(reason)
+                {
+                    self.refused = Some(reason.clone());
+                }
+                answer
+            }
+        };
         match sent_at_ns {
             None => answer.emit(answers),
             Some(sent_at_ns) => {
