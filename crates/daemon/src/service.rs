@@ -145,7 +145,7 @@ fn json<T: Serialize>(value: &T) -> Result<serde_json::Value, Failure> {
 /// Starts the services. `deliveries` are the node's own handshake messages to be carried out.
 ///
 /// # Errors
-/// When the thread of the inbox cannot be started.
+/// When the thread of the inbox or that of the outbox cannot be started.
 pub(crate) fn spawn(
     config: Config,
     client: Client,
@@ -153,17 +153,12 @@ pub(crate) fn spawn(
     deliveries: mpsc::Receiver<handshake::Delivery>,
 ) -> io::Result<Services> {
     let store = Store::start(&config.home)?;
-    let outbox = Outbox::start(client.clone(), &handle);
     let (serving, policy) = (Serving::default(), Policy::default());
     let mailboxes = match config.data_exchange {
-        true => Mailboxes::open(&config.home, client.clone(), handle.clone(), policy.clone()).unwrap_or_else(
-            |error| {
-                tracing::error!(%error, "the files of the mailboxes cannot be read: there are none until they can");
-                Mailboxes::off(&format!("the files of the mailboxes cannot be read: {error}"))
-            },
-        ),
+        true => Mailboxes::open_or_off(&config.home, &client, &handle, &policy),
         false => Mailboxes::default(),
     };
+    let outbox = Outbox::start(&config.home, client.clone(), &handle, mailboxes.clone())?;
     let mut broker_way = None;
     let mut tasks = JoinSet::new();
     let (notices, notices_out) = Notices::new();

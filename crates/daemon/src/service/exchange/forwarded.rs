@@ -26,7 +26,8 @@ impl Connection<'_> {
             Inside::Word(word) => return controls.handle(&author, word, Bytes::new()).await,
         };
         let cancel = watch::channel(false).0;
-        let as_author = Connection { exchange: self.exchange, from: &author, transfer: None, cancel };
+        let as_author =
+            Connection { exchange: self.exchange, from: &author, transfer: None, cancel, refused: None };
         match as_author.store(delivery).await {
             Ok(Answer::Stored { duplicate, .. }) => {
                 controls.mailboxes.delivered(from, id);
