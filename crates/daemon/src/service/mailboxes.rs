@@ -37,7 +37,6 @@ use self::book::{Book, BookError};
 use self::rounds::Rounds;
 use self::shelf::{Allowance, Shelf};
 use self::way::{Lost, Said, Way};
-use super::policy::Policy;
 use crate::datetime;
 use crate::handle::Handle;
 
@@ -61,7 +60,6 @@ impl Default for Mailboxes {
 struct Inner {
     client: Client,
     handle: Handle,
-    policy: Policy,
     book: Mutex<Book>,
     shelf: Mutex<Shelf>,
     rounds: Mutex<Rounds>,
@@ -97,7 +95,7 @@ fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Mailboxes {
     /// Reads what is on disk; without that there are none. [`Mailboxes::run`] brings what is owed to others.
-    pub(super) fn open_or_off(home: &Path, client: &Client, handle: &Handle, policy: &Policy) -> Self {
+    pub(super) fn open_or_off(home: &Path, client: &Client, handle: &Handle) -> Self {
         let opened = Book::open(home).and_then(|book| Ok((book, Shelf::open(home, SystemTime::now())?)));
         let (book, shelf) = match opened {
             Ok(opened) => opened,
@@ -109,7 +107,6 @@ impl Mailboxes {
         Self(Ok(Arc::new(Inner {
             client: client.clone(),
             handle: handle.clone(),
-            policy: policy.clone(),
             book: Mutex::new(book),
             shelf: Mutex::new(shelf),
             rounds: Mutex::default(),

@@ -501,8 +501,8 @@ impl Ledger {
                 lane.receipts.extend(receipts.into_iter().take(room));
             }
             control @ (Control::Cancel { .. }
-            | Control::Mailboxes { .. }
             | Control::Keeps
+            | Control::Mailboxes { .. }
             | Control::Deposit { .. }
             | Control::Forward { .. }) => {
                 let waiting: usize = lane.words.iter().map(|word| word.body.len()).sum();

@@ -328,8 +328,8 @@ impl Ledger {
                 }
             }
             Control::Cancel { .. }
-            | Control::Mailboxes { .. }
             | Control::Keeps
+            | Control::Mailboxes { .. }
             | Control::Deposit { .. }
             | Control::Forward { .. } => {
                 if word.until > now.instant {
