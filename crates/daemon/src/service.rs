@@ -162,17 +162,12 @@ pub(crate) fn spawn(
 ) -> io::Result<Services> {
     let (readings, readings_out) = mpsc::channel(READINGS);
     let store = Store::start_telling(&config.home, Some(readings))?;
-    let outbox = Outbox::start(&config.home, client.clone(), &handle)?;
     let serving = Serving::default();
     let mailboxes = match config.data_exchange {
-        true => Mailboxes::open(&config.home, client.clone(), handle.clone(), policy.clone()).unwrap_or_else(
-            |error| {
-                tracing::error!(%error, "the files of the mailboxes cannot be read: there are none until they can");
-                Mailboxes::off(&format!("the files of the mailboxes cannot be read: {error}"))
-            },
-        ),
+        true => Mailboxes::open_or_off(&config.home, &client, &handle),
         false => Mailboxes::default(),
     };
+    let outbox = Outbox::start(&config.home, client.clone(), &handle, mailboxes.clone())?;
     let mut broker_way = None;
     let mut tasks = JoinSet::new();
     let (notices, notices_out) = Notices::new();
