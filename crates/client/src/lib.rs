@@ -93,6 +93,7 @@ mod reference;
 mod session;
 mod socket;
 mod stream;
+mod tasks;
 
 pub use client::Client;
 pub use datagrams::Datagrams;
@@ -103,7 +104,9 @@ pub use listener::Listener;
 pub use message::{Courier, MAX_MESSAGE, Mail, MessageKind, Outgoing, Receipt, new_message_id};
 pub use socket::default_socket;
 pub use stream::{ReadHalf, Stream, WriteHalf};
+pub use tasks::{NewTask, TaskResult, TaskSettings};
 
 pub use pilot_wire::dataexchange::MessageId;
 pub use pilot_wire::{Addr, Endpoint, NetworkId, NodeId, Port, StreamId};
+pub use pilot_wire::tasks::{A2aState, Category, State as TaskState, Task, TaskId};
 pub use pilot_wire::{ipc, mailbox};
