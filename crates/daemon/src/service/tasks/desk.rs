@@ -51,14 +51,17 @@ impl Desk {
     pub(super) fn act<T>(&mut self, act: impl FnOnce(&mut Book, Moment) -> T) -> io::Result<T> {
         let now = Moment::of(SystemTime::now());
         let outcome = act(&mut self.book, now);
-        match self.write() {
+        let changes = self.book.changes();
+        match self.write(&changes) {
             Ok(told) => {
                 self.book.keep();
                 if let Some(notices) = &self.notices {
                     told.into_iter().for_each(|notice| notices.send(notice));
                 }
-                // What is not worth a write, as a failed try, may still be waited for.
-                self.changed.send_modify(|count| *count += 1);
+                // Only a change wakes those who wait: they would wake each other for ever.
+                if !changes.is_empty() {
+                    self.changed.send_modify(|count| *count += 1);
+                }
                 Ok(outcome)
             }
             Err(error) => {
@@ -69,18 +72,18 @@ impl Desk {
         }
     }
 
-    fn write(&self) -> io::Result<Vec<Notice>> {
+    fn write(&self, changes: &[(Option<Record>, Option<Record>)]) -> io::Result<Vec<Notice>> {
         let mut told = Vec::new();
-        for (before, after) in self.book.changes() {
-            match (&before, &after) {
+        for (before, after) in changes {
+            match (before, after) {
                 (_, Some(record)) => self.folders.write(record)?,
                 (Some(record), None) => self.folders.remove(record),
                 (None, None) => {}
             }
-            if let (Some(before), Some(Record { outcome: None, .. })) = (&before, &after) {
+            if let (Some(before), Some(Record { outcome: None, .. })) = (before, after) {
                 self.folders.remove_results(before);
             }
-            told.extend(after.and_then(|after| notice(before.as_ref(), &after)));
+            told.extend(after.as_ref().and_then(|after| notice(before.as_ref(), after)));
         }
         Ok(told)
     }
