@@ -107,6 +107,6 @@ pub use stream::{ReadHalf, Stream, WriteHalf};
 pub use tasks::{NewTask, TaskResult, TaskSettings};
 
 pub use pilot_wire::dataexchange::MessageId;
-pub use pilot_wire::{Addr, Endpoint, NetworkId, NodeId, Port, StreamId};
 pub use pilot_wire::tasks::{A2aState, Category, State as TaskState, Task, TaskId};
+pub use pilot_wire::{Addr, Endpoint, NetworkId, NodeId, Port, StreamId};
 pub use pilot_wire::{ipc, mailbox};

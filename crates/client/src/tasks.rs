@@ -113,7 +113,8 @@ impl Client {
     pub async fn submit_task(&self, to: Addr, task: NewTask) -> Result<Task, Error> {
         let NewTask { description, id, deadline, wait } = task;
         let deadline_ms = deadline.map(millis);
-        self.task(Request::Submit(Submission { to, description, id, deadline_ms, wait_ms: millis(wait) })).await
+        self.task(Request::Submit(Submission { to, description, id, deadline_ms, wait_ms: millis(wait) }))
+            .await
     }
 
     /// Waits until a task is settled: done, declined, cancelled, failed or expired.

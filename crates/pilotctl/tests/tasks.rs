@@ -41,10 +41,7 @@ fn a_task_goes_through_all_its_states_and_its_files_arrive() {
     assert_eq!(b.json(&["task", "queue"])["count"], 1);
 
     let begun = b.json(&["task", "execute"]);
-    assert_eq!(
-        (&begun["task_description"], &begun["status"]),
-        (&"summarise X".into(), &"EXECUTING".into())
-    );
+    assert_eq!((&begun["task_description"], &begun["status"]), (&"summarise X".into(), &"EXECUTING".into()));
     b.ok(&["task", "progress", &id, "3 of 5"]);
     let seen = wait_for(&a, &id, "EXECUTING");
     assert_eq!(seen["a2a_state"], "working");
@@ -53,7 +50,8 @@ fn a_task_goes_through_all_its_states_and_its_files_arrive() {
     std::fs::write(b.home.join("table.csv"), &content).unwrap();
     std::fs::write(b.home.join("notes.md"), "# notes").unwrap();
     let files = ["--file", "table.csv", "--file", "notes.md"];
-    let sent = b.json(&[&["task", "send-results", "--id", &id, "--results", "the summary"], &files[..]].concat());
+    let sent =
+        b.json(&[&["task", "send-results", "--id", &id, "--results", "the summary"], &files[..]].concat());
     assert_eq!(sent["sent_type"], "text+files");
 
     let done = a.json(&["task", "wait", &id, "--timeout", "60s"]);
@@ -63,7 +61,10 @@ fn a_task_goes_through_all_its_states_and_its_files_arrive() {
     );
     assert_eq!(done["result_files"].as_array().unwrap().len(), 2, "{done}");
     let path = done["result_files"][0]["path"].as_str().unwrap();
-    assert!(path.starts_with(a.home.to_str().unwrap()) && path.ends_with(&format!("{id}_table.csv")), "{path}");
+    assert!(
+        path.starts_with(a.home.to_str().unwrap()) && path.ends_with(&format!("{id}_table.csv")),
+        "{path}"
+    );
     assert!(std::fs::read(path).unwrap() == content);
     wait_for(&b, &id, "SUCCEEDED");
     let late = b.run(&["task", "send-results", "--id", &id, "--results", "again", "--json"]);
@@ -72,15 +73,7 @@ fn a_task_goes_through_all_its_states_and_its_files_arrive() {
 
 /// The task, once it is in that state.
 fn wait_for(agent: &Agent, id: &str, wanted: &str) -> Value {
-    let begin = std::time::Instant::now();
-    loop {
-        let task = agent.json(&["task", "show", id]);
-        if task["status"] == wanted {
-            return task;
-        }
-        assert!(begin.elapsed().as_secs() < 60, "{} waits for {wanted}: {task}", agent.name);
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    agent.json(&["task", "wait", id, "--until", wanted, "--timeout", "100s"])
 }
 
 fn score(agent: &Agent, of: &str) -> i64 {
@@ -166,7 +159,8 @@ fn a_declined_a_failed_and_a_cancelled_task_say_why_on_the_other_side() {
 fn a_task_with_a_deadline_is_over_on_both_sides_when_it_passes() {
     let world = World::new();
     let (a, b) = office(&world);
-    let ended = a.run(&["task", "submit", "agent-b", "--task", "slow", "--deadline", "1s", "--wait", "--json"]);
+    let ended =
+        a.run(&["task", "submit", "agent-b", "--task", "slow", "--deadline", "1s", "--wait", "--json"]);
     assert_eq!((ended.status, ended.json()["data"]["status"].as_str()), (1, Some("CANCELLED")), "{ended:?}");
     let id = ended.json()["data"]["task_id"].as_str().unwrap().to_owned();
     assert!(wait_for(&b, &id, "CANCELLED")["justification"].as_str().unwrap().contains("deadline"));
@@ -183,13 +177,15 @@ fn a_program_does_the_task_and_what_it_prints_and_leaves_is_the_result() {
     assert_eq!(done["result_files"][0]["name"], "more.csv");
     assert_eq!(working.finish().status, 0);
 
-    let working = b.spawn(&["task", "execute", "--accept", "--exec", "echo sorry >&2; exit 3", "--timeout", "60s"]);
+    let working =
+        b.spawn(&["task", "execute", "--accept", "--exec", "echo sorry >&2; exit 3", "--timeout", "60s"]);
     let failed = a.run(&["task", "submit", "agent-b", "x", "--wait=60s", "--json"]);
     assert_eq!(failed.json()["data"]["status"], "FAILED", "{failed:?}");
     assert!(failed.json()["message"].as_str().unwrap().contains("sorry"), "{failed:?}");
     assert_eq!(working.finish().status, 1);
 
-    let working = b.spawn(&["task", "execute", "--accept", "--exec", "sleep 600", "--timeout", "60s", "--json"]);
+    let working =
+        b.spawn(&["task", "execute", "--accept", "--exec", "sleep 600", "--timeout", "60s", "--json"]);
     let id = submit(&a, "long");
     wait_for(&a, &id, "EXECUTING");
     a.ok(&["task", "cancel", &id]);
@@ -241,7 +237,10 @@ fn programs_are_no_results_unless_that_is_said_and_foreign_nodes_give_no_tasks()
     b.ok(&["task", "accept"]);
     std::fs::write(b.home.join("x.py"), "print()").unwrap();
     let refused = b.run(&["task", "send-results", "--id", &id, "--file", "x.py", "--json"]);
-    assert_eq!((refused.status, refused.json()["message"].as_str()), (2, Some("file type \".py\" not allowed for results")));
+    assert_eq!(
+        (refused.status, refused.json()["message"].as_str()),
+        (2, Some("file type \".py\" not allowed for results"))
+    );
     let sent = b.json(&["task", "send-results", "--id", &id, "--file", "x.py", "--any-type"]);
     assert_eq!((&sent["filename"], &sent["file_size"]), (&"x.py".into(), &7.into()));
     a.ok(&["task", "wait", &id]);

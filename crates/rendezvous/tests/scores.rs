@@ -81,7 +81,8 @@ fn an_expired_task_costs_its_worker_one_on_its_own_signed_word_that_it_accepted(
     let (a, b) = (world.agent(1), world.agent(2));
     let reply = world.by(&a, Request::ReportTask(expired));
     assert_eq!(reply, Response::ReportTask { counted: true, submitter_score: 0, worker_score: -1 });
-    let forged = ReportTask { at: START - HOUR, ..report(&a, &b, "t-2", Outcome::Expired { accepted_at: START }) };
+    let forged =
+        ReportTask { at: START - HOUR, ..report(&a, &b, "t-2", Outcome::Expired { accepted_at: START }) };
     assert_eq!(refusal(&world.by(&a, Request::ReportTask(forged))), "signature verification failed");
 }
 
@@ -102,12 +103,12 @@ fn nothing_counts_without_both_signatures_under_the_very_statement() {
         ReportTask { outcome: "rewarded".to_owned(), ..good.clone() },
         ReportTask { worker_id: a.id, ..good.clone() },
         ReportTask { worker_id: NodeId(77), ..good.clone() },
-        report(&a, &Agent { identity: identity(9), ..b_like(&b) }, "t-1", Outcome::Done {
-            cpu_ms: 0,
-            idle_ms: 0,
-            staged_ms: 0,
-            at: START,
-        }),
+        report(
+            &a,
+            &Agent { identity: identity(9), ..b_like(&b) },
+            "t-1",
+            Outcome::Done { cpu_ms: 0, idle_ms: 0, staged_ms: 0, at: START },
+        ),
         report(&a, &b, "t-1", Outcome::Done { cpu_ms: 0, idle_ms: 0, staged_ms: 0, at: START + HOUR }),
         report(&a, &b, "t-1", Outcome::Done { cpu_ms: 0, idle_ms: 0, staged_ms: 0, at: START - 200 * HOUR }),
     ];

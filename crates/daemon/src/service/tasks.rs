@@ -115,16 +115,12 @@ impl Tasks {
                 self.order(move |book, now| book.decline(now, &id, &justification)).await
             }
             Request::Execute { id, timeout_ms } => self.execute(id, timeout_ms).await,
-            Request::Progress { id, text } => {
-                self.order(move |book, _| book.progress(&id, &text)).await
-            }
+            Request::Progress { id, text } => self.order(move |book, _| book.progress(&id, &text)).await,
             Request::Complete { id, text, files, any_type, wait_ms } => {
                 let key = self.complete(id, text, files, any_type).await?;
                 self.until_told(key, wait_ms).await
             }
-            Request::Fail { id, reason } => {
-                self.order(move |book, now| book.fail(now, &id, &reason)).await
-            }
+            Request::Fail { id, reason } => self.order(move |book, now| book.fail(now, &id, &reason)).await,
             Request::Cancel { id, reason } => {
                 self.order(move |book, now| book.cancel(now, &id, &reason)).await
             }
@@ -255,7 +251,8 @@ impl Tasks {
         let mut changed = self.way.changed();
         loop {
             let wanted = id.clone();
-            let acted = self.desk(|desk| desk.act(move |book, now| book.execute(now, wanted.as_ref()))).await?;
+            let acted =
+                self.desk(|desk| desk.act(move |book, now| book.execute(now, wanted.as_ref()))).await?;
             match acted.map_err(|error| disk(&error))? {
                 Ok(key) => return self.show(key).await,
                 Err(Wrong::NothingAccepted) => {}
@@ -439,7 +436,8 @@ fn random<const N: usize>() -> Result<[u8; N], Failure> {
 }
 
 fn unusable() -> Failure {
-    Failure::new(Code::Internal, "the daemon cannot use its folder of tasks").with_hint("see: pilotctl daemon logs")
+    Failure::new(Code::Internal, "the daemon cannot use its folder of tasks")
+        .with_hint("see: pilotctl daemon logs")
 }
 
 fn disk(error: &io::Error) -> Failure {

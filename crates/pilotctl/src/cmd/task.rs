@@ -21,10 +21,8 @@ const ARRIVES_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// Give a peer a task; it is kept and carried there if the peer is away
-    #[command(
-        before_help = "Examples:\n  pilotctl task submit agent-b --task \"summarise this paper\"\n  \
-            pilotctl task submit agent-b \"summarise this paper\" --deadline 10m --wait"
-    )]
+    #[command(before_help = "Examples:\n  pilotctl task submit agent-b --task \"summarise this paper\"\n  \
+            pilotctl task submit agent-b \"summarise this paper\" --deadline 10m --wait")]
     Submit(SubmitArgs),
     /// Tasks given and received
     #[command(before_help = "Examples:\n  pilotctl task list\n  pilotctl task list --type received")]
@@ -43,16 +41,22 @@ pub(crate) enum Command {
         name: Name,
     },
     /// Wait until a task is done, declined, cancelled, failed or expired
-    #[command(before_help = "Examples:\n  pilotctl task wait ID\n  pilotctl task wait ID --timeout 1h")]
+    #[command(before_help = "Examples:\n  pilotctl task wait ID\n  pilotctl task wait ID --timeout 1h\n  \
+            pilotctl task wait ID --until accepted,executing")]
     Wait {
         #[command(flatten)]
         name: Name,
         /// How long
         #[arg(long, default_value = "5m", value_parser = duration::parse, value_name = "DURATION")]
         timeout: Duration,
+        /// Until it is in one of these states instead
+        #[arg(long, value_delimiter = ',', value_name = "STATE")]
+        until: Vec<TaskState>,
     },
     /// Take a task back, or give an accepted one back
-    #[command(before_help = "Examples:\n  pilotctl task cancel ID\n  pilotctl task cancel ID --reason \"no longer needed\"")]
+    #[command(
+        before_help = "Examples:\n  pilotctl task cancel ID\n  pilotctl task cancel ID --reason \"no longer needed\""
+    )]
     Cancel {
         #[command(flatten)]
         name: Name,
@@ -61,7 +65,9 @@ pub(crate) enum Command {
         reason: String,
     },
     /// Accept a task: the one named, or the next, waiting for it
-    #[command(before_help = "Examples:\n  pilotctl task accept\n  pilotctl task accept --id ID\n  pilotctl task accept --timeout 1h --json")]
+    #[command(
+        before_help = "Examples:\n  pilotctl task accept\n  pilotctl task accept --id ID\n  pilotctl task accept --timeout 1h --json"
+    )]
     Accept {
         #[command(flatten)]
         name: Name,
@@ -201,9 +207,13 @@ pub(crate) async fn run(ctx: &Context, command: Command) -> Result<Output, Failu
             Some(id) => Ok(Output::of(Shown::of(ctx.client().await?.show_task(&id).await?))),
             None => settings(ctx, None, None).await,
         },
-        Command::Wait { name, timeout } => {
+        Command::Wait { name, timeout, until } => {
             let id = name.required()?;
-            ended(ctx.client().await?.wait_task(&id, timeout).await?)
+            let client = ctx.client().await?;
+            if until.is_empty() {
+                return ended(wait_on(&client, &id, timeout).await?);
+            }
+            Ok(Output::of(Shown::of(client.wait_task_until(&id, &until, timeout).await?)))
         }
         Command::Cancel { name, reason } => {
             let id = name.required()?;
@@ -285,8 +295,7 @@ async fn submit(ctx: &Context, args: &SubmitArgs) -> Result<Output, Failure> {
         (Some(to), Some(text), None) | (Some(to), None, Some(text)) => (to, Some(text)),
         (None, Some(target), text) => (target, text.as_ref()),
         (None, None, _) => {
-            return Err(Failure::usage("the target is missing")
-                .hint("pilotctl task submit NODE --task TEXT"));
+            return Err(Failure::usage("the target is missing").hint("pilotctl task submit NODE --task TEXT"));
         }
         (Some(_), Some(_), Some(_)) => {
             return Err(Failure::usage("the target is given twice").hint("leave --to or the first word out"));
@@ -300,11 +309,14 @@ async fn submit(ctx: &Context, args: &SubmitArgs) -> Result<Output, Failure> {
             return Err(Failure::usage("the text is given twice").hint("leave one out"));
         }
     };
-    let description = String::from_utf8(description)
-        .map_err(|_| Failure::usage("a task is described in text").hint("send data with: pilotctl send-file"))?;
+    let description = String::from_utf8(description).map_err(|_| {
+        Failure::usage("a task is described in text").hint("send data with: pilotctl send-file")
+    })?;
     let mut task = NewTask::new(&description).answered_within(ARRIVES_WITHIN);
     if let Some(id) = &args.id {
-        task = task.named(id.parse().map_err(|error: pilot_wire::tasks::TaskIdError| Failure::usage(error.to_string()))?);
+        task = task.named(
+            id.parse().map_err(|error: pilot_wire::tasks::TaskIdError| Failure::usage(error.to_string()))?,
+        );
     }
     if let Some(deadline) = args.deadline {
         task = task.deadline(deadline);
@@ -329,6 +341,9 @@ async fn wait_on(client: &Client, id: &TaskId, wait: Duration) -> Result<Task, F
         Ok(task) => Ok(task),
         Err(error) => {
             let failure = Failure::from(error);
+            if failure.code != Code::Timeout {
+                return Err(failure);
+            }
             let task = client.show_task(id).await?;
             match serde_json::to_value(Shown::of(task)) {
                 Ok(data) => Err(failure.with_data(data)),

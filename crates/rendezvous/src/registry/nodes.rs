@@ -105,7 +105,10 @@ impl State {
         self.counters.next_node += 1;
         self.touch(Key::Counters);
         let key_since = self.clock.unix(now);
-        self.nodes.insert(id, Node { key, signs: false, key_since, owner: String::new(), score: 0, presence: None });
+        self.nodes.insert(
+            id,
+            Node { key, signs: false, key_since, owner: String::new(), score: 0, presence: None },
+        );
         self.by_key.insert(key, id);
         Ok(id)
     }

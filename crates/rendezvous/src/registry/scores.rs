@@ -96,11 +96,7 @@ impl State {
             }
         }
         let score = |node| self.nodes.get(&node).map(|known| known.score).unwrap_or_default();
-        Ok(Response::ReportTask {
-            counted,
-            submitter_score: score(submitter),
-            worker_score: score(worker),
-        })
+        Ok(Response::ReportTask { counted, submitter_score: score(submitter), worker_score: score(worker) })
     }
 
     fn require_signature(
@@ -127,7 +123,8 @@ impl State {
         if counted.iter().any(|task| task.submitter == *submitter && task.task_id == *task_id) {
             return Ok(false);
         }
-        let today = counted.iter().filter(|task| task.submitter == *submitter && task.counted_at + 86_400 > now);
+        let today =
+            counted.iter().filter(|task| task.submitter == *submitter && task.counted_at + 86_400 > now);
         if today.count() >= PER_DAY {
             return Err(Refusal::ReportsPerDay { submitter: *submitter, worker: *worker, max: PER_DAY });
         }

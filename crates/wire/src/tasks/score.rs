@@ -47,9 +47,8 @@ impl Statement {
         let Self { task_id, submitter, worker, outcome } = self;
         match outcome {
             Outcome::Done { cpu_ms, idle_ms, staged_ms, at } => {
-                let text = format!(
-                    "task_done:{task_id}:{submitter}:{worker}:{cpu_ms}:{idle_ms}:{staged_ms}:{at}"
-                );
+                let text =
+                    format!("task_done:{task_id}:{submitter}:{worker}:{cpu_ms}:{idle_ms}:{staged_ms}:{at}");
                 (text.clone(), text)
             }
             Outcome::Expired { accepted_at } => (
@@ -121,10 +120,7 @@ mod tests {
             outcome,
         };
         let done = statement(Outcome::Done { cpu_ms: 3, idle_ms: 4, staged_ms: 5, at: 6 });
-        assert_eq!(
-            done.texts(),
-            ("task_done:t-1:1:2:3:4:5:6".into(), "task_done:t-1:1:2:3:4:5:6".into())
-        );
+        assert_eq!(done.texts(), ("task_done:t-1:1:2:3:4:5:6".into(), "task_done:t-1:1:2:3:4:5:6".into()));
         let expired = statement(Outcome::Expired { accepted_at: 9 });
         assert_eq!(expired.texts(), ("task_expired:t-1:1:2:9".into(), "task_accepted:t-1:1:2:9".into()));
     }

@@ -100,9 +100,8 @@ impl Book {
 
     /// Accepted and not begun, next one first.
     pub(super) fn queue(&self) -> Vec<&Record> {
-        let waits = |record: &&Record| {
-            record.key.category == Category::Received && record.state == State::Accepted
-        };
+        let waits =
+            |record: &&Record| record.key.category == Category::Received && record.state == State::Accepted;
         let mut queue: Vec<&Record> = self.records.values().filter(waits).collect();
         queue.sort_by_key(|record| (record.accepted, record.created, &record.key));
         queue

@@ -11,12 +11,12 @@ use bytes::Bytes;
 use pilot_client::{Client, Stream};
 use pilot_wire::dataexchange::Decoder;
 use pilot_wire::ipc::Code;
+use pilot_wire::tasks::State;
 use pilot_wire::tasks::frame::{
     Answer, CHUNK, FileNote, FileStart, INLINE_FILE_MAX, MAX_FRAME, ResultType, Results, ResultsExtension,
     StatusExtension, StatusUpdate, Submit, SubmitExtension, TEXT_MAX, Word, WordError,
 };
 use pilot_wire::tasks::score::{Outcome as Ended, Proof, Statement};
-use pilot_wire::tasks::State;
 use pilot_wire::{Addr, NodeId, Port};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::broadcast;
@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::book::Told;
 use super::desk::Way;
 use super::folders::Folders;
-use super::record::{Key, Kept, Moment, PeerKind, Pending, Record};
+use super::record::{Kept, Key, Moment, PeerKind, Pending, Record};
 use crate::handle::{Handle, Sign};
 
 /// Peers that are told something at the same time.

@@ -22,7 +22,7 @@ use pilot_wire::tasks::{Category, TaskId};
 
 use super::super::disk;
 use super::super::received::SafeName;
-use super::record::{Key, Kept, Outcome, Record};
+use super::record::{Kept, Key, Outcome, Record};
 use crate::files;
 
 /// Longest file of a result in bytes.
@@ -42,8 +42,30 @@ const NAME_MAX: usize = 160;
 
 /// Types of files that a result may be without being asked for twice: documents, models, data, pictures. No programs.
 const TYPES: &[&str] = &[
-    "md", "txt", "rtf", "docx", "pdf", "pptx", "pth", "pt", "onnx", "h5", "pb", "ckpt", "safetensors", "bin",
-    "csv", "parquet", "xlsx", "xls", "jpg", "jpeg", "png", "svg", "gif", "webp",
+    "md",
+    "txt",
+    "rtf",
+    "docx",
+    "pdf",
+    "pptx",
+    "pth",
+    "pt",
+    "onnx",
+    "h5",
+    "pb",
+    "ckpt",
+    "safetensors",
+    "bin",
+    "csv",
+    "parquet",
+    "xlsx",
+    "xls",
+    "jpg",
+    "jpeg",
+    "png",
+    "svg",
+    "gif",
+    "webp",
 ];
 
 /// Why a file is not taken. The text goes to the peer or the application, and names no path here.
@@ -140,7 +162,9 @@ impl Folders {
                 }
                 match Record::from_json(category, &fs::read(&path)?) {
                     Ok(record) if self.task(&record.key) == path => records.push(record),
-                    Ok(_) => tracing::warn!(path = %path.display(), "the name of a task's file is not the task's"),
+                    Ok(_) => {
+                        tracing::warn!(path = %path.display(), "the name of a task's file is not the task's")
+                    }
                     Err(error) => tracing::warn!(path = %path.display(), %error, "a task cannot be read"),
                 }
             }
@@ -233,7 +257,9 @@ impl Folders {
         // Another file in this place is one that was replaced.
         for file in fs::read_dir(self.partial())?.flatten() {
             let name = file.file_name().to_string_lossy().into_owned();
-            if name.strip_prefix(&place).is_some_and(|rest| rest.starts_with('.')) && !name.starts_with(&wanted) {
+            if name.strip_prefix(&place).is_some_and(|rest| rest.starts_with('.'))
+                && !name.starts_with(&wanted)
+            {
                 fs::remove_file(file.path())?;
             }
         }

@@ -1,5 +1,8 @@
 //! Port 1003: what peers say about tasks, and what they are answered.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -162,10 +165,9 @@ impl Tasks {
     async fn gate(&self, submitter: NodeId) -> Option<(u16, String)> {
         let (theirs, ours) = tokio::join!(self.score_of(submitter), self.score_of(self.handle.node()));
         match (theirs, ours) {
-            (Some(theirs), Some(ours)) if theirs < ours => Some((
-                Answer::REFUSED,
-                format!("Polo score too low: submitter={theirs}, receiver={ours}"),
-            )),
+            (Some(theirs), Some(ours)) if theirs < ours => {
+                Some((Answer::REFUSED, format!("Polo score too low: submitter={theirs}, receiver={ours}")))
+            }
             (Some(_), Some(_)) => None,
             (None, _) | (_, None) => {
                 Some((Answer::LATER, "the registry does not tell the scores at present".to_owned()))
@@ -186,11 +188,8 @@ impl Tasks {
     async fn on_results(&self, from: &Remote, word: Results) -> Result<Answer, Closed> {
         let node = from.endpoint.addr.node;
         let id = word.task_id.clone();
-        let times = Times {
-            idle_ms: word.time_idle_ms,
-            staged_ms: word.time_staged_ms,
-            cpu_ms: word.time_cpu_ms,
-        };
+        let times =
+            Times { idle_ms: word.time_idle_ms, staged_ms: word.time_staged_ms, cpu_ms: word.time_cpu_ms };
         let ours = word.pilot.is_some();
         let (before, keeps) = {
             let id = id.clone();
@@ -238,8 +237,7 @@ impl Tasks {
         task: &super::record::Record,
     ) -> Option<pilot_wire::Signature> {
         let (extension, key) = (word.pilot.as_ref()?, from.key?);
-        let (cpu_ms, idle_ms, staged_ms) =
-            (word.time_cpu_ms?, word.time_idle_ms?, word.time_staged_ms?);
+        let (cpu_ms, idle_ms, staged_ms) = (word.time_cpu_ms?, word.time_idle_ms?, word.time_staged_ms?);
         let now = task.completed.unwrap_or_else(super::now);
         let seen = now.since(task.created).saturating_add(ACCOUNT_SLACK);
         let claimed = cpu_ms.saturating_add(idle_ms).saturating_add(staged_ms);
@@ -323,9 +321,7 @@ impl Tasks {
                 Ok(None)
             }
             Ok(true) => Ok(Some(at(id, start.file.size))),
-            Err(refused @ Refused::Disk(_)) => {
-                Ok(Some(Book::reply(id, Answer::LATER, refused.to_string())))
-            }
+            Err(refused @ Refused::Disk(_)) => Ok(Some(Book::reply(id, Answer::LATER, refused.to_string()))),
             Err(refused) => Ok(Some(Book::reply(id, Answer::LATER, refused.to_string()))),
         }
     }

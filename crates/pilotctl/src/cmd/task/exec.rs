@@ -63,9 +63,7 @@ pub(super) async fn run(ctx: &Context, client: &Client, work: Work<'_>) -> Resul
         let task = match next(client, work.id, work.accept, work.timeout).await {
             Ok(task) => task,
             // Nothing more came in time: the end of one that was to go on.
-            Err(failure)
-                if work.count == 0 && matches!(failure.code, Code::NotFound | Code::Timeout) =>
-            {
+            Err(failure) if work.count == 0 && matches!(failure.code, Code::NotFound | Code::Timeout) => {
                 return Ok(Output::streamed());
             }
             Err(failure) => return Err(failure),

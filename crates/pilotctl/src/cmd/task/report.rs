@@ -148,7 +148,12 @@ impl fmt::Display for Queue {
         }
         writeln!(f, "Queued tasks ({}):", self.count)?;
         for (number, task) in (1..).zip(&self.queue) {
-            writeln!(f, "  {number}. {}: {}", style::strong(&task.task_id), preview(&task.description, WIDTH))?;
+            writeln!(
+                f,
+                "  {number}. {}: {}",
+                style::strong(&task.task_id),
+                preview(&task.description, WIDTH)
+            )?;
             writeln!(f, "     From: {}", task.from)?;
         }
         Ok(())

@@ -76,7 +76,8 @@ pub(super) async fn send_results(ctx: &Context, args: &ResultArgs) -> Result<Out
         return Err(Failure::usage("either --results or --file is required"));
     }
     let text = text.map(String::from_utf8).transpose();
-    let text = text.map_err(|_| Failure::usage("results in words are text").hint("hand data in with --file"))?;
+    let text =
+        text.map_err(|_| Failure::usage("results in words are text").hint("hand data in with --file"))?;
     let mut files = Vec::new();
     for path in &args.files {
         let metadata =

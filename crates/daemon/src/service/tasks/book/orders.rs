@@ -131,10 +131,8 @@ impl Book {
             () if open(&theirs) => theirs,
             () => {
                 let state = known(&ours).or_else(|| known(&theirs));
-                return Err(state.map_or_else(
-                    || Wrong::NotFound(id.clone()),
-                    |state| Wrong::Already(id.clone(), state),
-                ));
+                return Err(state
+                    .map_or_else(|| Wrong::NotFound(id.clone()), |state| Wrong::Already(id.clone(), state)));
             }
         };
         let reason = match (reason, key.category) {
