@@ -221,7 +221,8 @@ impl<'a> Connection<'a> {
                 Ok(())
             }
             Ok(Frame::Control(control, body)) => {
-                let answer = match self.admit_control(body.len() as u64).await {
+                let admitted = self.may_say(&control).and(self.admit_control(body.len() as u64).await);
+                let answer = match admitted {
                     Ok(()) => self.exchange.controls.handle(self.from, control, body).await,
                     Err(forbidden) => Answer::Failed { kind: FrameType::TEXT, reason: forbidden.to_string() },
                 };
@@ -242,6 +243,21 @@ impl<'a> Connection<'a> {
                 | FrameError::TaggedNested
                 | FrameError::FileStream(_)),
             ) => Err(error.into()),
+        }
+    }
+
+    /// What the owner's rules say of a word.
+    fn may_say(&self, control: &Control) -> Result<(), Forbidden> {
+        let policy = &self.exchange.policy;
+        match control {
+            Control::Deposit { to, .. } => {
+                policy.may_use_mailbox(self.from.endpoint.addr.node).and(policy.may_use_mailbox(*to))
+            }
+            Control::Receipts { .. }
+            | Control::Cancel { .. }
+            | Control::Mailboxes { .. }
+            | Control::Keeps
+            | Control::Forward { .. } => Ok(()),
         }
     }
 
