@@ -148,7 +148,7 @@ impl Connection<'_> {
                 Ok(())
             }
             Err(FrameError::Control(error)) => {
-                Answer::Failed { kind: FrameType::CONTROL, reason: error.to_string() }.emit(answers);
+                Answer::Failed { kind: FrameType::TEXT, reason: error.to_string() }.emit(answers);
                 Ok(())
             }
             Err(error @ FrameError::TraceTooShort(_)) => {

@@ -64,8 +64,9 @@ impl Answer {
     /// Whether the receiver does not know this type: the sender falls back to an older form.
     #[must_use]
     pub fn is_unsupported(&self, of: FrameType) -> bool {
-        // A receiver that knows these envelopes answers with the type inside.
-        let is_envelope = matches!(of, FrameType::TRACE | FrameType::FILESTREAM | FrameType::TAGGED);
+        // A receiver that knows these envelopes answers with the type inside, a control frame with TEXT.
+        let is_envelope =
+            matches!(of, FrameType::TRACE | FrameType::FILESTREAM | FrameType::TAGGED | FrameType::CONTROL);
         match self {
             Self::Stored { kind, .. } | Self::Failed { kind, .. } => is_envelope && *kind == of,
             Self::Refused(_) | Self::Timed(_) => false,
