@@ -80,6 +80,7 @@
 //! The driver also speaks to a released 1.18 daemon ([`Client::is_reference`]), within the limits of its protocol:
 //! one request at a time, no half-close, and no protection from a stream that is not read.
 
+mod arrivals;
 mod calls;
 mod client;
 mod datagrams;
@@ -89,6 +90,7 @@ mod events;
 mod file;
 mod listener;
 mod message;
+
 mod reference;
 mod session;
 mod socket;
@@ -98,7 +100,7 @@ pub use client::Client;
 pub use datagrams::Datagrams;
 pub use error::{ConnectError, Error};
 pub use events::{EventStream, Received, Subscribed};
-pub use file::{FileReceipt, Progress, Transport};
+pub use file::{FileOptions, FileReceipt, Progress, Transport};
 pub use listener::Listener;
 pub use message::{Courier, MAX_MESSAGE, Mail, MessageKind, Outgoing, Receipt, new_message_id};
 pub use socket::default_socket;
@@ -106,4 +108,4 @@ pub use stream::{ReadHalf, Stream, WriteHalf};
 
 pub use pilot_wire::dataexchange::MessageId;
 pub use pilot_wire::{Addr, Endpoint, NetworkId, NodeId, Port, StreamId};
-pub use pilot_wire::{ipc, mailbox};
+pub use pilot_wire::{ipc, mailbox, received};

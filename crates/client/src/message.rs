@@ -346,7 +346,6 @@ impl Client {
             Reply::Message { id, path, message } => mail(id, path, message).await,
             other @ (Reply::Messages { .. }
             | Reply::TimedOut
-            | Reply::Files { .. }
             | Reply::Cleared { .. }
             | Reply::Failed { .. }) => Err(unexpected(&other)),
         }
@@ -366,12 +365,9 @@ impl Client {
             match client.mailbox(request(timeout_ms)).await {
                 Ok(Reply::Message { id, path, message }) => return mail(id, path, message).await.map(Some),
                 Ok(Reply::TimedOut) => return Ok(None),
-                Ok(
-                    other @ (Reply::Messages { .. }
-                    | Reply::Files { .. }
-                    | Reply::Cleared { .. }
-                    | Reply::Failed { .. }),
-                ) => return Err(unexpected(&other)),
+                Ok(other @ (Reply::Messages { .. } | Reply::Cleared { .. } | Reply::Failed { .. })) => {
+                    return Err(unexpected(&other));
+                }
                 Err(error @ (Error::Disconnected | Error::Connect(_))) if left > RECONNECT_PAUSE => {
                     sleep(RECONNECT_PAUSE).await;
                     client = client.mended(&error).await;
@@ -394,7 +390,6 @@ impl Client {
             reply @ (Reply::Messages { .. }
             | Reply::Message { .. }
             | Reply::TimedOut
-            | Reply::Files { .. }
             | Reply::Cleared { .. }) => Ok(reply),
         }
     }

@@ -391,6 +391,7 @@ fn service_config(config: &Config) -> service::Config {
         data_exchange: config.services.data_exchange,
         event_stream: config.services.event_stream,
         max_frame: limit.unwrap_or(MAX_FRAME),
+        received: config.received.clone(),
     }
 }
 

@@ -37,6 +37,11 @@ impl Controls {
                 self.mailboxes.on_deposit(from, to, id, ttl_ms, body).await
             }
             Control::Forward { from: author, id } => self.mailboxes.on_forward(from, author, id, body).await,
+            Control::WideWindow {} => Ok(()),
+            // Folders belong to a connection, which does not pass them on to here; the last is a receiver's own word.
+            Control::Folder { .. } | Control::FolderDone {} | Control::FolderHeld {} => {
+                Err("out of place".to_owned())
+            }
         };
         // With the name of a type that everybody knows: the name CONTROL in an answer is that of a node that does not know it.
         let kind = FrameType::TEXT;

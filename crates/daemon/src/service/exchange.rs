@@ -1,22 +1,24 @@
 //! Data exchange, port 1001: messages into the inbox, files among the received ones, an answer to each.
 
+mod files;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pilot_wire::dataexchange::{
-    Answer, Content, Decoder, Delivery, FileStream, Frame, FrameError, FrameType, Init, NO_ACTIVE_TRANSFER,
-    RawFrame, Tag, Timing, TransferId,
+    Answer, Content, Control, Decoder, Delivery, Frame, FrameError, FrameType, RawFrame, Tag, Timing,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+use self::files::Receiving;
 use super::control::Controls;
 use super::disk::{Refusal, unix_ns};
 use super::inbox::Letter;
 use super::policy::Policy;
-use super::received::{BadName, Begun, SafeName, Transfer, TransferError, hash_resumed};
-use super::store::{IncomingFile, Outcome, Store};
+use super::received::{BadName, Files, IncomingFile, Origin, SafeName};
+use super::store::{Outcome, Store};
 use super::{Notice, Notices, Remote};
 
 /// A connection on which nothing moves for so long is closed, as release 1.18.0 does.
@@ -32,16 +34,11 @@ const LARGE_FRAME: usize = 1 << 20;
 /// Large frames held at the same time, over all peers.
 pub(super) const LARGE_FRAMES: usize = 2;
 
-/// How often a new connection asks whether the older one of the same transfer has ended.
-const TAKE_OVER_TRIES: usize = 3;
-
-/// How long the older connection of a transfer gets to end.
-const TAKE_OVER_PATIENCE: Duration = Duration::from_secs(5);
-
 /// What the connections share.
 #[derive(Clone)]
 pub(super) struct Exchange {
     pub(super) store: Store,
+    pub(super) files: Files,
     pub(super) notices: Notices,
     pub(super) controls: Controls,
     pub(super) policy: Policy,
@@ -86,10 +83,19 @@ impl Exchange {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let (cancel, mut cancelled) = watch::channel(false);
-        let connection = Connection { exchange: self, from, transfer: None, cancel };
+        let connection = Connection { exchange: self, from, receiving: Receiving::new(self, from, cancel) };
         tokio::select! {
             served = connection.run(stream, large_of_peer) => served,
             Ok(_) = cancelled.wait_for(|cancelled| *cancelled) => Err(Closed::TakenOver),
+        }
+    }
+
+    fn tell_of(&self, from: &Remote, refusal: &Refusal) {
+        let from = from.endpoint.addr;
+        match refusal {
+            Refusal::InboxFull => self.notices.send(Notice::InboxFull { from }),
+            Refusal::ReceivedFull => self.notices.send(Notice::ReceivedFull { from }),
+            Refusal::TooLarge(_) | Refusal::DiskFull | Refusal::Disk | Refusal::Stopped => {}
         }
     }
 }
@@ -97,9 +103,7 @@ impl Exchange {
 struct Connection<'a> {
     exchange: &'a Exchange,
     from: &'a Remote,
-    transfer: Option<Box<Transfer>>,
-    /// For whoever takes the transfer over.
-    cancel: watch::Sender<bool>,
+    receiving: Receiving<'a>,
 }
 
 impl Connection<'_> {
@@ -142,7 +146,11 @@ impl Connection<'_> {
         let received_at = SystemTime::now();
         match Frame::parse(frame) {
             Ok(Frame::Delivery(delivery)) => self.deliver(delivery, received_at, answers).await,
-            Ok(Frame::FileStream(step)) => self.file_step(step, answers).await,
+            Ok(Frame::FileStream(step)) => self.receiving.step(step, answers).await,
+            Ok(Frame::Control(Control::Folder { name }, body)) => {
+                self.receiving.folder(name, body, answers).await
+            }
+            Ok(Frame::Control(Control::FolderDone {}, _)) => self.receiving.folder_done(answers).await,
             Ok(Frame::Control(control, body)) => {
                 self.exchange.controls.handle(self.from, control, body).await.emit(answers);
                 Ok(())
@@ -237,9 +245,15 @@ impl Connection<'_> {
                     Err(error @ BadName::Unsafe) => return Err(Closed::Name(error)),
                 };
                 let bytes = file.data.len() as u64;
-                let incoming =
-                    IncomingFile { from: self.from.endpoint.addr, message_id, name, data: file.data };
-                let outcome = self.exchange.store.put_file(incoming).await;
+                let incoming = IncomingFile {
+                    origin: Origin::of(self.from),
+                    message_id,
+                    name,
+                    announced: String::from_utf8_lossy(&file.name).into_owned(),
+                    data: file.data,
+                };
+                let arrived = self.exchange.files.put(incoming).await;
+                let outcome = arrived.map(|arrived| arrived.map_or(Outcome::Duplicate, Outcome::Stored));
                 Ok(self.answer(kind, bytes, outcome, Notice::file_received))
             }
             Content::MalformedFile(_) => failed("the file name does not fit the frame".to_owned()),
@@ -261,128 +275,11 @@ impl Connection<'_> {
             }
             Ok(Outcome::Duplicate) => Answer::Stored { kind, bytes, duplicate: true },
             Err(refusal) => {
-                self.tell_of(&refusal);
+                self.exchange.tell_of(self.from, &refusal);
                 Answer::Failed { kind, reason: refusal.to_string() }
             }
         }
     }
-
-    fn tell_of(&self, refusal: &Refusal) {
-        let from = self.from.endpoint.addr;
-        match refusal {
-            Refusal::InboxFull => self.exchange.notices.send(Notice::InboxFull { from }),
-            Refusal::ReceivedFull => self.exchange.notices.send(Notice::ReceivedFull { from }),
-            Refusal::DiskFull | Refusal::Disk | Refusal::Stopped => {}
-        }
-    }
-
-    async fn file_step(&mut self, step: FileStream, answers: &mut Vec<u8>) -> Result<(), Closed> {
-        let id = step.id();
-        let answer = match step {
-            FileStream::Init(init) => self.begin(init).await?,
-            FileStream::Chunk { offset, data, .. } => self.chunk(id, offset, data).await?,
-            FileStream::Done(_) => self.done(id).await?,
-            FileStream::Abort { message, .. } => {
-                tracing::debug!(from = %self.from.endpoint, message, "the sender gave a transfer up");
-                self.transfer = None;
-                return Ok(());
-            }
-            // A receiver's own words, sent to a receiver.
-            FileStream::Ack { .. } | FileStream::InitAck { .. } | FileStream::Complete { .. } => {
-                abort(id, NO_ACTIVE_TRANSFER)
-            }
-        };
-        answer.emit(answers);
-        Ok(())
-    }
-
-    async fn begin(&mut self, init: Init) -> Result<FileStream, Closed> {
-        let id = init.id;
-        self.transfer = None;
-        let name = match SafeName::parse(&init.name) {
-            Ok(name) => name,
-            Err(error) => return Ok(abort(id, &error.to_string())),
-        };
-        for _ in 0..TAKE_OVER_TRIES {
-            let begun = self.exchange.store.begin(
-                self.from.endpoint.addr,
-                init.clone(),
-                name.clone(),
-                self.cancel.clone(),
-            );
-            match begun.await {
-                Ok(Begun::Ready(mut transfer)) => {
-                    let resumed = on_disk(move || hash_resumed(&mut transfer).map(|()| transfer)).await?;
-                    let transfer = match resumed {
-                        Ok(transfer) => transfer,
-                        Err(refusal) => return Ok(abort(id, &refusal.to_string())),
-                    };
-                    let offset = transfer.written();
-                    self.transfer = Some(transfer);
-                    return Ok(FileStream::InitAck { id, offset });
-                }
-                Ok(Begun::Busy(mut alive)) => {
-                    // Closed when the other connection lets go; that is the only thing that can happen to it.
-                    let _ = timeout(TAKE_OVER_PATIENCE, alive.changed()).await;
-                }
-                Err(refusal) => {
-                    self.tell_of(&refusal);
-                    return Ok(abort(id, &refusal.to_string()));
-                }
-            }
-        }
-        Ok(abort(id, "the same transfer is running on another connection"))
-    }
-
-    async fn chunk(&mut self, id: TransferId, offset: u64, data: bytes::Bytes) -> Result<FileStream, Closed> {
-        let Some(mut transfer) = self.take(id) else {
-            return Ok(abort(id, NO_ACTIVE_TRANSFER));
-        };
-        let (transfer, written) = on_disk(move || {
-            let written = transfer.write(offset, &data);
-            (transfer, written)
-        })
-        .await?;
-        match written {
-            Ok(()) => {
-                let offset = transfer.written();
-                self.transfer = Some(transfer);
-                Ok(FileStream::Ack { id, offset })
-            }
-            Err(error) => Ok(abort(id, &error.to_string())),
-        }
-    }
-
-    async fn done(&mut self, id: TransferId) -> Result<FileStream, Closed> {
-        let Some(transfer) = self.take(id) else {
-            return Ok(abort(id, NO_ACTIVE_TRANSFER));
-        };
-        let complete = on_disk(move || transfer.complete()).await?;
-        let stored = match complete {
-            Ok(complete) => self.exchange.store.finish(complete).await.map_err(TransferError::Storage),
-            Err(error) => Err(error),
-        };
-        let outcome = match stored {
-            Ok(path) => {
-                self.exchange.notices.send(Notice::file_received(path));
-                Ok(())
-            }
-            Err(error) => Err(error.to_string()),
-        };
-        Ok(FileStream::Complete { id, outcome })
-    }
-
-    fn take(&mut self, id: TransferId) -> Option<Box<Transfer>> {
-        self.transfer.take_if(|transfer| transfer.key.1 == id)
-    }
-}
-
-fn abort(id: TransferId, message: &str) -> FileStream {
-    FileStream::Abort { id, message: message.to_owned() }
-}
-
-async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Closed> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Closed::Io(std::io::Error::other(error)))
 }
 
 #[cfg(test)]

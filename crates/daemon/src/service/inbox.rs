@@ -122,11 +122,6 @@ impl Inbox {
         self.recent.contains(from, id, now)
     }
 
-    /// Remembers an id that was stored elsewhere than here (a tagged file).
-    pub(super) fn remember(&mut self, from: NodeId, id: MessageId, now: SystemTime) {
-        self.recent.insert(from, id, now);
-    }
-
     /// Stores a message durably and returns its id here.
     pub(super) fn put(&mut self, letter: Letter, now: SystemTime) -> Result<String, Refusal> {
         let mut message = StoredMessage {

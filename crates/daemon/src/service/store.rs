@@ -1,20 +1,18 @@
-//! The owner of inbox and received files: a thread of its own, because disks block.
+//! The owner of the inbox: a thread of its own, because disks block.
 //!
 //! Everything that must be decided in one order (duplicates, limits, names, who waits for what) is decided here.
-//! The bulk of a large file is not: its connection writes that on the runtime's blocking threads.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use pilot_wire::dataexchange::{Init, MessageId};
+use pilot_wire::NodeId;
+use pilot_wire::dataexchange::MessageId;
 use pilot_wire::mailbox::{Reply, Request};
-use pilot_wire::{Addr, NodeId};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use super::disk::Refusal;
 use super::inbox::{Found, Inbox, Letter, Wanted};
-use super::received::{Begun, Complete, Received, ReceivedPath, SafeName};
 
 /// Commands under way. A connection has one at a time, so this is about connections, not messages.
 const QUEUE: usize = 64;
@@ -38,20 +36,9 @@ type Answered<T> = oneshot::Sender<Result<T, Refusal>>;
 
 enum Command {
     PutMessage(Letter, Answered<Outcome<()>>),
-    PutFile(IncomingFile, Answered<Outcome<ReceivedPath>>),
-    Begin(Addr, Init, SafeName, watch::Sender<bool>, Answered<Begun>),
-    Finish(Complete, Answered<ReceivedPath>),
     Mailbox(Request, oneshot::Sender<Reply>),
     Find(Wanted, Option<oneshot::Sender<Found>>, oneshot::Sender<Option<Found>>),
     Open(String, oneshot::Sender<Reply>),
-}
-
-/// A file that came in one frame.
-pub(super) struct IncomingFile {
-    pub(super) from: Addr,
-    pub(super) message_id: Option<MessageId>,
-    pub(super) name: SafeName,
-    pub(super) data: bytes::Bytes,
 }
 
 /// The way to the store; cheap to clone. The thread ends when the last one is gone.
@@ -61,7 +48,7 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Starts the thread over `~/.pilot/inbox` and `~/.pilot/received`.
+    /// Starts the thread over `~/.pilot/inbox`.
     pub(super) fn start(home: &Path) -> std::io::Result<Self> {
         let (commands, queue) = mpsc::channel(QUEUE);
         let home = home.to_owned();
@@ -84,27 +71,6 @@ impl Store {
         self.order(|answer| Command::PutMessage(letter, answer)).await
     }
 
-    /// Stores a file; when this returns `Stored` it survives a crash.
-    pub(super) async fn put_file(&self, file: IncomingFile) -> Result<Outcome<ReceivedPath>, Refusal> {
-        self.order(|answer| Command::PutFile(file, answer)).await
-    }
-
-    /// Begins or resumes a transfer. `cancel` is set when the same one is begun on another connection.
-    pub(super) async fn begin(
-        &self,
-        from: Addr,
-        init: Init,
-        name: SafeName,
-        cancel: watch::Sender<bool>,
-    ) -> Result<Begun, Refusal> {
-        self.order(|answer| Command::Begin(from, init, name, cancel, answer)).await
-    }
-
-    /// Puts a checked file among the finished ones.
-    pub(super) async fn finish(&self, complete: Complete) -> Result<ReceivedPath, Refusal> {
-        self.order(|answer| Command::Finish(complete, answer)).await
-    }
-
     /// Answers an application's question; a [`Request::Wait`] may take as long as it says.
     pub(super) async fn mailbox(&self, request: Request) -> Reply {
         let reply = match request {
@@ -112,11 +78,9 @@ impl Store {
                 let deadline = Instant::now() + Duration::from_millis(timeout_ms.min(WAIT_MAX_MS));
                 self.wait(Wanted { from, reply_to, since_ns, after, exact_only: false }, deadline).await
             }
-            Request::List { .. }
-            | Request::Read { .. }
-            | Request::Clear { .. }
-            | Request::ListFiles { .. }
-            | Request::ClearFiles { .. } => self.ask(|answer| Command::Mailbox(request, answer)).await,
+            Request::List { .. } | Request::Read { .. } | Request::Clear { .. } => {
+                self.ask(|answer| Command::Mailbox(request, answer)).await
+            }
         };
         reply.unwrap_or_else(|| failed("unavailable", "the daemon is shutting down"))
     }
@@ -159,7 +123,6 @@ fn failed(code: &str, message: impl Into<String>) -> Reply {
 
 struct Shelves {
     inbox: Inbox,
-    received: Received,
     waiters: Vec<(Wanted, oneshot::Sender<Found>)>,
 }
 
@@ -180,11 +143,7 @@ fn run(home: PathBuf, mut queue: mpsc::Receiver<Command>) {
 }
 
 fn open(home: &Path) -> std::io::Result<Shelves> {
-    Ok(Shelves {
-        inbox: Inbox::open(home.join("inbox"))?,
-        received: Received::open(home.join("received"), SystemTime::now())?,
-        waiters: Vec::new(),
-    })
+    Ok(Shelves { inbox: Inbox::open(home.join("inbox"))?, waiters: Vec::new() })
 }
 
 impl Shelves {
@@ -192,11 +151,6 @@ impl Shelves {
         // Whoever asked may have gone meanwhile; then nobody needs the answer.
         match command {
             Command::PutMessage(letter, answer) => drop(answer.send(self.put_message(letter, now))),
-            Command::PutFile(file, answer) => drop(answer.send(self.put_file(file, now))),
-            Command::Begin(from, init, name, cancel, answer) => {
-                drop(answer.send(self.received.begin(from, &init, name, cancel)));
-            }
-            Command::Finish(complete, answer) => drop(answer.send(self.received.finish(complete, now))),
             Command::Mailbox(request, answer) => drop(answer.send(self.answer(request))),
             Command::Find(wanted, later, answer) => {
                 let found = self.inbox.find(&wanted);
@@ -219,17 +173,6 @@ impl Shelves {
         self.inbox.put(letter, now)?;
         self.wake();
         Ok(Outcome::Stored(()))
-    }
-
-    fn put_file(&mut self, file: IncomingFile, now: SystemTime) -> Result<Outcome<ReceivedPath>, Refusal> {
-        if self.is_duplicate(file.from.node, file.message_id.as_ref(), now) {
-            return Ok(Outcome::Duplicate);
-        }
-        let stored = self.received.put(&file.name, &file.data, now)?;
-        if let Some(id) = file.message_id {
-            self.inbox.remember(file.from.node, id, now);
-        }
-        Ok(Outcome::Stored(stored))
     }
 
     fn is_duplicate(&mut self, from: NodeId, id: Option<&MessageId>, now: SystemTime) -> bool {
@@ -266,10 +209,6 @@ impl Shelves {
             Request::Clear { before_ns } => {
                 self.inbox.clear(before_ns).map(|cleared| Reply::Cleared { cleared })
             }
-            Request::ListFiles { limit } => self.received.list(limit),
-            Request::ClearFiles { before_ns } => {
-                self.received.clear(before_ns).map(|cleared| Reply::Cleared { cleared })
-            }
             Request::Wait { .. } => Ok(failed("internal", "a wait is not a question for the thread")),
         };
         answered.unwrap_or_else(|error| failed("internal", error.to_string()))
@@ -279,6 +218,7 @@ impl Shelves {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pilot_wire::Addr;
 
     fn letter(body: &'static [u8], id: &str, reply_to: Option<&str>) -> Letter {
         Letter {

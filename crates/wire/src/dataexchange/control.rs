@@ -45,6 +45,19 @@ pub enum Control {
         /// The sender's name of the message.
         id: MessageId,
     },
+    /// A folder is to come; the body is its [`Manifest`](super::Manifest) as JSON. The files follow on the same connection,
+    /// each content once, as file transfers named by their hash. Answered by `FolderHeld`, or an error.
+    Folder {
+        /// The name the sender gives it; it comes from a stranger.
+        name: String,
+    },
+    /// Answers `Folder`; the body says which contents the speaker has from an earlier try: [`Held`](super::Held).
+    FolderHeld {},
+    /// All files of the folder are sent: put it in its place.
+    FolderDone {},
+    /// A file is to come. Whoever takes this in has no need for the window of release 1.18.0:
+    /// [`WIDE_WINDOW_CHUNKS`](super::WIDE_WINDOW_CHUNKS) is what the sender may have unacknowledged.
+    WideWindow {},
 }
 
 /// What became of one message.
