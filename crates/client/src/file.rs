@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use pilot_wire::dataexchange::{Answer, Content, Decoder, Delivery, NamedFile};
+use pilot_wire::dataexchange::{Answer, Content, Decoder, Delivery, NamedFile, is_refused_for_good};
 use pilot_wire::ipc::{Code, Failure};
 use pilot_wire::{Addr, Port};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -246,16 +246,15 @@ impl From<io::Error> for Broken {
 
 /// The receiver's no: for good when it is about the file itself, for now when it is about room.
 fn refusal(message: &str) -> Error {
-    const FOR_GOOD: [&str; 7] = [
+    const FOR_GOOD: [&str; 6] = [
         "unsafe file name",
         "the file has no name",
         "the receiver accepts up to",
-        "refused by policy",
         "in the folder",
         "in the manifest",
         "the folder has",
     ];
-    if FOR_GOOD.iter().any(|words| message.contains(words)) {
+    if is_refused_for_good(message) || FOR_GOOD.iter().any(|words| message.contains(words)) {
         let failure = Failure::new(Code::Refused, format!("the receiver does not accept it: {message}"));
         return failure.with_hint("nothing was delivered; trying again does not help").into();
     }
@@ -313,7 +312,7 @@ async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pilot_wire::dataexchange::{CHUNK_LEN, Control, FileStream, Frame, FrameType, WINDOW_CHUNKS};
+    use pilot_wire::dataexchange::{CHUNK_LEN, Control, FileStream, Frame, FrameType, TransferWord, WINDOW_CHUNKS};
     use tokio::io::DuplexStream;
 
     async fn file_of(bytes: usize) -> (tempfile::TempDir, Parcel, Vec<u8>) {
@@ -451,7 +450,7 @@ mod tests {
         let mut sent = Sent::default();
         let receiving = async {
             let raw = read_frame(&mut receiver.stream, &mut receiver.decoder).await.unwrap();
-            assert!(matches!(Frame::parse(raw).unwrap(), Frame::Control(Control::WideWindow {}, _)));
+            assert!(matches!(Frame::parse(raw).unwrap(), Frame::Control(Control::Transfer { word: TransferWord::WideWindow }, _)));
             answer(&mut receiver, Answer::Stored { kind: FrameType::TEXT, bytes: 0, duplicate: false }).await;
             let id = receiver.next().await.id();
             receiver.say(FileStream::InitAck { id, offset: 0 }).await;

@@ -89,8 +89,9 @@ mod error;
 mod events;
 mod file;
 mod listener;
+mod mailboxes;
 mod message;
-
+mod outbox;
 mod reference;
 mod session;
 mod socket;
@@ -103,9 +104,11 @@ pub use events::{EventStream, Received, Subscribed};
 pub use file::{FileOptions, FileReceipt, Progress, Transport};
 pub use listener::Listener;
 pub use message::{Courier, MAX_MESSAGE, Mail, MessageKind, Outgoing, Receipt, new_message_id};
+pub use outbox::{Outbox, OutboxFilter, Queued, QueuedContent};
 pub use socket::default_socket;
 pub use stream::{ReadHalf, Stream, WriteHalf};
 
 pub use pilot_wire::dataexchange::MessageId;
+pub use pilot_wire::outbox::{Item as OutboxItem, State as DeliveryState};
 pub use pilot_wire::{Addr, Endpoint, NetworkId, NodeId, Port, StreamId};
 pub use pilot_wire::{ipc, mailbox, received};

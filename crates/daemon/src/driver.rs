@@ -534,6 +534,7 @@ impl Driver {
                 // The service that asked may have given up.
                 let _ = answer.send(PeerIdentity { hostname, key });
             }
+            ServiceOrder::Identity(answer) => drop(answer.send(self.identity.clone())),
         }
     }
 

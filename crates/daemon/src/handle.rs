@@ -1,5 +1,6 @@
 //! What the built-in services see of the driver.
 
+use pilot_crypto::Identity;
 use pilot_wire::{NodeId, PublicKey, handshake};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -24,6 +25,8 @@ pub(crate) enum ServiceOrder {
     Notice(Notice),
     /// Who is this?
     Describe(NodeId, oneshot::Sender<PeerIdentity>),
+    /// The identity in use; another one after the key has been replaced.
+    Identity(oneshot::Sender<Identity>),
 }
 
 /// A reason to try again what failed.
@@ -72,6 +75,13 @@ impl Handle {
         let (answer, answered) = oneshot::channel();
         self.tell(ServiceOrder::Describe(node, answer)).await;
         answered.await.unwrap_or_default()
+    }
+
+    /// The identity of this node as it is now; `None` while the daemon stops.
+    pub(crate) async fn identity(&self) -> Option<Identity> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(ServiceOrder::Identity(answer)).await;
+        answered.await.ok()
     }
 
     /// Whom this node trusts, and every change of it.

@@ -151,7 +151,7 @@ fn json<T: Serialize>(value: &T) -> Result<serde_json::Value, Failure> {
 /// Starts the services. `deliveries` are the node's own handshake messages to be carried out.
 ///
 /// # Errors
-/// When the thread of the inbox or that of the received files cannot be started.
+/// When the thread of the inbox, of the received files or of the outbox cannot be started.
 pub(crate) fn spawn(
     config: Config,
     client: Client,
@@ -160,13 +160,23 @@ pub(crate) fn spawn(
 ) -> io::Result<Services> {
     let store = Store::start(&config.home)?;
     let files = Files::start(&config.home, config.received.clone())?;
-    let outbox = Outbox::start(client.clone(), &handle);
-    let (serving, policy, mailboxes) = (Serving::default(), Policy::default(), Mailboxes::default());
+    let outbox = Outbox::start(&config.home, client.clone(), &handle)?;
+    let (serving, policy) = (Serving::default(), Policy::default());
+    let mailboxes = match config.data_exchange {
+        true => Mailboxes::open(&config.home, client.clone(), handle.clone(), policy.clone()).unwrap_or_else(
+            |error| {
+                tracing::error!(%error, "the files of the mailboxes cannot be read: there are none until they can");
+                Mailboxes::off(&format!("the files of the mailboxes cannot be read: {error}"))
+            },
+        ),
+        false => Mailboxes::default(),
+    };
     let mut broker_way = None;
     let mut tasks = JoinSet::new();
     let (notices, notices_out) = Notices::new();
     tasks.spawn(forward_notices(notices_out, handle.clone()));
     tasks.spawn(handshake::deliver_all(client.clone(), deliveries));
+    tasks.spawn(mailboxes.clone().run());
     tasks.spawn(greet(client.clone(), handle.trusted().borrow().clone()));
 
     let receiving = handle.clone();
@@ -284,6 +294,8 @@ pub(crate) struct Remote {
     pub(crate) hostname: Option<String>,
     /// Its key, when known without asking.
     pub(crate) key: Option<PublicKey>,
+    /// The mailbox that brought what it says, sealed.
+    pub(crate) via: Option<Addr>,
 }
 
 /// A stream's other end, and its share of the service.
@@ -357,7 +369,7 @@ where
                 continue;
             };
             let known = handle.describe(endpoint.addr.node).await;
-            let remote = Remote { endpoint, hostname: known.hostname, key: known.key };
+            let remote = Remote { endpoint, hostname: known.hostname, key: known.key, via: None };
             let served = serve(stream, Guest { remote, side, share });
             connections.spawn(async move {
                 served.await;
@@ -507,6 +519,6 @@ async fn forward_notices(mut notices: mpsc::Receiver<Notice>, handle: Handle) {
 #[cfg(test)]
 impl Remote {
     fn of(node: NodeId) -> Self {
-        Self { endpoint: Addr::backbone(node).port(Port(49_152)), hostname: None, key: None }
+        Self { endpoint: Addr::backbone(node).port(Port(49_152)), hostname: None, key: None, via: None }
     }
 }

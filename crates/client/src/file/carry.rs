@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pilot_wire::dataexchange::{
-    Answer, CHUNK_LEN, Control, Decoder, FileStream, Frame, FrameType, Held, RawFrame, TransferId,
+    Answer, CHUNK_LEN, Control, Decoder, FileStream, Frame, FrameType, Held, RawFrame, TransferId, TransferWord,
     WIDE_WINDOW_CHUNKS, WINDOW_CHUNKS,
 };
 use pilot_wire::ipc::{Code, Failure};
@@ -103,19 +103,19 @@ impl<'a> Carriage<'a> {
         let mut held = Held::default();
         if let Some(folder) = &self.parcel.folder {
             let name = self.parcel.name.clone();
-            Control::Folder { name }.emit(&folder.manifest, &mut frames);
+            Control::Transfer { word: TransferWord::Folder { name } }.emit(&folder.manifest, &mut frames);
             write(writer, &mut frames).await?;
-            let heard = timeout(OUR_LIMIT, told.wait_for(|told| told.held.is_some())).await;
-            held = hear(heard.map_err(|_| silent())?).await.held.unwrap_or_default();
+            let heard = timeout(OUR_LIMIT, hear(&mut told, |told| told.held.is_some())).await;
+            held = heard.map_err(|_| silent())?.held.unwrap_or_default();
         } else if self.asks_for_window() {
-            Control::WideWindow {}.emit(&[], &mut frames);
+            Control::Transfer { word: TransferWord::WideWindow }.emit(&[], &mut frames);
         }
         let mut begun = 0;
         for (number, source) in self.parcel.sources.iter().enumerate() {
             if held.has(number) {
                 continue;
             }
-            hear(told.wait_for(|told| told.completed + PIPELINE > begun).await).await;
+            hear(&mut told, |told| told.completed + PIPELINE > begun).await;
             begun += 1;
             source.init(&self.parcel.name).emit(&mut frames);
             let file = source.file().await.map_err(Broken::Refused)?;
@@ -130,7 +130,7 @@ impl<'a> Carriage<'a> {
                     let has_room = |told: &Told| {
                         offset - told.written.min(offset) <= (window - 1) * u64::from(CHUNK_LEN)
                     };
-                    let written = hear(told.wait_for(has_room).await).await.written;
+                    let written = hear(&mut told, has_room).await.written;
                     let end = (written + window * u64::from(CHUNK_LEN))
                         .min(offset + BATCH_CHUNKS * u64::from(CHUNK_LEN))
                         .min(source.size);
@@ -145,7 +145,7 @@ impl<'a> Carriage<'a> {
             write(writer, &mut frames).await?;
         }
         if self.parcel.folder.is_some() {
-            Control::FolderDone {}.emit(&[], &mut frames);
+            Control::Transfer { word: TransferWord::Done }.emit(&[], &mut frames);
             write(writer, &mut frames).await?;
         }
         Ok(())
@@ -159,7 +159,7 @@ impl<'a> Carriage<'a> {
         source: &Source,
     ) -> Result<(u64, u64), Broken> {
         let is_granted = |told: &Told| told.granted.is_some_and(|(file, _)| file == number);
-        let soon = timeout(INIT_LIMIT, told.wait_for(is_granted)).await.is_ok();
+        let soon = timeout(INIT_LIMIT, hear(told, is_granted)).await.is_ok();
         if !soon {
             let is_ours = self.parcel.folder.is_some() || told.borrow().is_ours == Some(true);
             // A large file cannot be sent in any other way, and a receiver that once knew this way still does.
@@ -167,8 +167,7 @@ impl<'a> Carriage<'a> {
                 return Err(Broken::Unsupported);
             }
         }
-        let heard = timeout(OUR_LIMIT, told.wait_for(is_granted)).await.map_err(|_| silent())?;
-        let heard = hear(heard).await;
+        let heard = timeout(OUR_LIMIT, hear(told, is_granted)).await.map_err(|_| silent())?;
         let is_ours = self.parcel.folder.is_some() || heard.is_ours == Some(true);
         let window = if is_ours { WIDE_WINDOW_CHUNKS } else { WINDOW_CHUNKS };
         Ok((heard.granted.map_or(0, |(_, offset)| offset), window))
@@ -229,7 +228,7 @@ impl<'a> Carriage<'a> {
     ) -> Result<bool, Broken> {
         let step = match Frame::parse(raw).map_err(|error| strange(&error))? {
             Frame::FileStream(step) => step,
-            Frame::Control(Control::FolderHeld {}, body) => {
+            Frame::Control(Control::Transfer { word: TransferWord::Held }, body) => {
                 let held = Held::parse(&body);
                 ledger.held(&held);
                 told.send_modify(|told| told.held = Some(held));
@@ -330,10 +329,12 @@ async fn write<S: AsyncWrite>(writer: &mut WriteHalf<S>, frames: &mut Vec<u8>) -
 }
 
 /// What was waited for. When the reader has ended instead, it knows why: nobody waits for the writer then.
-async fn hear(heard: Result<watch::Ref<'_, Told>, watch::error::RecvError>) -> Told {
+async fn hear(told: &mut watch::Receiver<Told>, until: impl FnMut(&Told) -> bool) -> Told {
+    // Not matched at once: what is waited for locks it.
+    let heard = told.wait_for(until).await.ok().map(|told| told.clone());
     match heard {
-        Ok(told) => told.clone(),
-        Err(_) => std::future::pending().await,
+        Some(told) => told,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What our nodes tell each other about messages: to whom each word goes.
 
 use bytes::Bytes;
-use pilot_wire::dataexchange::{Answer, Control, FrameType};
+use pilot_wire::dataexchange::{Answer, Control, FrameType, TransferWord};
 
 use super::Remote;
 use super::mailboxes::Mailboxes;
@@ -29,17 +29,16 @@ impl Controls {
                 self.serving.on_cancel(from, &id);
                 Ok(())
             }
-            Control::Mailboxes { nodes } => {
-                self.mailboxes.on_announcement(from, nodes);
-                Ok(())
-            }
+            Control::Mailboxes { nodes } => self.mailboxes.on_announcement(from, nodes).await,
+            Control::Keeps => self.mailboxes.on_keeps(from).await,
             Control::Deposit { to, id, ttl_ms } => {
                 self.mailboxes.on_deposit(from, to, id, ttl_ms, body).await
             }
-            Control::Forward { from: author, id } => self.mailboxes.on_forward(from, author, id, body).await,
-            Control::WideWindow {} => Ok(()),
-            // Folders belong to a connection, which does not pass them on to here; the last is a receiver's own word.
-            Control::Folder { .. } | Control::FolderDone {} | Control::FolderHeld {} => {
+            // What a mailbox brings is opened and taken in by the exchange itself.
+            Control::Forward { .. } => Err("a letter in a letter".to_owned()),
+            Control::Transfer { word: TransferWord::WideWindow } => Ok(()),
+            // Folders are a matter of the connection, which passes none on to here.
+            Control::Transfer { word: TransferWord::Folder { .. } | TransferWord::Held | TransferWord::Done } => {
                 Err("out of place".to_owned())
             }
         };

@@ -1,12 +1,14 @@
 //! Data exchange, port 1001: messages into the inbox, files among the received ones, an answer to each.
 
 mod files;
+mod forwarded;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pilot_wire::dataexchange::{
     Answer, Content, Control, Decoder, Delivery, Frame, FrameError, FrameType, RawFrame, Tag, Timing,
+    TransferWord, is_refused_for_good,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, watch};
@@ -83,7 +85,8 @@ impl Exchange {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let (cancel, mut cancelled) = watch::channel(false);
-        let connection = Connection { exchange: self, from, receiving: Receiving::new(self, from, cancel) };
+        let connection =
+            Connection { exchange: self, from, receiving: Receiving::new(self, from, cancel), refused: None };
         tokio::select! {
             served = connection.run(stream, large_of_peer) => served,
             Ok(_) = cancelled.wait_for(|cancelled| *cancelled) => Err(Closed::TakenOver),
@@ -104,6 +107,8 @@ struct Connection<'a> {
     exchange: &'a Exchange,
     from: &'a Remote,
     receiving: Receiving<'a>,
+    /// Why a message of a row was refused that may be accepted later: those behind it must not pass it.
+    refused: Option<String>,
 }
 
 impl Connection<'_> {
@@ -147,10 +152,16 @@ impl Connection<'_> {
         match Frame::parse(frame) {
             Ok(Frame::Delivery(delivery)) => self.deliver(delivery, received_at, answers).await,
             Ok(Frame::FileStream(step)) => self.receiving.step(step, answers).await,
-            Ok(Frame::Control(Control::Folder { name }, body)) => {
+            Ok(Frame::Control(Control::Transfer { word: TransferWord::Folder { name } }, body)) => {
                 self.receiving.folder(name, body, answers).await
             }
-            Ok(Frame::Control(Control::FolderDone {}, _)) => self.receiving.folder_done(answers).await,
+            Ok(Frame::Control(Control::Transfer { word: TransferWord::Done }, _)) => {
+                self.receiving.folder_done(answers).await
+            }
+            Ok(Frame::Control(Control::Forward { from, id }, body)) => {
+                self.forwarded(from, id, body).await.emit(answers);
+                Ok(())
+            }
             Ok(Frame::Control(control, body)) => {
                 self.exchange.controls.handle(self.from, control, body).await.emit(answers);
                 Ok(())
@@ -173,13 +184,27 @@ impl Connection<'_> {
     }
 
     async fn deliver(
-        &self,
+        &mut self,
         delivery: Delivery,
         received_at: SystemTime,
         answers: &mut Vec<u8>,
     ) -> Result<(), Closed> {
         let sent_at_ns = delivery.sent_at_ns;
-        let answer = self.store(delivery).await?;
+        let kind = delivery.content.kind();
+        let pilot = delivery.tag.as_ref().and_then(|tag| tag.pilot.as_deref());
+        let answer = match (pilot.is_some_and(|pilot| pilot.ordered), &self.refused) {
+            (true, Some(reason)) => Answer::Failed { kind, reason: reason.clone() },
+            (false, _) => self.store(delivery).await?,
+            (true, None) => {
+                let answer = self.store(delivery).await?;
+                if let Answer::Failed { reason, .. } = &answer
+                    && !is_refused_for_good(reason)
+                {
+                    self.refused = Some(reason.clone());
+                }
+                answer
+            }
+        };
         match sent_at_ns {
             None => answer.emit(answers),
             Some(sent_at_ns) => {

@@ -6,7 +6,8 @@ use std::time::Duration;
 #[derive(Debug, Clone, clap::Args)]
 #[command(before_help = "Examples:\n  pilotctl send-message agent-b --data 'process this' --wait\n  \
     pilotctl send-message worker-node --data '{\"status\":\"complete\"}' --type json\n  \
-    pilotctl send-message agent-b 'hello'\n  make-report | pilotctl send-message agent-b --data -\n  \
+    pilotctl send-message agent-b 'hello'\n  pilotctl send-message agent-b 'hello' --until read --timeout 10m\n  \
+    pilotctl send-message agent-b 'only now' --now\n  make-report | pilotctl send-message agent-b --data -\n  \
     pilotctl send-message agent-a 'done' --reply-to 5156d0a4934aa9c761b0a3d0a0ec715e")]
 pub(crate) struct Args {
     /// Hostname, address or node number
@@ -31,7 +32,16 @@ pub(crate) struct Args {
     /// Id of the message that this one answers; `last`: the newest message of that node
     #[arg(long, value_name = "ID")]
     pub(crate) reply_to: Option<String>,
-    /// How long the peer may take to store the message
+    /// Fail if the peer cannot be reached now, instead of leaving the message with the daemon
+    #[arg(long, conflicts_with_all = ["ttl", "until"])]
+    pub(crate) now: bool,
+    /// For how long the daemon tries to deliver it [default: 7 days]
+    #[arg(long, value_parser = crate::duration::parse, value_name = "DURATION")]
+    pub(crate) ttl: Option<Duration>,
+    /// Return only when it is in the peer's inbox, was read there, or was answered
+    #[arg(long, value_enum, conflicts_with = "wait", value_name = "STATE")]
+    pub(crate) until: Option<Until>,
+    /// With --until or --now: how long the peer may take
     #[arg(long, default_value = "30s", value_parser = crate::duration::parse, value_name = "DURATION")]
     pub(crate) timeout: Duration,
 }
@@ -39,21 +49,32 @@ pub(crate) struct Args {
 use std::fmt;
 use std::time::SystemTime;
 
-use pilot_client::{MessageKind, Outgoing};
-use pilot_wire::Addr;
+use pilot_client::{Client, DeliveryState as State, MessageKind, Outgoing, Queued};
 use pilot_wire::dataexchange::MessageId;
+use pilot_wire::ipc::{Call, PeerInfo};
 use pilot_wire::mailbox::{Reply, Request};
+use pilot_wire::{Addr, NodeId};
 use serde::Serialize;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::inbox::Message;
+use super::outbox::{Until, reached, word};
 use crate::context::Context;
 use crate::failure::{Code, Failure};
 use crate::mailbox::{ask, unexpected};
 use crate::output::Output;
 use crate::target::{self, Peer};
-use crate::{duration, input, style};
+use crate::{duration, humane, input, style};
+
+/// How long a message may take to a peer that is there, before it is reported as queued.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The same for a peer of which nothing is known.
+const GLANCE: Duration = Duration::from_millis(35);
+
+/// A peer that was heard of within this time is there: keepalives come every 30 seconds.
+const HEARD: u64 = 40_000;
 
 impl Args {
     /// `send NODE "text"`.
@@ -66,6 +87,9 @@ impl Args {
             kind: "text".to_owned(),
             wait: None,
             reply_to: None,
+            now: false,
+            ttl: None,
+            until: None,
             timeout: Duration::from_secs(30),
         }
     }
@@ -100,9 +124,8 @@ struct Report {
     #[serde(rename = "type")]
     kind: String,
     bytes: usize,
-    ack: String,
-    message_id: Option<MessageId>,
-    tagged: bool,
+    #[serde(flatten)]
+    sent: Sent,
     elapsed_ms: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     reply_to: Option<MessageId>,
@@ -112,18 +135,47 @@ struct Report {
     reply_after_ms: Option<f64>,
 }
 
+/// What became of the message so far.
+#[derive(Serialize)]
+struct Sent {
+    message_id: MessageId,
+    state: &'static str,
+    /// What the peer's node said when it had stored it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ack: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tagged: Option<bool>,
+    /// Why it is not delivered yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// Until when it is tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<String>,
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(reply) = &self.reply {
             // The reply is what was asked for: it alone is on stdout.
             return write!(f, "{}", reply.body());
         }
-        writeln!(f, "{}: {} has it in its inbox", style::good("delivered"), self.to)?;
-        writeln!(f, "  ack         {}", crate::humane::printable(&self.ack))?;
-        if let Some(id) = &self.message_id {
-            writeln!(f, "  message id  {id}")?;
+        match &self.sent.ack {
+            Some(ack) => {
+                writeln!(f, "{}: {} has it in its inbox", style::good("delivered"), self.to)?;
+                writeln!(f, "  ack         {}", humane::printable(ack))?;
+                writeln!(f, "  message id  {}", self.sent.message_id)?;
+                write!(f, "  took        {:.1} ms", self.elapsed_ms)
+            }
+            None => {
+                let queued = style::strong("queued");
+                writeln!(f, "{queued}: {} gets it as soon as it can be reached", self.to)?;
+                if let Some(reason) = &self.sent.reason {
+                    writeln!(f, "  why         {}", humane::printable(reason))?;
+                }
+                writeln!(f, "  message id  {}", self.sent.message_id)?;
+                write!(f, "  follow it   pilotctl outbox show {}", self.sent.message_id)
+            }
         }
-        write!(f, "  took        {:.1} ms", self.elapsed_ms)
     }
 }
 
@@ -136,30 +188,22 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
     let peer = target::find(&client, &args.target).await?;
     let reply_to = match args.reply_to.as_deref() {
         Some("last") => Some(last_of(ctx, &peer).await?),
-        other => other.map(id).transpose()?,
+        other => other.map(parse_id).transpose()?,
     };
     let sent_at = SystemTime::now();
     let begin = Instant::now();
-    let outgoing = Outgoing { reply_to: reply_to.clone(), ..Outgoing::new(kind, body.clone()) };
-    let sent = tokio::time::timeout(args.timeout, client.send_message(peer.addr, outgoing)).await;
-    let receipt = match sent {
-        Ok(sent) => sent.map_err(|error| explain(&peer, error.into()))?,
-        Err(_) => {
-            let waited = duration::show(args.timeout);
-            let message = format!("{} did not store the message within {waited}", peer.name());
-            return Err(
-                Failure::new(Code::Timeout, message).hint(format!("is it up? pilotctl ping {}", peer.name()))
-            );
-        }
+    let bytes = body.len();
+    let outgoing = Outgoing { reply_to: reply_to.clone(), ..Outgoing::new(kind, body) };
+    let sent = match args.now || client.is_reference() {
+        true => at_once(&client, &peer, outgoing, args.timeout).await?,
+        false => through_the_outbox(&client, &peer, outgoing, &args).await?,
     };
     let mut report = Report {
         target: peer.addr,
         to: peer.name(),
         kind: args.kind.clone(),
-        bytes: body.len(),
-        ack: receipt.ack,
-        message_id: Some(receipt.message_id.clone()),
-        tagged: receipt.tagged,
+        bytes,
+        sent,
         elapsed_ms: begin.elapsed().as_secs_f64() * 1e3,
         reply_to,
         reply: None,
@@ -168,7 +212,7 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
     if let Some(patience) = args.wait {
         let delivered = Instant::now();
         ctx.note(style::faint(format!("delivered; waiting for the reply of {}", peer.name())));
-        match client.wait_reply(peer.node, &receipt.message_id, sent_at, patience).await? {
+        match client.wait_reply(peer.node, &report.sent.message_id, sent_at, patience).await? {
             Some(mail) => {
                 let after = delivered.elapsed();
                 ctx.note(style::faint(format!("{} answered after {}", peer.name(), duration::show(after))));
@@ -179,6 +223,61 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
         }
     }
     Ok(Output::of(report))
+}
+
+/// Straight to the peer: it has the message when this returns, or nobody has.
+async fn at_once(client: &Client, peer: &Peer, outgoing: Outgoing, limit: Duration) -> Result<Sent, Failure> {
+    let Ok(sent) = tokio::time::timeout(limit, client.send_message(peer.addr, outgoing)).await else {
+        let message = format!("{} did not store the message within {}", peer.name(), duration::show(limit));
+        return Err(
+            Failure::new(Code::Timeout, message).hint(format!("is it up? pilotctl ping {}", peer.name()))
+        );
+    };
+    let receipt = sent.map_err(|error| explain(peer, error.into()))?;
+    Ok(Sent {
+        message_id: receipt.message_id,
+        state: word(State::Stored),
+        ack: Some(receipt.ack),
+        tagged: Some(receipt.tagged),
+        reason: None,
+        expires_at: None,
+    })
+}
+
+/// To the daemon, which delivers it when it can. A reply can come only to what was delivered, so that is waited for when
+/// one is wanted.
+async fn through_the_outbox(
+    client: &Client,
+    peer: &Peer,
+    outgoing: Outgoing,
+    args: &Args,
+) -> Result<Sent, Failure> {
+    let (until, patience, required) = match (args.until, args.wait) {
+        (Some(until), _) => (until.into(), args.timeout, true),
+        (None, Some(wait)) => (State::Stored, wait, true),
+        (None, None) if is_there(client, peer.node).await? => (State::Stored, PATIENCE, false),
+        (None, None) => (State::Stored, GLANCE, false),
+    };
+    let queued = Queued { ttl: args.ttl, ..Queued::new(peer.addr, outgoing) };
+    let item = client.queue(queued.until(until, patience)).await?;
+    if required || item.state > State::Answered {
+        reached(&item, until, patience)?;
+    }
+    Ok(Sent {
+        message_id: item.id,
+        state: word(item.state),
+        expires_at: item.ack.is_none().then_some(item.expires_at),
+        ack: item.ack,
+        tagged: item.tagged,
+        reason: item.reason,
+    })
+}
+
+/// Whether a peer has been heard of lately.
+async fn is_there(client: &Client, node: NodeId) -> Result<bool, Failure> {
+    let peers: Vec<PeerInfo> = client.call(Call::Peers).await?;
+    let peer = peers.into_iter().find(|peer| peer.node_id == node);
+    Ok(peer.is_some_and(|peer| peer.idle_ms.is_some_and(|idle| idle < HEARD)))
 }
 
 fn kind(name: &str, body: &[u8]) -> Result<MessageKind, Failure> {
@@ -196,7 +295,8 @@ fn kind(name: &str, body: &[u8]) -> Result<MessageKind, Failure> {
     }
 }
 
-fn id(text: &str) -> Result<MessageId, Failure> {
+/// Reads the id of a message.
+pub(crate) fn parse_id(text: &str) -> Result<MessageId, Failure> {
     text.parse().map_err(|_| {
         Failure::usage(format!("`{text}` is not a message id"))
             .hint("1 to 128 of letters, digits and `._:-`; see `pilotctl inbox`")

@@ -31,6 +31,12 @@ pub enum Answer {
     Timed(Timing),
 }
 
+/// Whether a receiver that gives this reason will not store the message later either.
+#[must_use]
+pub fn is_refused_for_good(reason: &str) -> bool {
+    reason.starts_with("refused by policy: ") || reason.starts_with("unsupported frame type")
+}
+
 /// When a traced message was where; nanoseconds since 1970, receiver's clock but for `sent_at_ns`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timing {

@@ -261,7 +261,7 @@ impl<'a> Spellings<'a> {
 pub struct Held(Vec<u8>);
 
 impl Held {
-    /// Reads what came with [`Control::FolderHeld`](super::Control::FolderHeld).
+    /// Reads what came with [`TransferWord::Held`](super::TransferWord::Held).
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Self {
         Self(bytes.to_vec())

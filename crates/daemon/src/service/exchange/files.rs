@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pilot_crypto::Sha256;
 use pilot_wire::dataexchange::{
-    Answer, ContentHash, Control, FileStream, FrameType, Init, Manifest, NO_ACTIVE_TRANSFER, TransferId,
+    Answer, ContentHash, Control, FileStream, FrameType, Init, Manifest, NO_ACTIVE_TRANSFER, TransferId, TransferWord,
 };
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -210,7 +210,7 @@ impl<'a> Receiving<'a> {
         self.current = None;
         self.folder = None;
         match self.open_folder(name, body).await? {
-            Ok(held) => Control::FolderHeld {}.emit(&held, answers),
+            Ok(held) => Control::Transfer { word: TransferWord::Held }.emit(&held, answers),
             Err(reason) => failed(reason).emit(answers),
         }
         Ok(())

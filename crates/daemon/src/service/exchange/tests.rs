@@ -333,7 +333,7 @@ fn folder_of(files: &[(&str, &[u8])]) -> pilot_wire::dataexchange::Manifest {
 }
 
 fn announce(name: &str, manifest: &[u8]) -> Vec<u8> {
-    frame(&Frame::Control(Control::Folder { name: name.into() }, bytes::Bytes::copy_from_slice(manifest)))
+    frame(&Frame::Control(Control::Transfer { word: TransferWord::Folder { name: name.into() } }, bytes::Bytes::copy_from_slice(manifest)))
 }
 
 fn whole(data: &'static [u8]) -> Vec<u8> {
@@ -358,17 +358,17 @@ async fn answers(receiver: &Receiver, sent: &[u8]) -> Vec<RawFrame> {
 async fn a_folder_comes_in_one_breath_and_its_files_of_the_same_content_once() {
     let receiver = Receiver::start();
     let manifest = folder_of(&[("a/one", b"1"), ("a/uno", b"1"), ("two", b"22")]);
-    let done = frame(&Frame::Control(Control::FolderDone {}, bytes::Bytes::new()));
+    let done = frame(&Frame::Control(Control::Transfer { word: TransferWord::Done }, bytes::Bytes::new()));
     let first = [announce("things", &manifest.to_json()), whole(b"1")].concat();
     let answered = answers(&receiver, &first).await;
     assert_eq!(answered.len(), 4);
     let held = Frame::parse(answered[0].clone()).unwrap();
-    assert_eq!(held, Frame::Control(Control::FolderHeld {}, bytes::Bytes::new()));
+    assert_eq!(held, Frame::Control(Control::Transfer { word: TransferWord::Held }, bytes::Bytes::new()));
     assert!(receiver.files("received").is_empty());
     let second = [announce("things", &manifest.to_json()), whole(b"22"), done.clone()].concat();
     let answered = answers(&receiver, &second).await;
     let held = Frame::parse(answered[0].clone()).unwrap();
-    assert_eq!(held, Frame::Control(Control::FolderHeld {}, bytes::Bytes::from_static(&[1])));
+    assert_eq!(held, Frame::Control(Control::Transfer { word: TransferWord::Held }, bytes::Bytes::from_static(&[1])));
     assert_eq!(answered.last().map(|frame| &frame.payload[..]), Some(&b"ACK TEXT 0 bytes"[..]));
     let folders: Vec<_> = std::fs::read_dir(receiver.home.path().join("received"))
         .unwrap()
@@ -382,7 +382,7 @@ async fn a_folder_comes_in_one_breath_and_its_files_of_the_same_content_once() {
     let answered = answers(&receiver, &again).await;
     assert_eq!(
         Frame::parse(answered[0].clone()).unwrap(),
-        Frame::Control(Control::FolderHeld {}, vec![255].into())
+        Frame::Control(Control::Transfer { word: TransferWord::Held }, vec![255].into())
     );
     assert_eq!(answered.last().map(|frame| &frame.payload[..]), Some(&b"ACK TEXT 0 bytes"[..]));
     assert_eq!(std::fs::read_dir(receiver.home.path().join("received")).unwrap().count(), 3);
@@ -412,11 +412,11 @@ async fn hostile_folders_store_nothing_anywhere() {
         let answered = answers(&receiver, &announce(name, &good)).await;
         assert!(matches!(Answer::parse(&answered[0]).unwrap(), Answer::Failed { .. }), "{name:?}");
     }
-    let done = frame(&Frame::Control(Control::FolderDone {}, bytes::Bytes::new()));
+    let done = frame(&Frame::Control(Control::Transfer { word: TransferWord::Done }, bytes::Bytes::new()));
     let out_of_place = [
         done.clone(),
         [announce("f", &good), done].concat(),
-        frame(&Frame::Control(Control::FolderHeld {}, bytes::Bytes::new())),
+        frame(&Frame::Control(Control::Transfer { word: TransferWord::Held }, bytes::Bytes::new())),
     ];
     for sent in out_of_place {
         let answered = answers(&receiver, &sent).await;
