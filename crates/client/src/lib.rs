@@ -92,6 +92,7 @@ mod listener;
 mod mailboxes;
 mod message;
 mod outbox;
+pub mod policy;
 mod reference;
 mod session;
 mod socket;

@@ -23,6 +23,8 @@ pub(crate) enum ServiceOrder {
     HandshakeReceived(NodeId, handshake::Message),
     /// Something that users may want to know.
     Notice(Notice),
+    /// The rules of the owner changed.
+    PolicyChanged,
     /// Who is this?
     Describe(NodeId, oneshot::Sender<PeerIdentity>),
     /// The identity in use; another one after the key has been replaced.
@@ -68,6 +70,11 @@ impl Handle {
     /// Reports something for the log and the webhook.
     pub(crate) async fn notice(&self, notice: Notice) {
         self.tell(ServiceOrder::Notice(notice)).await;
+    }
+
+    /// The rules of the owner changed: what they do not allow any more is to end.
+    pub(crate) async fn policy_changed(&self) {
+        self.tell(ServiceOrder::PolicyChanged).await;
     }
 
     /// What is known of a node.

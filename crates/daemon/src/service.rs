@@ -14,7 +14,7 @@ mod hooks;
 mod inbox;
 mod mailboxes;
 mod outbox;
-mod policy;
+pub(crate) mod policy;
 mod received;
 mod serving;
 mod store;
@@ -156,12 +156,13 @@ pub(crate) fn spawn(
     config: Config,
     client: Client,
     handle: Handle,
+    policy: Policy,
     deliveries: mpsc::Receiver<handshake::Delivery>,
 ) -> io::Result<Services> {
     let store = Store::start(&config.home)?;
     let files = Files::start(&config.home, config.received.clone())?;
     let outbox = Outbox::start(&config.home, client.clone(), &handle)?;
-    let (serving, policy) = (Serving::default(), Policy::default());
+    let serving = Serving::default();
     let mailboxes = match config.data_exchange {
         true => Mailboxes::open(&config.home, client.clone(), handle.clone(), policy.clone()).unwrap_or_else(
             |error| {
@@ -174,6 +175,7 @@ pub(crate) fn spawn(
     let mut broker_way = None;
     let mut tasks = JoinSet::new();
     let (notices, notices_out) = Notices::new();
+    policy.connect(notices.clone(), handle.clone());
     tasks.spawn(forward_notices(notices_out, handle.clone()));
     tasks.spawn(handshake::deliver_all(client.clone(), deliveries));
     tasks.spawn(mailboxes.clone().run());
@@ -455,6 +457,16 @@ pub(crate) enum Notice {
         /// Whose.
         remote: Endpoint,
     },
+    /// Messages of a peer are not answered automatically for now, or that one is not at all.
+    GuardTripped {
+        /// Which.
+        peer: NodeId,
+        /// Why.
+        reason: String,
+        /// When answers go on, in milliseconds; none when this message is left to people.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        resumes_ms: Option<u64>,
+    },
     /// Somebody published at this broker.
     EventPublished {
         /// About what.
@@ -476,6 +488,7 @@ impl Notice {
             Self::ReceivedFull { .. } => "received.full",
             Self::EventSubscribed { .. } => "pubsub.subscribed",
             Self::EventUnsubscribed { .. } => "pubsub.unsubscribed",
+            Self::GuardTripped { .. } => "guard.tripped",
             Self::EventPublished { .. } => "pubsub.published",
         }
     }
@@ -494,7 +507,7 @@ impl Notice {
 }
 
 /// Where the services drop their notices; never blocks.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 struct Notices(mpsc::Sender<Notice>);
 
 impl Notices {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pilot_wire::dataexchange::{
-    Answer, Content, Control, Decoder, Delivery, Frame, FrameError, FrameType, RawFrame, Tag, Timing,
+    Answer, Content, Control, Decoder, Delivery, Extension, Frame, FrameError, FrameType, RawFrame, Tag, Timing,
     TransferWord, is_refused_for_good,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -18,7 +18,7 @@ use self::files::Receiving;
 use super::control::Controls;
 use super::disk::{Refusal, unix_ns};
 use super::inbox::Letter;
-use super::policy::Policy;
+use super::policy::{Forbidden, Policy};
 use super::received::{BadName, Files, IncomingFile, Origin, SafeName};
 use super::store::{Outcome, Store};
 use super::{Notice, Notices, Remote};
@@ -65,6 +65,9 @@ pub(super) enum Closed {
     /// A file name that leads elsewhere.
     #[error("{0}")]
     Name(BadName),
+    /// More came than the owner's rules allow now.
+    #[error("{0}")]
+    Forbidden(Forbidden),
     /// Nothing moved.
     #[error("idle")]
     Idle,
@@ -130,6 +133,10 @@ impl Connection<'_> {
                 stream.flush().await?;
             }
             if large.is_none() && decoder.announced()?.is_some_and(|length| length > LARGE_FRAME) {
+                // Before it is read: who waits for its turn must not hold memory that others need.
+                if let Err(forbidden) = self.exchange.policy.turn(self.from.endpoint.addr.node).await {
+                    return Err(Closed::Forbidden(forbidden));
+                }
                 // The semaphores are never closed; were they, no limit would be left to respect.
                 large = Some((
                     large_of_peer.acquire().await.ok(),
@@ -163,7 +170,11 @@ impl Connection<'_> {
                 Ok(())
             }
             Ok(Frame::Control(control, body)) => {
-                self.exchange.controls.handle(self.from, control, body).await.emit(answers);
+                let answer = match self.admit_control(body.len() as u64).await {
+                    Ok(()) => self.exchange.controls.handle(self.from, control, body).await,
+                    Err(forbidden) => Answer::Failed { kind: FrameType::TEXT, reason: forbidden.to_string() },
+                };
+                answer.emit(answers);
                 Ok(())
             }
             Err(FrameError::Control(error)) => {
@@ -181,6 +192,15 @@ impl Connection<'_> {
                 | FrameError::FileStream(_)),
             ) => Err(error.into()),
         }
+    }
+
+    /// Words about messages are no messages, but their bytes count.
+    async fn admit_control(&self, bytes: u64) -> Result<(), Forbidden> {
+        let (policy, node) = (&self.exchange.policy, self.from.endpoint.addr.node);
+        if bytes <= LARGE_FRAME as u64 {
+            policy.turn(node).await?;
+        }
+        policy.admit_piece(node, bytes)
     }
 
     async fn deliver(
@@ -229,12 +249,10 @@ impl Connection<'_> {
         match delivery.content {
             Content::Text(body) | Content::Binary(body) | Content::Json(body) => {
                 let bytes = body.len() as u64;
-                if let Err(forbidden) =
-                    self.exchange.policy.admit_message(self.from.endpoint.addr.node, bytes)
-                {
+                let extension = pilot.map(|extension| *extension).unwrap_or_default();
+                if let Err(forbidden) = self.admit(bytes, &extension).await {
                     return failed(forbidden.to_string());
                 }
-                let extension = pilot.map(|extension| *extension).unwrap_or_default();
                 if let (Some(interim), Some(reply_to)) = (extension.interim, &reply_to) {
                     self.exchange.controls.serving.on_interim(self.from, reply_to, interim, body);
                     return Ok(Answer::Stored { kind, bytes, duplicate: false });
@@ -270,6 +288,9 @@ impl Connection<'_> {
                     Err(error @ BadName::Unsafe) => return Err(Closed::Name(error)),
                 };
                 let bytes = file.data.len() as u64;
+                if let Err(forbidden) = self.admit_whole_file(bytes).await {
+                    return failed(forbidden.to_string());
+                }
                 let incoming = IncomingFile {
                     origin: Origin::of(self.from),
                     message_id,
@@ -284,6 +305,33 @@ impl Connection<'_> {
             Content::MalformedFile(_) => failed("the file name does not fit the frame".to_owned()),
             Content::Unsupported { kind, .. } => failed(format!("unsupported frame type {}", kind.0)),
         }
+    }
+
+    /// What the owner's rules say of a message, after its sender's turn has come.
+    async fn admit(&self, bytes: u64, extension: &Extension) -> Result<(), Forbidden> {
+        let (policy, node) = (&self.exchange.policy, self.from.endpoint.addr.node);
+        if bytes <= LARGE_FRAME as u64 {
+            policy.turn(node).await?;
+        }
+        if extension.request.is_some() {
+            policy.may_ask(node)?;
+        }
+        match extension.interim {
+            None => policy.admit_message(node, bytes),
+            // A piece of an answer that this node asked for: of its many pieces only the bytes count.
+            Some(_) => policy.admit_piece(node, bytes),
+        }
+    }
+
+    /// The same of a file in one frame.
+    async fn admit_whole_file(&self, bytes: u64) -> Result<(), Forbidden> {
+        let (policy, node) = (&self.exchange.policy, self.from.endpoint.addr.node);
+        if bytes <= LARGE_FRAME as u64 {
+            policy.turn(node).await?;
+        }
+        policy.admit_file(node, bytes)?;
+        policy.count_bytes(node, bytes);
+        Ok(())
     }
 
     fn answer<T>(

@@ -146,6 +146,13 @@ impl<'a> Receiving<'a> {
         }
     }
 
+    /// Whether the owner's rules let a file or folder of this length in.
+    async fn admit(&self, bytes: u64) -> Result<(), String> {
+        let (policy, node) = (&self.exchange.policy, self.from.endpoint.addr.node);
+        let admitted = policy.turn(node).await.and_then(|()| policy.admit_file(node, bytes));
+        admitted.map_err(|forbidden| forbidden.to_string())
+    }
+
     /// What a peer is told of a refusal; our owner is told, too.
     fn refuse(&self, refusal: &Refusal) -> String {
         self.exchange.tell_of(self.from, refusal);
@@ -156,6 +163,11 @@ impl<'a> Receiving<'a> {
         let Some(mut current) = self.take(id) else {
             return Ok(abort(id, NO_ACTIVE_TRANSFER));
         };
+        let (policy, node) = (&self.exchange.policy, self.from.endpoint.addr.node);
+        if let Err(forbidden) = policy.turn(node).await {
+            return Ok(abort(id, &forbidden.to_string()));
+        }
+        policy.count_bytes(node, data.len() as u64);
         let (current, written) = on_disk(move || {
             let end = offset.saturating_add(data.len() as u64);
             let written = match current.partial() {
@@ -228,6 +240,9 @@ impl<'a> Receiving<'a> {
             Ok(read) => read,
             Err(error) => return Ok(Err(error.to_string())),
         };
+        if let Err(reason) = self.admit(manifest.bytes()).await {
+            return Ok(Err(reason));
+        }
         let origin = Origin::of(self.from);
         let files = &self.exchange.files;
         let begun = take_over(|| {
