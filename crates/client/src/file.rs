@@ -312,7 +312,9 @@ async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pilot_wire::dataexchange::{CHUNK_LEN, Control, FileStream, Frame, FrameType, TransferWord, WINDOW_CHUNKS};
+    use pilot_wire::dataexchange::{
+        CHUNK_LEN, Control, FileStream, Frame, FrameType, TransferWord, WINDOW_CHUNKS,
+    };
     use tokio::io::DuplexStream;
 
     async fn file_of(bytes: usize) -> (tempfile::TempDir, Parcel, Vec<u8>) {
@@ -450,7 +452,10 @@ mod tests {
         let mut sent = Sent::default();
         let receiving = async {
             let raw = read_frame(&mut receiver.stream, &mut receiver.decoder).await.unwrap();
-            assert!(matches!(Frame::parse(raw).unwrap(), Frame::Control(Control::Transfer { word: TransferWord::WideWindow }, _)));
+            assert!(matches!(
+                Frame::parse(raw).unwrap(),
+                Frame::Control(Control::Transfer { word: TransferWord::WideWindow }, _)
+            ));
             answer(&mut receiver, Answer::Stored { kind: FrameType::TEXT, bytes: 0, duplicate: false }).await;
             let id = receiver.next().await.id();
             receiver.say(FileStream::InitAck { id, offset: 0 }).await;

@@ -1,11 +1,11 @@
-//! Delivered messages and files: asked of the daemon, or read from its directory when it does not run or is the
+//! Delivered messages: asked of the daemon, or read from its directory when it does not run or is the
 //! reference's.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pilot_wire::ipc::Call;
-use pilot_wire::mailbox::{Entry, ReceivedFile, Reply, Request, StoredMessage};
+use pilot_wire::mailbox::{Entry, Reply, Request, StoredMessage};
 
 use crate::context::Context;
 use crate::failure::{Code, Failure};
@@ -53,7 +53,7 @@ pub(crate) fn nanos_before_now(ago: Duration) -> u64 {
 }
 
 fn locally(ctx: &Context, request: &Request) -> Result<Reply, Failure> {
-    let (inbox, received) = (ctx.settings.home().join("inbox"), ctx.settings.home().join("received"));
+    let inbox = ctx.settings.home().join("inbox");
     match request {
         Request::List { from, since_ns, limit } => {
             let mut messages = messages(&inbox)?;
@@ -88,12 +88,6 @@ fn locally(ctx: &Context, request: &Request) -> Result<Reply, Failure> {
             })
         }
         Request::Clear { before_ns } => clear(&inbox, *before_ns),
-        Request::ListFiles { limit } => {
-            let files = files(&received)?;
-            let total = files.len() as u64;
-            Ok(Reply::Files { files: newest(files, *limit), total, dir: received.display().to_string() })
-        }
-        Request::ClearFiles { before_ns } => clear(&received, *before_ns),
         Request::Wait { .. } => Err(Failure::not_running(&ctx.settings.socket())),
     }
 }
@@ -152,26 +146,6 @@ fn messages(inbox: &Path) -> Result<Vec<Entry>, Failure> {
     }
     found.sort_by(|a, b| a.received_at.cmp(&b.received_at));
     Ok(found)
-}
-
-fn files(received: &Path) -> Result<Vec<ReceivedFile>, Failure> {
-    let mut found = Vec::new();
-    for file in entries(received)? {
-        let Ok(metadata) = file.metadata() else { continue };
-        let modified = metadata.modified().unwrap_or(UNIX_EPOCH);
-        found.push((
-            modified,
-            ReceivedFile {
-                name: file.file_name().to_string_lossy().into_owned(),
-                bytes: metadata.len(),
-                modified: humane::rfc3339(modified),
-                path: file.path().display().to_string(),
-                from: None,
-            },
-        ));
-    }
-    found.sort_by_key(|(modified, _)| *modified);
-    Ok(found.into_iter().map(|(_, file)| file).collect())
 }
 
 fn clear(directory: &Path, before_ns: Option<u64>) -> Result<Reply, Failure> {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pilot_wire::dataexchange::{
-    Answer, CHUNK_LEN, Control, Decoder, FileStream, Frame, FrameType, Held, RawFrame, TransferId, TransferWord,
-    WIDE_WINDOW_CHUNKS, WINDOW_CHUNKS,
+    Answer, CHUNK_LEN, Control, Decoder, FileStream, Frame, FrameType, Held, RawFrame, TransferId,
+    TransferWord, WIDE_WINDOW_CHUNKS, WINDOW_CHUNKS,
 };
 use pilot_wire::ipc::{Code, Failure};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};

@@ -38,9 +38,9 @@ impl Controls {
             Control::Forward { .. } => Err("a letter in a letter".to_owned()),
             Control::Transfer { word: TransferWord::WideWindow } => Ok(()),
             // Folders are a matter of the connection, which passes none on to here.
-            Control::Transfer { word: TransferWord::Folder { .. } | TransferWord::Held | TransferWord::Done } => {
-                Err("out of place".to_owned())
-            }
+            Control::Transfer {
+                word: TransferWord::Folder { .. } | TransferWord::Held | TransferWord::Done,
+            } => Err("out of place".to_owned()),
         };
         // With the name of a type that everybody knows: the name CONTROL in an answer is that of a node that does not know it.
         let kind = FrameType::TEXT;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pilot_wire::dataexchange::{
-    Answer, Content, Control, Decoder, Delivery, Extension, Frame, FrameError, FrameType, RawFrame, Tag, Timing,
-    TransferWord, is_refused_for_good,
+    Answer, Content, Control, Decoder, Delivery, Extension, Frame, FrameError, FrameType, RawFrame, Tag,
+    Timing, TransferWord, is_refused_for_good,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, watch};

@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use pilot_crypto::Sha256;
 use pilot_wire::dataexchange::{
-    Answer, ContentHash, Control, FileStream, FrameType, Init, Manifest, NO_ACTIVE_TRANSFER, TransferId, TransferWord,
+    Answer, ContentHash, Control, FileStream, FrameType, Init, Manifest, NO_ACTIVE_TRANSFER, TransferId,
+    TransferWord,
 };
 use tokio::sync::watch;
 use tokio::time::timeout;

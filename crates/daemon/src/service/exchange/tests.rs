@@ -333,7 +333,10 @@ fn folder_of(files: &[(&str, &[u8])]) -> pilot_wire::dataexchange::Manifest {
 }
 
 fn announce(name: &str, manifest: &[u8]) -> Vec<u8> {
-    frame(&Frame::Control(Control::Transfer { word: TransferWord::Folder { name: name.into() } }, bytes::Bytes::copy_from_slice(manifest)))
+    frame(&Frame::Control(
+        Control::Transfer { word: TransferWord::Folder { name: name.into() } },
+        bytes::Bytes::copy_from_slice(manifest),
+    ))
 }
 
 fn whole(data: &'static [u8]) -> Vec<u8> {
@@ -368,7 +371,10 @@ async fn a_folder_comes_in_one_breath_and_its_files_of_the_same_content_once() {
     let second = [announce("things", &manifest.to_json()), whole(b"22"), done.clone()].concat();
     let answered = answers(&receiver, &second).await;
     let held = Frame::parse(answered[0].clone()).unwrap();
-    assert_eq!(held, Frame::Control(Control::Transfer { word: TransferWord::Held }, bytes::Bytes::from_static(&[1])));
+    assert_eq!(
+        held,
+        Frame::Control(Control::Transfer { word: TransferWord::Held }, bytes::Bytes::from_static(&[1]))
+    );
     assert_eq!(answered.last().map(|frame| &frame.payload[..]), Some(&b"ACK TEXT 0 bytes"[..]));
     let folders: Vec<_> = std::fs::read_dir(receiver.home.path().join("received"))
         .unwrap()
