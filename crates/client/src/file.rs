@@ -499,4 +499,24 @@ mod tests {
             assert_eq!(refusal(message).code(), Code::Busy, "{message}");
         }
     }
+
+    #[tokio::test]
+    async fn a_receiver_that_takes_no_folders_is_recognised_and_an_archive_advised() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("f"), "x").unwrap();
+        let folder = Parcel::open(directory.path(), "folder").await.unwrap();
+        for words in ["ACK UNKNOWN(80) 68 bytes", "ERR UNKNOWN(80) save failed: unsupported frame type 80"] {
+            let (stream, mut receiver) = pair();
+            let mut sent = Sent::default();
+            let answering = async {
+                read_frame(&mut receiver.stream, &mut receiver.decoder).await.unwrap();
+                answer(&mut receiver, Answer::parse_text(words).unwrap()).await;
+            };
+            let (ended, ()) = tokio::join!(carry(&folder, stream, &mut sent), answering);
+            assert!(matches!(ended, Err(Broken::Unsupported)), "{words}");
+        }
+        let advice = send_whole(&folder, tokio::io::duplex(1).0).await.unwrap_err();
+        assert_eq!(advice.code(), Code::Unsupported);
+        assert!(advice.hint().unwrap().contains("tar"));
+    }
 }
