@@ -13,7 +13,9 @@ mod frame;
 mod tag;
 
 pub use answer::{Answer, AnswerError, Timing, is_refused_for_good};
-pub use control::{Control, ControlError, NOT_WANTED, Receipt, ReceiptState, TransferWord};
+pub use control::{
+    CONTROL_HEADER_MAX, Control, ControlError, NOT_WANTED, Receipt, ReceiptState, TransferWord,
+};
 pub use decoder::{DEFAULT_MAX_FRAME, Decoder, FrameTooLarge, HEADER_LEN, RawFrame};
 pub use filestream::{
     CHUNK_LEN, FileStream, FileStreamError, Init, NO_ACTIVE_TRANSFER, TransferId, WIDE_WINDOW_CHUNKS,

@@ -14,7 +14,9 @@ mod mailboxes;
 #[cfg(target_os = "linux")]
 #[path = "../../src/network/testing.rs"]
 mod namespace;
+mod outbox;
 mod paths;
+mod policy;
 mod programs;
 mod registry;
 mod restarts;

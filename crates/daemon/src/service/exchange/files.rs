@@ -69,8 +69,13 @@ impl Current {
 }
 
 impl<'a> Receiving<'a> {
-    pub(super) fn new(exchange: &'a Exchange, from: &'a Remote, cancel: watch::Sender<bool>) -> Self {
-        Self { exchange, from, current: None, folder: None, cancel }
+    pub(super) fn new(exchange: &'a Exchange, from: &'a Remote) -> Self {
+        Self { exchange, from, current: None, folder: None, cancel: watch::channel(false).0 }
+    }
+
+    /// True once another connection takes the transfer over.
+    pub(super) fn cancelled(&self) -> watch::Receiver<bool> {
+        self.cancel.subscribe()
     }
 
     /// One step of a transfer; appends what is answered.
