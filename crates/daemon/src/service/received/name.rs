@@ -49,6 +49,11 @@ impl SafeName {
         Ok(Self { base: base.to_owned(), extension: extension.to_owned() })
     }
 
+    /// The whole name, and its extension without the dot.
+    pub(in crate::service) fn parts(&self) -> (String, &str) {
+        (format!("{}{}", self.base, self.extension), self.extension.trim_start_matches('.'))
+    }
+
     /// The name under which the file is kept: no other has it.
     pub(super) fn with_time(&self, names: &mut SequenceNames, now: SystemTime) -> String {
         // Time and number take 26 bytes of the name, and the record about the file has a longer one.
