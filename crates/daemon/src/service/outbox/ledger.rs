@@ -504,7 +504,8 @@ impl Ledger {
             | Control::Keeps
             | Control::Mailboxes { .. }
             | Control::Deposit { .. }
-            | Control::Forward { .. }) => {
+            | Control::Forward { .. }
+            | Control::Transfer { .. }) => {
                 let waiting: usize = lane.words.iter().map(|word| word.body.len()).sum();
                 if lane.words.len() < WORDS_MAX && (waiting + body.len() <= WORD_BYTES_MAX || waiting == 0) {
                     lane.words.push_back(Word { control, body, until: now.instant + WORD_LIFE });
