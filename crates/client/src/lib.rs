@@ -71,6 +71,19 @@
 //! # }
 //! ```
 //!
+//! ```no_run
+//! # async fn agent() -> Result<(), pilot_client::Error> {
+//! use pilot_client::{Client, mailbox::Filter};
+//!
+//! let client = Client::connect().await?;
+//! let mut inbox = client.inbox(Filter { unread: true, ..Filter::default() }).await?;
+//! loop {
+//!     let mail = inbox.next().await?;
+//!     println!("{} says {:?}", mail.message.from, mail.message.data);
+//! }
+//! # }
+//! ```
+//!
 //! # Errors
 //!
 //! Every [`Error`] has a class ([`Error::code`]) for programs, a sentence for people, and often a hint what to do.
@@ -87,9 +100,12 @@ mod driver;
 mod error;
 mod events;
 mod file;
+mod inbox;
 mod listener;
+mod mailboxes;
 mod message;
 mod outbox;
+pub mod policy;
 mod reference;
 mod session;
 mod socket;
@@ -100,6 +116,7 @@ pub use datagrams::Datagrams;
 pub use error::{ConnectError, Error};
 pub use events::{EventStream, Received, SubscribeOptions, Subscribed};
 pub use file::{FileReceipt, Progress, Transport};
+pub use inbox::Inbox;
 pub use listener::Listener;
 pub use message::{Courier, MAX_MESSAGE, Mail, MessageKind, Outgoing, Receipt, new_message_id};
 pub use outbox::{Outbox, OutboxFilter, Queued, QueuedContent};

@@ -14,7 +14,7 @@ mod hooks;
 mod inbox;
 mod mailboxes;
 mod outbox;
-mod policy;
+pub(crate) mod policy;
 mod received;
 mod serving;
 mod store;
@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pilot_client::{Client, Stream};
-use pilot_wire::dataexchange::MessageId;
+use pilot_wire::dataexchange::{Control, MessageId, Receipt, ReceiptState};
 use pilot_wire::events::{Event, NOTHING};
 use pilot_wire::ipc::{Call, Code, Failure};
 use pilot_wire::{Addr, Endpoint, NodeId, Port, PublicKey};
@@ -43,6 +43,7 @@ use self::control::Controls;
 use self::events::{Broker, DialBroker, Side};
 use self::exchange::Exchange;
 use self::hooks::Hooks;
+use self::inbox::ReadNotice;
 use self::mailboxes::Mailboxes;
 use self::outbox::Outbox;
 use self::policy::Policy;
@@ -59,6 +60,12 @@ const CONNECTIONS: usize = 512;
 
 /// Notices on their way to log and webhook. Beyond, they are dropped: they must not slow a service down.
 const NOTICES: usize = 256;
+
+/// Senders that wait to be told that their messages were read. Beyond, they are not told.
+const READINGS: usize = 4096;
+
+/// Of these, in one word to one sender.
+const READINGS_AT_ONCE: usize = 256;
 
 /// Pause before listening again when the daemon's own socket refused.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
@@ -150,16 +157,25 @@ pub(crate) fn spawn(
     config: Config,
     client: Client,
     handle: Handle,
+    policy: Policy,
     deliveries: mpsc::Receiver<handshake::Delivery>,
 ) -> io::Result<Services> {
-    let store = Store::start(&config.home)?;
-    let outbox = Outbox::start(&config.home, client.clone(), &handle)?;
-    let (serving, policy, mailboxes) = (Serving::default(), Policy::default(), Mailboxes::default());
+    let (readings, readings_out) = mpsc::channel(READINGS);
+    let store = Store::start_telling(&config.home, Some(readings))?;
+    let serving = Serving::default();
+    let mailboxes = match config.data_exchange {
+        true => Mailboxes::open_or_off(&config.home, &client, &handle),
+        false => Mailboxes::default(),
+    };
+    let outbox = Outbox::start(&config.home, client.clone(), &handle, mailboxes.clone())?;
     let mut broker_way = None;
     let mut tasks = JoinSet::new();
     let (notices, notices_out) = Notices::new();
+    policy.connect(notices.clone(), handle.clone());
     tasks.spawn(forward_notices(notices_out, handle.clone()));
+    tasks.spawn(tell_readings(readings_out, outbox.clone()));
     tasks.spawn(handshake::deliver_all(client.clone(), deliveries));
+    tasks.spawn(mailboxes.clone().run());
     tasks.spawn(greet(client.clone(), handle.trusted().borrow().clone()));
 
     let receiving = handle.clone();
@@ -176,6 +192,7 @@ pub(crate) fn spawn(
         let large_frames = Arc::new(Semaphore::new(exchange::LARGE_FRAMES));
         let exchange = Exchange {
             store: store.clone(),
+            handle: Some(handle.clone()),
             notices: notices.clone(),
             controls: Controls {
                 outbox: outbox.clone(),
@@ -281,6 +298,8 @@ pub(crate) struct Remote {
     pub(crate) hostname: Option<String>,
     /// Its key, when known without asking.
     pub(crate) key: Option<PublicKey>,
+    /// The mailbox that brought what it says, sealed.
+    pub(crate) via: Option<Addr>,
 }
 
 /// A stream's other end, and its share of the service.
@@ -354,7 +373,7 @@ where
                 continue;
             };
             let known = handle.describe(endpoint.addr.node).await;
-            let remote = Remote { endpoint, hostname: known.hostname, key: known.key };
+            let remote = Remote { endpoint, hostname: known.hostname, key: known.key, via: None };
             let served = serve(stream, Guest { remote, side, share });
             connections.spawn(async move {
                 served.await;
@@ -434,6 +453,16 @@ pub(crate) enum Notice {
         /// Whose.
         remote: Endpoint,
     },
+    /// Messages of a peer are not answered automatically for now, or that one is not at all.
+    GuardTripped {
+        /// Which.
+        peer: NodeId,
+        /// Why.
+        reason: String,
+        /// When answers go on, in milliseconds; none when this message is left to people.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        resumes_ms: Option<u64>,
+    },
     /// Somebody published at this broker.
     EventPublished {
         /// About what.
@@ -455,6 +484,7 @@ impl Notice {
             Self::ReceivedFull { .. } => "received.full",
             Self::EventSubscribed { .. } => "pubsub.subscribed",
             Self::EventUnsubscribed { .. } => "pubsub.unsubscribed",
+            Self::GuardTripped { .. } => "guard.tripped",
             Self::EventPublished { .. } => "pubsub.published",
         }
     }
@@ -465,7 +495,7 @@ impl Notice {
 }
 
 /// Where the services drop their notices; never blocks.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 struct Notices(mpsc::Sender<Notice>);
 
 impl Notices {
@@ -486,6 +516,20 @@ impl Notices {
     }
 }
 
+/// Tells senders that their messages were read, those of one sender together.
+async fn tell_readings(mut readings: mpsc::Receiver<ReadNotice>, outbox: Outbox) {
+    let mut batch = Vec::new();
+    while readings.recv_many(&mut batch, READINGS_AT_ONCE).await > 0 {
+        let mut by_sender: BTreeMap<NodeId, Vec<Receipt>> = BTreeMap::new();
+        for ReadNotice { to, id } in batch.drain(..) {
+            by_sender.entry(to).or_default().push(Receipt { id, state: ReceiptState::Read });
+        }
+        for (to, receipts) in by_sender {
+            outbox.tell(to, Control::Receipts { receipts }, Bytes::new()).await;
+        }
+    }
+}
+
 async fn forward_notices(mut notices: mpsc::Receiver<Notice>, handle: Handle) {
     while let Some(notice) = notices.recv().await {
         handle.notice(notice).await;
@@ -495,6 +539,6 @@ async fn forward_notices(mut notices: mpsc::Receiver<Notice>, handle: Handle) {
 #[cfg(test)]
 impl Remote {
     fn of(node: NodeId) -> Self {
-        Self { endpoint: Addr::backbone(node).port(Port(49_152)), hostname: None, key: None }
+        Self { endpoint: Addr::backbone(node).port(Port(49_152)), hostname: None, key: None, via: None }
     }
 }

@@ -6,7 +6,8 @@ use pilot_proto::node::{PathView, PeerView, StreamView};
 use pilot_wire::ipc::{
     ConnInfo, DIALECT_FEATURE, Health, Info, PeerInfo, RegistryStatus, ServiceStatus, Status,
 };
-use pilot_wire::{Addr, Port};
+use pilot_wire::mailbox::Path;
+use pilot_wire::{Addr, NodeId, Port};
 use serde_json::json;
 
 use super::Driver;
@@ -82,7 +83,7 @@ impl Driver {
         let stats = self.node.stats();
         let count = |wanted: fn(&PeerView) -> bool| self.node.peers().filter(wanted).count() as u64;
         Health {
-            status: "ok".to_owned(),
+            status: if self.policy.broken().is_some() { "policy_broken" } else { "ok" }.to_owned(),
             uptime_seconds: self.uptime(),
             connections: self.live_streams(),
             peers: count(|peer| peer.encrypted),
@@ -132,6 +133,7 @@ impl Driver {
             peers: self.node.peers().filter(|peer| peer.encrypted).count() as u64,
             connections: self.live_streams(),
             pending: self.node.trust().pending().count() as u64,
+            policy_broken: self.policy.broken(),
         }
     }
 
@@ -170,6 +172,18 @@ impl Driver {
             rtt_us: rtt.map(micros),
             idle_ms: idle.and_then(|idle| u64::try_from(idle).ok()),
             ..PeerInfo::default()
+        }
+    }
+
+    /// The way to a node, in the words that messages are kept with.
+    pub(super) fn path_of(&self, node: NodeId) -> Path {
+        if node == self.own_node() {
+            return Path::Own;
+        }
+        match self.node.peers().find(|peer| peer.node == node).map(|peer| peer.path) {
+            Some(PathView::Direct(address)) => Path::Direct { endpoint: address.to_string() },
+            Some(PathView::Relayed) => Path::Relayed,
+            Some(PathView::Unknown) | None => Path::Unknown,
         }
     }
 

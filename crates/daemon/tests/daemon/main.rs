@@ -9,10 +9,13 @@ mod hostile;
 mod hosts;
 #[cfg(target_os = "linux")]
 mod lan;
+mod mailboxes;
 #[cfg(target_os = "linux")]
 #[path = "../../src/network/testing.rs"]
 mod namespace;
+mod outbox;
 mod paths;
+mod policy;
 mod programs;
 mod registry;
 mod restarts;

@@ -52,7 +52,7 @@ use std::time::SystemTime;
 use pilot_client::{Client, DeliveryState as State, MessageKind, Outgoing, Queued};
 use pilot_wire::dataexchange::MessageId;
 use pilot_wire::ipc::{Call, PeerInfo};
-use pilot_wire::mailbox::{Reply, Request};
+use pilot_wire::mailbox::{List, Reply, Request};
 use pilot_wire::{Addr, NodeId};
 use serde::Serialize;
 use serde_json::json;
@@ -71,7 +71,7 @@ use crate::{duration, humane, input, style};
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The same for a peer of which nothing is known.
-const GLANCE: Duration = Duration::from_millis(35);
+const GLANCE: Duration = Duration::from_millis(20);
 
 /// A peer that was heard of within this time is there: keepalives come every 30 seconds.
 const HEARD: u64 = 40_000;
@@ -304,7 +304,7 @@ pub(crate) fn parse_id(text: &str) -> Result<MessageId, Failure> {
 }
 
 async fn last_of(ctx: &Context, peer: &Peer) -> Result<MessageId, Failure> {
-    let reply = ask(ctx, Request::List { from: Some(peer.node), since_ns: None, limit: Some(1) }).await?;
+    let reply = ask(ctx, Request::List(List::newest(Some(peer.node), 1))).await?;
     let Reply::Messages { messages, .. } = reply else { return Err(unexpected(&reply)) };
     messages.into_iter().next_back().and_then(|entry| entry.message_id).ok_or_else(|| {
         Failure::new(Code::NotFound, format!("there is no message of {} that could be answered", peer.name()))

@@ -15,9 +15,10 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
 use super::desk::Desk;
-use super::entry::Place;
+use super::entry::{Place, Seq};
 use super::lane::{Job, LaneKey, Letter, Track};
 use super::ledger::carrying::{End, Next};
+use crate::service::mailboxes::Mailboxes;
 
 /// Longest answer accepted: answers are lines of text.
 const MAX_ANSWER: usize = 64 << 10;
@@ -39,6 +40,7 @@ const LARGE: u64 = 1 << 20;
 pub(super) struct Carriers {
     pub(super) desk: Arc<Desk>,
     pub(super) client: Client,
+    pub(super) mailboxes: Mailboxes,
     /// One permit: a carrier that has read a large message holds it until the message is written.
     pub(super) large: Arc<Semaphore>,
 }
@@ -154,17 +156,23 @@ impl Carriers {
                             && letter.cached.is_none()
                             && letter.bytes > 0
                         {
-                            letter.cached = Some(desk.disk.load(letter.seq, letter.place)?);
+                            let body = desk.disk.load(letter.seq, letter.place);
+                            letter.cached = Some(body.map_err(|error| (Some(letter.seq), error))?);
                         }
                     }
-                    Ok::<_, io::Error>(jobs)
+                    Ok::<_, (Option<Seq>, io::Error)>(jobs)
                 });
-                read.await.unwrap_or_else(|crashed| Err(io::Error::other(crashed)))
+                read.await.unwrap_or_else(|crashed| Err((None, io::Error::other(crashed))))
             }
         };
-        let jobs = jobs.map_err(|error| {
+        let jobs = jobs.map_err(|(seq, error)| {
             tracing::error!(%error, "a message of the outbox cannot be read");
-            End::Broken(format!("the message cannot be read from this node's disk: {error}"))
+            let reason = format!("the message cannot be read from this node's disk: {error}");
+            if let (Some(seq), io::ErrorKind::NotFound) = (seq, error.kind()) {
+                // It will not come back, and must not hold up those behind it.
+                self.desk.with(|ledger, now| ledger.on_lost(seq, reason.clone(), now));
+            }
+            End::Broken(reason)
         })?;
         for job in jobs {
             match job {
@@ -219,7 +227,7 @@ fn reason(error: &Error) -> String {
 }
 
 /// The frame of a message.
-fn delivery(letter: Letter) -> Delivery {
+pub(super) fn delivery(letter: Letter) -> Delivery {
     let body = letter.cached.unwrap_or_default();
     let content = match letter.kind {
         Kind::Text => Content::Text(body),

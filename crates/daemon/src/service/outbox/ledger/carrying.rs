@@ -4,7 +4,7 @@ use bytes::Bytes;
 use pilot_wire::dataexchange::{Answer, Control, FrameType, RawFrame, is_refused_for_good};
 use pilot_wire::outbox::State;
 
-use super::super::entry::{Now, Seq};
+use super::super::entry::{Entry, Now, Seq};
 use super::super::lane::{
     Flight, Job, LIVE_MAX, LaneKey, Letter, RECEIPTS_AT_ONCE, Run, Track, WINDOW_BYTES, WINDOW_FRAMES, Word,
 };
@@ -139,25 +139,7 @@ impl Ledger {
             lane.to = entry.record.to;
             lane.flights.push_back(Flight::Message { seq, tagged, bytes });
             self.effects.moved.insert(seq);
-            let record = &entry.record;
-            let mut extension = record.extension.clone();
-            extension.receipts = true;
-            extension.ordered = true;
-            if extension.ttl_ms.is_some() {
-                extension.ttl_ms = Some(record.expires.saturating_sub(now.wall));
-            }
-            let letter = Box::new(Letter {
-                seq,
-                id: record.id.clone(),
-                kind: record.kind,
-                bytes,
-                name: record.name.clone(),
-                reply_to: record.reply_to.clone(),
-                extension,
-                tagged,
-                place: record.place,
-                cached: entry.cached.clone(),
-            });
+            let letter = Box::new(letter(seq, entry, tagged, now));
             return Some(match key.1 {
                 Track::Messages => Job::Message(letter),
                 Track::Files => Job::File(letter),
@@ -180,6 +162,7 @@ impl Ledger {
     pub(in super::super) fn on_connected(&mut self, key: LaneKey) {
         if let Some(lane) = self.lanes.get_mut(&key) {
             lane.run = Run::Connected;
+            lane.away = false;
             lane.reason = None;
         }
     }
@@ -194,12 +177,7 @@ impl Ledger {
         match flight {
             Flight::Live => {}
             Flight::Probe | Flight::Word(_) => {
-                // Receivers of early 2026 say `ACK UNKNOWN(80)` of what they drop.
-                let is_ours =
-                    matches!(&answer, Answer::Stored { .. }) && frame.payload.starts_with(b"ACK CONTROL ");
-                let refused =
-                    matches!(answer, Answer::Failed { .. }) && frame.payload.starts_with(b"ERR CONTROL ");
-                if is_ours || refused {
+                if !answer.is_unsupported(FrameType::CONTROL) {
                     self.know(key.0, Known::Ours);
                 } else if self.known.get(&key.0) != Some(&Known::Untagged) {
                     self.know(key.0, Known::Tagged);
@@ -259,6 +237,11 @@ impl Ledger {
         self.settle(seq, State::Refused, now, |record| record.reason = Some(reason));
     }
 
+    /// The bytes of a message are lost.
+    pub(in super::super) fn on_lost(&mut self, seq: Seq, reason: String, now: Now) {
+        self.settle(seq, State::Refused, now, |record| record.reason = Some(reason));
+    }
+
     /// The receiver cannot take it now: the carrier leaves, and comes back after a pause.
     fn on_later(&mut self, key: LaneKey, seq: Seq, reason: String, now: Now) {
         self.back_to_queue(seq, now);
@@ -296,12 +279,16 @@ impl Ledger {
         });
         let (failed, reason) = match end {
             End::Left => (lane.stopping, None),
-            End::HungUp if head.is_none() && flights.is_empty() => (false, None),
+            End::HungUp if flights.is_empty() => (lane.stopping, None),
             End::HungUp => (true, Some("the receiver closed the connection without an answer".to_owned())),
             End::Unreachable(ref reason) | End::Broken(ref reason) => (true, Some(reason.clone())),
         };
-        if reason.is_some() {
+        // What the receiver said itself is the better reason.
+        if reason.is_some() && !lane.stopping {
             lane.reason = reason;
+        }
+        if matches!(end, End::Unreachable(_)) {
+            lane.away = true;
         }
         let proven = lane.proven;
         let again = matches!(lane.run, Run::Dialing { again: true });
@@ -347,6 +334,7 @@ impl Ledger {
                 }
             }
             Control::Cancel { .. }
+            | Control::Keeps
             | Control::Mailboxes { .. }
             | Control::Deposit { .. }
             | Control::Forward { .. } => {
@@ -355,6 +343,29 @@ impl Ledger {
                 }
             }
         }
+    }
+}
+
+/// A message as it goes out now.
+pub(super) fn letter(seq: Seq, entry: &Entry, tagged: bool, now: Now) -> Letter {
+    let record = &entry.record;
+    let mut extension = record.extension.clone();
+    extension.receipts = true;
+    extension.ordered = true;
+    if extension.ttl_ms.is_some() {
+        extension.ttl_ms = Some(record.expires.saturating_sub(now.wall));
+    }
+    Letter {
+        seq,
+        id: record.id.clone(),
+        kind: record.kind,
+        bytes: record.bytes,
+        name: record.name.clone(),
+        reply_to: record.reply_to.clone(),
+        extension,
+        tagged,
+        place: record.place,
+        cached: entry.cached.clone(),
     }
 }
 
