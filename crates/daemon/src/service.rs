@@ -156,7 +156,7 @@ pub(crate) fn spawn(
     let store = Store::start(&config.home)?;
     let serving = Serving::default();
     let mailboxes = match config.data_exchange {
-        true => Mailboxes::open_or_off(&config.home, &client, &handle),
+        true => Mailboxes::open_or_off(&config.home, &client, &handle, &policy),
         false => Mailboxes::default(),
     };
     let outbox = Outbox::start(&config.home, client.clone(), &handle, mailboxes.clone())?;
