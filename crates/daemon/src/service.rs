@@ -177,7 +177,7 @@ pub(crate) fn spawn(
     let files = Files::start(&config.home, config.received.clone())?;
     let serving = Serving::default();
     let mailboxes = match config.data_exchange {
-        true => Mailboxes::open_or_off(&config.home, &client, &handle),
+        true => Mailboxes::open_or_off(&config.home, &client, &handle, &policy),
         false => Mailboxes::default(),
     };
     let outbox = Outbox::start(&config.home, client.clone(), &handle, mailboxes.clone())?;

@@ -227,7 +227,7 @@ impl<'a> Connection<'a> {
             }
             Ok(Frame::Control(Control::Forward { from, id }, body)) => {
                 let answer = match self.admit_control(body.len() as u64).await {
-                    Ok(()) => self.exchange.forwarded(self.from, from, id, body).await,
+                    Ok(()) => self.forwarded(from, id, body).await,
                     Err(forbidden) => Answer::Failed { kind: FrameType::TEXT, reason: forbidden.to_string() },
                 };
                 answer.emit(answers);
