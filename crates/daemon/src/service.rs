@@ -90,6 +90,8 @@ const GREETING_PAUSE: Duration = Duration::from_secs(2);
 pub(crate) struct Config {
     /// `~/.pilot`: the inbox and the received files lie in it.
     pub(crate) home: PathBuf,
+    /// Where local programs reach the daemon.
+    pub(crate) socket: PathBuf,
     /// Whether messages and files are accepted.
     pub(crate) data_exchange: bool,
     /// Whether there is an event broker.
@@ -162,11 +164,13 @@ pub(crate) fn spawn(
     let (readings, readings_out) = mpsc::channel(READINGS);
     let store = Store::start_telling(&config.home, Some(readings))?;
     let outbox = Outbox::start(&config.home, client.clone(), &handle)?;
+    let (hooks, hooking) = Hooks::start(&config.home, &config.socket, store.clone(), &handle);
     let (serving, policy, mailboxes) = (Serving::default(), Policy::default(), Mailboxes::default());
     let mut broker_way = None;
     let mut tasks = JoinSet::new();
     let (notices, notices_out) = Notices::new();
     tasks.spawn(forward_notices(notices_out, handle.clone()));
+    tasks.spawn(hooking);
     tasks.spawn(tell_readings(readings_out, outbox.clone()));
     tasks.spawn(handshake::deliver_all(client.clone(), deliveries));
     tasks.spawn(greet(client.clone(), handle.trusted().borrow().clone()));
@@ -229,7 +233,7 @@ pub(crate) fn spawn(
         outbox,
         serving,
         tasks: Tasks::default(),
-        hooks: Hooks::default(),
+        hooks,
         policy,
         mailboxes,
         broker: broker_way,
