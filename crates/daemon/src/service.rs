@@ -14,7 +14,7 @@ mod hooks;
 mod inbox;
 mod mailboxes;
 mod outbox;
-mod policy;
+pub(crate) mod policy;
 mod received;
 mod serving;
 mod store;
@@ -159,20 +159,32 @@ pub(crate) fn spawn(
     config: Config,
     client: Client,
     handle: Handle,
+    policy: Policy,
     deliveries: mpsc::Receiver<handshake::Delivery>,
 ) -> io::Result<Services> {
     let (readings, readings_out) = mpsc::channel(READINGS);
     let store = Store::start_telling(&config.home, Some(readings))?;
     let outbox = Outbox::start(&config.home, client.clone(), &handle)?;
     let (hooks, hooking) = Hooks::start(&config.home, &config.socket, store.clone(), &handle);
-    let (serving, policy, mailboxes) = (Serving::default(), Policy::default(), Mailboxes::default());
+    let serving = Serving::default();
+    let mailboxes = match config.data_exchange {
+        true => Mailboxes::open(&config.home, client.clone(), handle.clone(), policy.clone()).unwrap_or_else(
+            |error| {
+                tracing::error!(%error, "the files of the mailboxes cannot be read: there are none until they can");
+                Mailboxes::off(&format!("the files of the mailboxes cannot be read: {error}"))
+            },
+        ),
+        false => Mailboxes::default(),
+    };
     let mut broker_way = None;
     let mut tasks = JoinSet::new();
     let (notices, notices_out) = Notices::new();
+    policy.connect(notices.clone(), handle.clone());
     tasks.spawn(forward_notices(notices_out, handle.clone()));
     tasks.spawn(hooking);
     tasks.spawn(tell_readings(readings_out, outbox.clone()));
     tasks.spawn(handshake::deliver_all(client.clone(), deliveries));
+    tasks.spawn(mailboxes.clone().run());
     tasks.spawn(greet(client.clone(), handle.trusted().borrow().clone()));
 
     let receiving = handle.clone();
@@ -289,6 +301,8 @@ pub(crate) struct Remote {
     pub(crate) hostname: Option<String>,
     /// Its key, when known without asking.
     pub(crate) key: Option<PublicKey>,
+    /// The mailbox that brought what it says, sealed.
+    pub(crate) via: Option<Addr>,
 }
 
 /// A stream's other end, and its share of the service.
@@ -362,7 +376,7 @@ where
                 continue;
             };
             let known = handle.describe(endpoint.addr.node).await;
-            let remote = Remote { endpoint, hostname: known.hostname, key: known.key };
+            let remote = Remote { endpoint, hostname: known.hostname, key: known.key, via: None };
             let served = serve(stream, Guest { remote, side, share });
             connections.spawn(async move {
                 served.await;
@@ -438,6 +452,16 @@ pub(crate) enum Notice {
         /// Whose.
         remote: Endpoint,
     },
+    /// Messages of a peer are not answered automatically for now, or that one is not at all.
+    GuardTripped {
+        /// Which.
+        peer: NodeId,
+        /// Why.
+        reason: String,
+        /// When answers go on, in milliseconds; none when this message is left to people.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        resumes_ms: Option<u64>,
+    },
     /// Somebody published at this broker.
     EventPublished {
         /// About what.
@@ -459,6 +483,7 @@ impl Notice {
             Self::ReceivedFull { .. } => "received.full",
             Self::EventSubscribed { .. } => "pubsub.subscribed",
             Self::EventUnsubscribed { .. } => "pubsub.unsubscribed",
+            Self::GuardTripped { .. } => "guard.tripped",
             Self::EventPublished { .. } => "pubsub.published",
         }
     }
@@ -469,7 +494,7 @@ impl Notice {
 }
 
 /// Where the services drop their notices; never blocks.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 struct Notices(mpsc::Sender<Notice>);
 
 impl Notices {
@@ -508,6 +533,6 @@ async fn forward_notices(mut notices: mpsc::Receiver<Notice>, handle: Handle) {
 #[cfg(test)]
 impl Remote {
     fn of(node: NodeId) -> Self {
-        Self { endpoint: Addr::backbone(node).port(Port(49_152)), hostname: None, key: None }
+        Self { endpoint: Addr::backbone(node).port(Port(49_152)), hostname: None, key: None, via: None }
     }
 }

@@ -1,13 +1,16 @@
 //! Data exchange, port 1001: messages into the inbox, files among the received ones, an answer to each.
 
+mod forwarded;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use pilot_wire::Addr;
 use pilot_wire::dataexchange::{
-    Answer, Content, Decoder, Delivery, FileStream, Frame, FrameError, FrameType, Init, MessageId,
-    NO_ACTIVE_TRANSFER, RawFrame, Tag, Timing, TransferId, is_refused_for_good,
+    Answer, Content, Control, Decoder, Delivery, Extension, FileStream, Frame, FrameError, FrameType, Init,
+    MessageId, NO_ACTIVE_TRANSFER, RawFrame, Tag, Timing, TransferId, is_refused_for_good,
 };
-use pilot_wire::mailbox::Provenance;
+use pilot_wire::mailbox::{Path, Provenance};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
@@ -15,7 +18,7 @@ use tokio::time::timeout;
 use super::control::Controls;
 use super::disk::{Refusal, unix_ns};
 use super::inbox::{Letter, Row};
-use super::policy::Policy;
+use super::policy::{Forbidden, Policy};
 use super::received::{BadName, Begun, SafeName, Transfer, TransferError, hash_resumed};
 use super::store::{IncomingFile, Outcome, Store, Storing};
 use super::{Notice, Notices, Remote};
@@ -71,6 +74,9 @@ pub(super) enum Closed {
     /// A file name that leads elsewhere.
     #[error("{0}")]
     Name(BadName),
+    /// More came than the owner's rules allow now.
+    #[error("{0}")]
+    Forbidden(Forbidden),
     /// Nothing moved.
     #[error("idle")]
     Idle,
@@ -91,12 +97,28 @@ impl Exchange {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let (cancel, mut cancelled) = watch::channel(false);
-        let connection = Connection { exchange: self, from, transfer: None, cancel, row: Row::default() };
+        let connection =
+            Connection { exchange: self, from, transfer: None, cancel, row: Row::default(), via: None };
         tokio::select! {
             served = connection.run(stream, large_of_peer) => served,
             Ok(_) = cancelled.wait_for(|cancelled| *cancelled) => Err(Closed::TakenOver),
         }
     }
+}
+
+/// A message on its way to the store.
+struct IncomingMessage {
+    kind: FrameType,
+    body: bytes::Bytes,
+    tag: Tag,
+    sent_at_ns: Option<u64>,
+    row: Option<Row>,
+}
+
+/// What became of a message at once.
+enum Taken {
+    Answered(Answer),
+    Underway(Underway),
 }
 
 /// A message whose storing is under way, and what its answer needs.
@@ -118,6 +140,8 @@ struct Connection<'a> {
     cancel: watch::Sender<bool>,
     /// Why a message of a row was refused that may be accepted later: those behind it must not pass it.
     row: Row,
+    /// The mailbox that kept what comes here.
+    via: Option<Addr>,
 }
 
 impl Connection<'_> {
@@ -143,6 +167,15 @@ impl Connection<'_> {
                 stream.flush().await?;
             }
             if large.is_none() && decoder.announced()?.is_some_and(|length| length > LARGE_FRAME) {
+                // Before it is read: who waits for its turn must not hold memory that others need.
+                if let Err(forbidden) = self.exchange.policy.turn(self.from.endpoint.addr.node).await {
+                    // The sender learns that it may come back; the frame is not read for that.
+                    Answer::Failed { kind: FrameType::TEXT, reason: forbidden.to_string() }
+                        .emit(&mut answers);
+                    timeout(IDLE, stream.write_all(&answers)).await.map_err(|_| Closed::Idle)??;
+                    stream.flush().await?;
+                    return Err(Closed::Forbidden(forbidden));
+                }
                 // The semaphores are never closed; were they, no limit would be left to respect.
                 large = Some((
                     large_of_peer.acquire().await.ok(),
@@ -168,9 +201,21 @@ impl Connection<'_> {
     ) -> Result<(), Closed> {
         let received_at = SystemTime::now();
         let frame = match Frame::parse(frame) {
-            Ok(Frame::Delivery(delivery)) if is_message(&delivery.content) => {
-                return self.begin_message(delivery, received_at, underway, answers).await;
-            }
+            Ok(Frame::Delivery(delivery)) => match self.incoming(delivery) {
+                Ok(message) => {
+                    let (row, sent_at_ns) = (message.row.clone(), message.sent_at_ns);
+                    match self.begin_message(message, received_at).await {
+                        Taken::Underway(message) => underway.push(message),
+                        Taken::Answered(answer) => {
+                            self.settle(underway, answers).await;
+                            note_refusal(row.as_ref(), &answer);
+                            emit(&answer, sent_at_ns, received_at, answers);
+                        }
+                    }
+                    return Ok(());
+                }
+                Err(delivery) => Ok(Frame::Delivery(delivery)),
+            },
             other => other,
         };
         // Answers leave in the order of the frames.
@@ -178,8 +223,16 @@ impl Connection<'_> {
         match frame {
             Ok(Frame::Delivery(delivery)) => self.deliver(delivery, received_at, answers).await,
             Ok(Frame::FileStream(step)) => self.file_step(step, answers).await,
+            Ok(Frame::Control(Control::Forward { from, id }, body)) => {
+                self.forwarded(from, id, body).await.emit(answers);
+                Ok(())
+            }
             Ok(Frame::Control(control, body)) => {
-                self.exchange.controls.handle(self.from, control, body).await.emit(answers);
+                let answer = match self.admit_control(body.len() as u64).await {
+                    Ok(()) => self.exchange.controls.handle(self.from, control, body).await,
+                    Err(forbidden) => Answer::Failed { kind: FrameType::TEXT, reason: forbidden.to_string() },
+                };
+                answer.emit(answers);
                 Ok(())
             }
             Err(FrameError::Control(error)) => {
@@ -197,6 +250,15 @@ impl Connection<'_> {
                 | FrameError::FileStream(_)),
             ) => Err(error.into()),
         }
+    }
+
+    /// Words about messages are no messages, but their bytes count.
+    async fn admit_control(&self, bytes: u64) -> Result<(), Forbidden> {
+        let (policy, node) = (&self.exchange.policy, self.from.endpoint.addr.node);
+        if bytes <= LARGE_FRAME as u64 {
+            policy.turn(node).await?;
+        }
+        policy.admit_piece(node, bytes)
     }
 
     async fn deliver(
@@ -218,52 +280,36 @@ impl Connection<'_> {
     }
 
     /// Hands a message to the store and does not wait for it: those that came together are made safe together.
-    async fn begin_message(
-        &self,
-        delivery: Delivery,
-        received_at: SystemTime,
-        underway: &mut Vec<Underway>,
-        answers: &mut Vec<u8>,
-    ) -> Result<(), Closed> {
-        let kind = delivery.content.kind();
-        let row = self.row_of(&delivery);
-        let Tag { message_id, reply_to, pilot } = delivery.tag.unwrap_or_default();
-        let sent_at_ns = delivery.sent_at_ns;
-        let (Content::Text(body) | Content::Binary(body) | Content::Json(body)) = delivery.content else {
-            return Ok(());
-        };
-        let bytes = body.len() as u64;
-        if let Err(forbidden) = self.exchange.policy.admit_message(self.from.endpoint.addr.node, bytes) {
-            self.settle(underway, answers).await;
-            let answer = Answer::Failed { kind, reason: forbidden.to_string() };
-            note_refusal(row.as_ref(), &answer);
-            emit(&answer, sent_at_ns, received_at, answers);
-            return Ok(());
+    async fn begin_message(&self, message: IncomingMessage, received_at: SystemTime) -> Taken {
+        let IncomingMessage { kind, body, tag, sent_at_ns, row } = message;
+        let Tag { message_id, reply_to, pilot } = tag;
+        if let Some(reason) = row.as_ref().and_then(Row::refused) {
+            return Taken::Answered(Answer::Failed { kind, reason: reason.to_owned() });
         }
+        let bytes = body.len() as u64;
         let extension = pilot.map(|extension| *extension).unwrap_or_default();
+        if let Err(forbidden) = self.admit(bytes, &extension).await {
+            return Taken::Answered(Answer::Failed { kind, reason: forbidden.to_string() });
+        }
         if let (Some(interim), Some(reply_to)) = (extension.interim, &reply_to) {
-            self.settle(underway, answers).await;
             self.exchange.controls.serving.on_interim(self.from, reply_to, interim, body);
-            emit(&Answer::Stored { kind, bytes, duplicate: false }, sent_at_ns, received_at, answers);
-            return Ok(());
+            return Taken::Answered(Answer::Stored { kind, bytes, duplicate: false });
         }
         let known = self.known().await;
         let sent_at =
             sent_at_ns.map(|ns| datetime::rfc3339(SystemTime::UNIX_EPOCH + Duration::from_nanos(ns)));
-        let provenance =
-            known.clone().map(|known| Provenance { trust: known.trust, path: known.path, sent_at });
-        let known = known.unwrap_or_else(|| PeerIdentity {
-            hostname: self.from.hostname.clone(),
-            key: self.from.key,
-            ..PeerIdentity::default()
+        let provenance = known.clone().map(|known| {
+            let path = self.via.map_or(known.path, |via| Path::Mailbox { via });
+            Provenance { trust: known.trust, path, sent_at }
         });
+        let known = known.unwrap_or_default();
         let letter = Letter {
             kind: kind.to_string(),
             binary: kind == FrameType::BINARY,
             body,
             from: self.from.endpoint.addr,
-            from_hostname: known.hostname,
-            from_key: known.key.map(|key| key.fingerprint()),
+            from_hostname: known.hostname.or_else(|| self.from.hostname.clone()),
+            from_key: known.key.or(self.from.key).map(|key| key.fingerprint()),
             message_id: message_id.clone(),
             reply_to: reply_to.clone(),
             extension,
@@ -271,8 +317,7 @@ impl Connection<'_> {
             row: row.clone(),
         };
         let storing = self.exchange.store.begin_message(letter).await;
-        underway.push(Underway { kind, bytes, message_id, reply_to, sent_at_ns, received_at, storing });
-        Ok(())
+        Taken::Underway(Underway { kind, bytes, message_id, reply_to, sent_at_ns, received_at, storing })
     }
 
     /// The row that a delivery stands in, if its sender wants its order kept.
@@ -292,29 +337,60 @@ impl Connection<'_> {
     /// Waits for the messages that were handed to the store, and answers them.
     async fn settle(&self, underway: &mut Vec<Underway>, answers: &mut Vec<u8>) {
         for message in underway.drain(..) {
-            let Underway { kind, bytes, message_id, reply_to, sent_at_ns, received_at, storing } = message;
-            let outcome = storing.done().await;
-            if let (Ok(Outcome::Stored(())), Some(answered)) = (&outcome, &reply_to) {
-                self.exchange.controls.outbox.on_answer(self.from.endpoint.addr.node, answered).await;
-            }
-            let notice = |()| Notice::MessageReceived {
-                from: self.from.endpoint.addr,
-                message_id,
-                size: bytes,
-                kind: kind.to_string(),
-            };
-            emit(&self.answer(kind, bytes, outcome, notice), sent_at_ns, received_at, answers);
+            let (sent_at_ns, received_at) = (message.sent_at_ns, message.received_at);
+            emit(&self.finish(message).await, sent_at_ns, received_at, answers);
         }
     }
 
+    /// Waits until a message is stored.
+    async fn finish(&self, message: Underway) -> Answer {
+        let Underway { kind, bytes, message_id, reply_to, storing, .. } = message;
+        let outcome = storing.done().await;
+        if let (Ok(Outcome::Stored(())), Some(answered)) = (&outcome, &reply_to) {
+            self.exchange.controls.outbox.on_answer(self.from.endpoint.addr.node, answered).await;
+        }
+        let notice = |()| Notice::MessageReceived {
+            from: self.from.endpoint.addr,
+            message_id,
+            size: bytes,
+            kind: kind.to_string(),
+        };
+        self.answer(kind, bytes, outcome, notice)
+    }
+
+    /// Takes a delivery in, and waits until it is stored.
     async fn store(&self, delivery: Delivery) -> Result<Answer, Closed> {
+        match self.incoming(delivery) {
+            Ok(message) => Ok(match self.begin_message(message, SystemTime::now()).await {
+                Taken::Answered(answer) => answer,
+                Taken::Underway(message) => self.finish(message).await,
+            }),
+            Err(other) => self.store_other(other).await,
+        }
+    }
+
+    /// What a message is apart from its frame; anything else comes back.
+    fn incoming(&self, delivery: Delivery) -> Result<IncomingMessage, Delivery> {
+        let kind = delivery.content.kind();
+        let row = self.row_of(&delivery);
+        let Delivery { tag, sent_at_ns, content } = delivery;
+        match content {
+            Content::Text(body) | Content::Binary(body) | Content::Json(body) => {
+                Ok(IncomingMessage { kind, body, tag: tag.unwrap_or_default(), sent_at_ns, row })
+            }
+            content @ (Content::File(_) | Content::MalformedFile(_) | Content::Unsupported { .. }) => {
+                Err(Delivery { tag, sent_at_ns, content })
+            }
+        }
+    }
+
+    async fn store_other(&self, delivery: Delivery) -> Result<Answer, Closed> {
         let kind = delivery.content.kind();
         let failed = |reason: String| Ok(Answer::Failed { kind, reason });
         let Tag { message_id, .. } = delivery.tag.unwrap_or_default();
         match delivery.content {
-            Content::Text(_) | Content::Binary(_) | Content::Json(_) => {
-                failed("a message is stored in another way".to_owned())
-            }
+            // Messages do not come here.
+            Content::Text(_) | Content::Binary(_) | Content::Json(_) => failed(Refusal::Stopped.to_string()),
             Content::File(file) => {
                 let name = match SafeName::parse(&file.name) {
                     Ok(name) => name,
@@ -322,6 +398,9 @@ impl Connection<'_> {
                     Err(error @ BadName::Unsafe) => return Err(Closed::Name(error)),
                 };
                 let bytes = file.data.len() as u64;
+                if let Err(forbidden) = self.admit_whole_file(bytes).await {
+                    return failed(forbidden.to_string());
+                }
                 let incoming =
                     IncomingFile { from: self.from.endpoint.addr, message_id, name, data: file.data };
                 let outcome = self.exchange.store.put_file(incoming).await;
@@ -330,6 +409,33 @@ impl Connection<'_> {
             Content::MalformedFile(_) => failed("the file name does not fit the frame".to_owned()),
             Content::Unsupported { kind, .. } => failed(format!("unsupported frame type {}", kind.0)),
         }
+    }
+
+    /// What the owner's rules say of a message, after its sender's turn has come.
+    async fn admit(&self, bytes: u64, extension: &Extension) -> Result<(), Forbidden> {
+        let (policy, node) = (&self.exchange.policy, self.from.endpoint.addr.node);
+        if bytes <= LARGE_FRAME as u64 {
+            policy.turn(node).await?;
+        }
+        if extension.request.is_some() {
+            policy.may_ask(node)?;
+        }
+        match extension.interim {
+            None => policy.admit_message(node, bytes),
+            // A piece of an answer that this node asked for: of its many pieces only the bytes count.
+            Some(_) => policy.admit_piece(node, bytes),
+        }
+    }
+
+    /// The same of a file in one frame.
+    async fn admit_whole_file(&self, bytes: u64) -> Result<(), Forbidden> {
+        let (policy, node) = (&self.exchange.policy, self.from.endpoint.addr.node);
+        if bytes <= LARGE_FRAME as u64 {
+            policy.turn(node).await?;
+        }
+        policy.admit_file(node, bytes)?;
+        policy.count_bytes(node, bytes);
+        Ok(())
     }
 
     fn answer<T>(
@@ -388,6 +494,14 @@ impl Connection<'_> {
             Ok(name) => name,
             Err(error) => return Ok(abort(id, &error.to_string())),
         };
+        let (policy, node) = (&self.exchange.policy, self.from.endpoint.addr.node);
+        let admitted = match policy.turn(node).await {
+            Ok(()) => policy.admit_file(node, init.size),
+            Err(forbidden) => Err(forbidden),
+        };
+        if let Err(forbidden) = admitted {
+            return Ok(abort(id, &forbidden.to_string()));
+        }
         for _ in 0..TAKE_OVER_TRIES {
             let begun = self.exchange.store.begin(
                 self.from.endpoint.addr,
@@ -423,6 +537,11 @@ impl Connection<'_> {
         let Some(mut transfer) = self.take(id) else {
             return Ok(abort(id, NO_ACTIVE_TRANSFER));
         };
+        let (policy, node) = (&self.exchange.policy, self.from.endpoint.addr.node);
+        if let Err(forbidden) = policy.turn(node).await {
+            return Ok(abort(id, &forbidden.to_string()));
+        }
+        policy.count_bytes(node, data.len() as u64);
         let (transfer, written) = on_disk(move || {
             let written = transfer.write(offset, &data);
             (transfer, written)
@@ -469,10 +588,6 @@ fn note_refusal(row: Option<&Row>, answer: &Answer) {
     {
         row.refuse(reason);
     }
-}
-
-fn is_message(content: &Content) -> bool {
-    matches!(content, Content::Text(_) | Content::Binary(_) | Content::Json(_))
 }
 
 /// Appends an answer, with the times that the sender may have asked for.

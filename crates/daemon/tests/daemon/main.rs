@@ -9,9 +9,11 @@ mod hostile;
 mod hosts;
 #[cfg(target_os = "linux")]
 mod lan;
+mod mailboxes;
 #[cfg(target_os = "linux")]
 #[path = "../../src/network/testing.rs"]
 mod namespace;
+mod outbox;
 mod paths;
 mod programs;
 mod registry;
