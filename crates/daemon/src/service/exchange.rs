@@ -5,7 +5,6 @@ mod forwarded;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use pilot_wire::Addr;
 use pilot_wire::dataexchange::{
     Answer, Content, Control, Decoder, Delivery, Extension, FileStream, Frame, FrameError, FrameType, Init,
     MessageId, NO_ACTIVE_TRANSFER, RawFrame, Tag, Timing, TransferId, is_refused_for_good,
@@ -96,29 +95,13 @@ impl Exchange {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let (cancel, mut cancelled) = watch::channel(false);
-        let connection =
-            Connection { exchange: self, from, transfer: None, cancel, row: Row::default(), via: None };
+        let connection = Connection::new(self, from);
+        let mut cancelled = connection.cancel.subscribe();
         tokio::select! {
             served = connection.run(stream, large_of_peer) => served,
             Ok(_) = cancelled.wait_for(|cancelled| *cancelled) => Err(Closed::TakenOver),
         }
     }
-}
-
-/// A message on its way to the store.
-struct IncomingMessage {
-    kind: FrameType,
-    body: bytes::Bytes,
-    tag: Tag,
-    sent_at_ns: Option<u64>,
-    row: Option<Row>,
-}
-
-/// What became of a message at once.
-enum Taken {
-    Answered(Answer),
-    Underway(Underway),
 }
 
 /// A message whose storing is under way, and what its answer needs.
@@ -132,6 +115,12 @@ struct Underway {
     storing: Storing,
 }
 
+/// What became of a message at first.
+enum Taken {
+    Storing(Underway),
+    Answered(Answer),
+}
+
 struct Connection<'a> {
     exchange: &'a Exchange,
     from: &'a Remote,
@@ -140,11 +129,14 @@ struct Connection<'a> {
     cancel: watch::Sender<bool>,
     /// Why a message of a row was refused that may be accepted later: those behind it must not pass it.
     row: Row,
-    /// The mailbox that kept what comes here.
-    via: Option<Addr>,
 }
 
-impl Connection<'_> {
+impl<'a> Connection<'a> {
+    fn new(exchange: &'a Exchange, from: &'a Remote) -> Self {
+        let cancel = watch::channel(false).0;
+        Self { exchange, from, transfer: None, cancel, row: Row::default() }
+    }
+
     async fn run<S>(mut self, mut stream: S, large_of_peer: &Semaphore) -> Result<(), Closed>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -201,21 +193,18 @@ impl Connection<'_> {
     ) -> Result<(), Closed> {
         let received_at = SystemTime::now();
         let frame = match Frame::parse(frame) {
-            Ok(Frame::Delivery(delivery)) => match self.incoming(delivery) {
-                Ok(message) => {
-                    let (row, sent_at_ns) = (message.row.clone(), message.sent_at_ns);
-                    match self.begin_message(message, received_at).await {
-                        Taken::Underway(message) => underway.push(message),
-                        Taken::Answered(answer) => {
-                            self.settle(underway, answers).await;
-                            note_refusal(row.as_ref(), &answer);
-                            emit(&answer, sent_at_ns, received_at, answers);
-                        }
+            Ok(Frame::Delivery(delivery)) if is_message(&delivery.content) => {
+                let (sent_at_ns, row) = (delivery.sent_at_ns, self.row_of(&delivery));
+                match self.begin_message(delivery, received_at).await {
+                    Taken::Storing(message) => underway.push(message),
+                    Taken::Answered(answer) => {
+                        self.settle(underway, answers).await;
+                        note_refusal(row.as_ref(), &answer);
+                        emit(&answer, sent_at_ns, received_at, answers);
                     }
-                    return Ok(());
                 }
-                Err(delivery) => Ok(Frame::Delivery(delivery)),
-            },
+                return Ok(());
+            }
             other => other,
         };
         // Answers leave in the order of the frames.
@@ -224,7 +213,11 @@ impl Connection<'_> {
             Ok(Frame::Delivery(delivery)) => self.deliver(delivery, received_at, answers).await,
             Ok(Frame::FileStream(step)) => self.file_step(step, answers).await,
             Ok(Frame::Control(Control::Forward { from, id }, body)) => {
-                self.forwarded(from, id, body).await.emit(answers);
+                let answer = match self.admit_control(body.len() as u64).await {
+                    Ok(()) => self.exchange.forwarded(self.from, from, id, body).await,
+                    Err(forbidden) => Answer::Failed { kind: FrameType::TEXT, reason: forbidden.to_string() },
+                };
+                answer.emit(answers);
                 Ok(())
             }
             Ok(Frame::Control(control, body)) => {
@@ -280,12 +273,14 @@ impl Connection<'_> {
     }
 
     /// Hands a message to the store and does not wait for it: those that came together are made safe together.
-    async fn begin_message(&self, message: IncomingMessage, received_at: SystemTime) -> Taken {
-        let IncomingMessage { kind, body, tag, sent_at_ns, row } = message;
-        let Tag { message_id, reply_to, pilot } = tag;
-        if let Some(reason) = row.as_ref().and_then(Row::refused) {
-            return Taken::Answered(Answer::Failed { kind, reason: reason.to_owned() });
-        }
+    async fn begin_message(&self, delivery: Delivery, received_at: SystemTime) -> Taken {
+        let kind = delivery.content.kind();
+        let row = self.row_of(&delivery);
+        let Tag { message_id, reply_to, pilot } = delivery.tag.unwrap_or_default();
+        let sent_at_ns = delivery.sent_at_ns;
+        let (Content::Text(body) | Content::Binary(body) | Content::Json(body)) = delivery.content else {
+            return Taken::Answered(Answer::Failed { kind, reason: "not a message".to_owned() });
+        };
         let bytes = body.len() as u64;
         let extension = pilot.map(|extension| *extension).unwrap_or_default();
         if let Err(forbidden) = self.admit(bytes, &extension).await {
@@ -299,17 +294,21 @@ impl Connection<'_> {
         let sent_at =
             sent_at_ns.map(|ns| datetime::rfc3339(SystemTime::UNIX_EPOCH + Duration::from_nanos(ns)));
         let provenance = known.clone().map(|known| {
-            let path = self.via.map_or(known.path, |via| Path::Mailbox { via });
+            let path = self.from.via.map_or(known.path, |via| Path::Mailbox { via });
             Provenance { trust: known.trust, path, sent_at }
         });
-        let known = known.unwrap_or_default();
+        let known = known.unwrap_or_else(|| PeerIdentity {
+            hostname: self.from.hostname.clone(),
+            key: self.from.key,
+            ..PeerIdentity::default()
+        });
         let letter = Letter {
             kind: kind.to_string(),
             binary: kind == FrameType::BINARY,
             body,
             from: self.from.endpoint.addr,
-            from_hostname: known.hostname.or_else(|| self.from.hostname.clone()),
-            from_key: known.key.or(self.from.key).map(|key| key.fingerprint()),
+            from_hostname: known.hostname,
+            from_key: known.key.map(|key| key.fingerprint()),
             message_id: message_id.clone(),
             reply_to: reply_to.clone(),
             extension,
@@ -317,7 +316,7 @@ impl Connection<'_> {
             row: row.clone(),
         };
         let storing = self.exchange.store.begin_message(letter).await;
-        Taken::Underway(Underway { kind, bytes, message_id, reply_to, sent_at_ns, received_at, storing })
+        Taken::Storing(Underway { kind, bytes, message_id, reply_to, sent_at_ns, received_at, storing })
     }
 
     /// The row that a delivery stands in, if its sender wants its order kept.
@@ -338,12 +337,12 @@ impl Connection<'_> {
     async fn settle(&self, underway: &mut Vec<Underway>, answers: &mut Vec<u8>) {
         for message in underway.drain(..) {
             let (sent_at_ns, received_at) = (message.sent_at_ns, message.received_at);
-            emit(&self.finish(message).await, sent_at_ns, received_at, answers);
+            emit(&self.settled(message).await, sent_at_ns, received_at, answers);
         }
     }
 
-    /// Waits until a message is stored.
-    async fn finish(&self, message: Underway) -> Answer {
+    /// Waits for a message that was handed to the store, and says what its sender is told.
+    async fn settled(&self, message: Underway) -> Answer {
         let Underway { kind, bytes, message_id, reply_to, storing, .. } = message;
         let outcome = storing.done().await;
         if let (Ok(Outcome::Stored(())), Some(answered)) = (&outcome, &reply_to) {
@@ -358,39 +357,14 @@ impl Connection<'_> {
         self.answer(kind, bytes, outcome, notice)
     }
 
-    /// Takes a delivery in, and waits until it is stored.
     async fn store(&self, delivery: Delivery) -> Result<Answer, Closed> {
-        match self.incoming(delivery) {
-            Ok(message) => Ok(match self.begin_message(message, SystemTime::now()).await {
-                Taken::Answered(answer) => answer,
-                Taken::Underway(message) => self.finish(message).await,
-            }),
-            Err(other) => self.store_other(other).await,
-        }
-    }
-
-    /// What a message is apart from its frame; anything else comes back.
-    fn incoming(&self, delivery: Delivery) -> Result<IncomingMessage, Delivery> {
-        let kind = delivery.content.kind();
-        let row = self.row_of(&delivery);
-        let Delivery { tag, sent_at_ns, content } = delivery;
-        match content {
-            Content::Text(body) | Content::Binary(body) | Content::Json(body) => {
-                Ok(IncomingMessage { kind, body, tag: tag.unwrap_or_default(), sent_at_ns, row })
-            }
-            content @ (Content::File(_) | Content::MalformedFile(_) | Content::Unsupported { .. }) => {
-                Err(Delivery { tag, sent_at_ns, content })
-            }
-        }
-    }
-
-    async fn store_other(&self, delivery: Delivery) -> Result<Answer, Closed> {
         let kind = delivery.content.kind();
         let failed = |reason: String| Ok(Answer::Failed { kind, reason });
         let Tag { message_id, .. } = delivery.tag.unwrap_or_default();
         match delivery.content {
-            // Messages do not come here.
-            Content::Text(_) | Content::Binary(_) | Content::Json(_) => failed(Refusal::Stopped.to_string()),
+            Content::Text(_) | Content::Binary(_) | Content::Json(_) => {
+                failed("a message is stored in another way".to_owned())
+            }
             Content::File(file) => {
                 let name = match SafeName::parse(&file.name) {
                     Ok(name) => name,
@@ -588,6 +562,10 @@ fn note_refusal(row: Option<&Row>, answer: &Answer) {
     {
         row.refuse(reason);
     }
+}
+
+fn is_message(content: &Content) -> bool {
+    matches!(content, Content::Text(_) | Content::Binary(_) | Content::Json(_))
 }
 
 /// Appends an answer, with the times that the sender may have asked for.
