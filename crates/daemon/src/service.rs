@@ -225,7 +225,8 @@ pub(crate) fn spawn(
     }
     let mut tasks_way = None;
     if config.tasks {
-        let service = Tasks::start(&config.home, client.clone(), &handle, notices.clone(), &mut tasks)?;
+        let service =
+            Tasks::start(&config.home, client.clone(), &handle, policy.clone(), notices.clone(), &mut tasks)?;
         tasks_way = Some(service.clone());
         tasks.spawn(accept(client.clone(), Port::TASKS, handle.clone(), move |stream, guest: Guest| {
             let service = service.clone();

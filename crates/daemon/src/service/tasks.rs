@@ -39,6 +39,7 @@ use self::desk::{Desk, Way};
 use self::folders::Refused;
 use self::record::{Key, Moment, Record};
 use super::Notices;
+use super::policy::Policy;
 use crate::handle::Handle;
 
 /// Longest wait of one request: a day. Whoever wants more asks again.
@@ -62,6 +63,7 @@ pub(super) struct Tasks {
     /// Programs that wait for a task: while there are any, tasks are taken.
     workers: Arc<AtomicU32>,
     large_frames: Arc<Semaphore>,
+    policy: Policy,
 }
 
 /// The wall clock.
@@ -78,6 +80,7 @@ impl Tasks {
         home: &Path,
         client: Client,
         handle: &Handle,
+        policy: Policy,
         notices: Notices,
         running: &mut JoinSet<()>,
     ) -> io::Result<Self> {
@@ -86,11 +89,17 @@ impl Tasks {
         running.spawn(courier::run(client, handle.clone(), way.clone()));
         running.spawn(reports::run(handle.clone(), way.clone()));
         running.spawn(announce(way.clone(), handle.clone()));
-        Ok(Self::over(way, handle.clone()))
+        Ok(Self { policy, ..Self::over(way, handle.clone()) })
     }
 
     fn over(way: Way, handle: Handle) -> Self {
-        Self { way, handle, workers: Arc::default(), large_frames: incoming::large_frames() }
+        Self {
+            way,
+            handle,
+            workers: Arc::default(),
+            large_frames: incoming::large_frames(),
+            policy: Policy::default(),
+        }
     }
 
     /// Programs that wait for a task.

@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pilot_wire::NodeId;
 use pilot_wire::dataexchange::{Answer, Decoder, Delivery, Frame, FrameType, MessageId, NOT_WANTED};
+use pilot_wire::{NodeId, Port};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::Semaphore;
 
@@ -41,6 +41,10 @@ impl Exchange {
                 Ok(opened) => opened,
                 Err(reason) => return Answer::Failed { kind, reason },
             };
+            // A letter comes by another's hand, and still only from those who might have come themselves.
+            if let Err(forbidden) = self.policy.may_open(author.endpoint.addr.node, Port::DATA_EXCHANGE) {
+                return Answer::Failed { kind, reason: said_to_mailbox(forbidden.to_string()) };
+            }
             let delivery = match inside {
                 Inside::Message(delivery) => delivery,
                 Inside::Word(word) => return self.controls.handle(&author, word, Bytes::new()).await,
@@ -51,7 +55,7 @@ impl Exchange {
                     Answer::Stored { kind, bytes, duplicate }
                 }
                 Ok(Answer::Failed { reason, .. } | Answer::Refused(reason)) => {
-                    Answer::Failed { kind, reason }
+                    Answer::Failed { kind, reason: said_to_mailbox(reason) }
                 }
                 Ok(Answer::Timed(_)) => Answer::Failed { kind, reason: "a time in a letter".to_owned() },
                 // On what closes the connection once it will do so again.
@@ -69,6 +73,11 @@ impl Exchange {
         served?;
         Ok(answered?)
     }
+}
+
+/// What the owner's rules refuse is not to be brought again.
+fn said_to_mailbox(reason: String) -> String {
+    if reason.starts_with("refused by policy: ") { format!("{NOT_WANTED}{reason}") } else { reason }
 }
 
 /// The author's side of the connection.
