@@ -35,7 +35,7 @@ use pilot_wire::ipc::{Call, Code, Failure};
 use pilot_wire::{Addr, Endpoint, NodeId, Port, PublicKey};
 use serde::Serialize;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -49,6 +49,7 @@ use self::policy::Policy;
 use self::serving::Serving;
 use self::store::Store;
 use self::tasks::Tasks;
+use crate::driver::ClientId;
 use crate::handle::Handle;
 
 /// Connections of one peer to one service. An agent needs one; a few more let it send while a file is under way.
@@ -107,11 +108,11 @@ pub(crate) struct Services {
 
 impl Services {
     /// Answers an application; a wait takes as long as the call says.
-    pub(crate) async fn call(&self, call: Call) -> Result<serde_json::Value, Failure> {
+    pub(crate) async fn call(&self, caller: &Caller, call: Call) -> Result<serde_json::Value, Failure> {
         match call {
             Call::Mailbox(request) => json(&self.store.mailbox(request).await),
             Call::Outbox(request) => json(&self.outbox.call(request).await?),
-            Call::Serving(request) => json(&self.serving.call(request).await?),
+            Call::Serving(request) => json(&self.serving.call(caller, request).await?),
             Call::Tasks(request) => json(&self.tasks.call(request).await?),
             Call::Hooks(request) => json(&self.hooks.call(request).await?),
             Call::Policy(request) => json(&self.policy.call(request).await?),
@@ -138,6 +139,32 @@ impl Services {
     }
 }
 
+/// The program that asks something.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    /// Its connection.
+    pub(crate) id: ClientId,
+    alive: watch::Receiver<()>,
+}
+
+impl Caller {
+    /// The other half of `alive` is dropped when the connection ends.
+    pub(crate) const fn new(id: ClientId, alive: watch::Receiver<()>) -> Self {
+        Self { id, alive }
+    }
+
+    /// Whether the connection has ended.
+    fn is_gone(&self) -> bool {
+        self.alive.has_changed().is_err()
+    }
+
+    /// Waits until the connection has ended.
+    async fn gone(&self) {
+        let mut alive = self.alive.clone();
+        while alive.changed().await.is_ok() {}
+    }
+}
+
 fn json<T: Serialize>(value: &T) -> Result<serde_json::Value, Failure> {
     serde_json::to_value(value).map_err(|error| Failure::new(Code::Internal, error.to_string()))
 }
@@ -154,11 +181,13 @@ pub(crate) fn spawn(
 ) -> io::Result<Services> {
     let store = Store::start(&config.home)?;
     let outbox = Outbox::start(client.clone(), &handle);
-    let (serving, policy, mailboxes) = (Serving::default(), Policy::default(), Mailboxes::default());
+    let (policy, mailboxes) = (Policy::default(), Mailboxes::default());
+    let (serving, answered) = Serving::start(&config.home, store.clone(), outbox.clone())?;
     let mut broker_way = None;
     let mut tasks = JoinSet::new();
     let (notices, notices_out) = Notices::new();
     tasks.spawn(forward_notices(notices_out, handle.clone()));
+    tasks.spawn(serving.clone().run(answered));
     tasks.spawn(handshake::deliver_all(client.clone(), deliveries));
     tasks.spawn(greet(client.clone(), handle.trusted().borrow().clone()));
 

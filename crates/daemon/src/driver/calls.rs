@@ -16,6 +16,7 @@ use super::paths::Called;
 use super::registry::Purpose;
 use super::replies::{Refusal, ReplyTo};
 use super::{Command as Inbox, Driver};
+use crate::service::Caller;
 
 /// A program that waits for a pong.
 #[derive(Debug)]
@@ -218,9 +219,11 @@ impl Driver {
         let Some(services) = self.services.clone() else {
             return self.refuse(to, Refusal::new(Code::Busy, "the daemon's services have not started yet"));
         };
+        let Some(client) = self.clients.get(&to.client) else { return };
+        let caller = Caller::new(to.client, client.alive.subscribe());
         let commands = self.commands.clone();
         self.tasks.spawn(async move {
-            let answer = services.call(call).await;
+            let answer = services.call(&caller, call).await;
             let _ = commands.send(Inbox::Answered(Answered { to, answer })).await;
         });
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use pilot_wire::ipc::{DaemonFrame, Failure, Reply, data_header};
 use pilot_wire::{Port, StreamId, ipc};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::replies::{Refusal, Slot};
@@ -54,6 +55,8 @@ pub(super) struct Client {
     /// Replies that must leave in the order of their requests: programs of the reference tell them apart by order only.
     in_order: VecDeque<(u64, Option<Vec<u8>>)>,
     next_slot: u64,
+    /// Dropped with the connection: the services see its end by that.
+    pub(super) alive: watch::Sender<()>,
     reading: AbortHandle,
     writing: Option<AbortHandle>,
 }
@@ -69,6 +72,7 @@ impl Client {
             deferred: VecDeque::new(),
             in_order: VecDeque::new(),
             next_slot: 0,
+            alive: watch::Sender::new(()),
             reading,
             writing: Some(writing),
         }

@@ -16,6 +16,7 @@ use super::disk::{Refusal, unix_ns};
 use super::inbox::Letter;
 use super::policy::Policy;
 use super::received::{BadName, Begun, SafeName, Transfer, TransferError, hash_resumed};
+use super::serving::Arrival;
 use super::store::{IncomingFile, Outcome, Store};
 use super::{Notice, Notices, Remote};
 
@@ -207,6 +208,14 @@ impl Connection<'_> {
                     return Ok(Answer::Stored { kind, bytes, duplicate: false });
                 }
                 let answers = reply_to.clone();
+                let arrival = |inbox: String| Arrival {
+                    inbox,
+                    from: self.from.endpoint.addr,
+                    message: message_id.clone(),
+                    is_answer: answers.is_some(),
+                    extension: extension.clone(),
+                    received: SystemTime::now(),
+                };
                 let letter = Letter {
                     kind: kind.to_string(),
                     binary: kind == FrameType::BINARY,
@@ -216,13 +225,16 @@ impl Connection<'_> {
                     from_key: self.from.key.map(|key| key.fingerprint()),
                     message_id: message_id.clone(),
                     reply_to,
-                    extension,
+                    extension: extension.clone(),
                 };
                 let outcome = self.exchange.store.put_message(letter).await;
-                if let (Ok(Outcome::Stored(())), Some(answers)) = (&outcome, &answers) {
+                if let (Ok(Outcome::Stored(_)), Some(answers)) = (&outcome, &answers) {
                     self.exchange.controls.outbox.on_answer(self.from.endpoint.addr.node, answers).await;
                 }
-                let notice = |()| Notice::MessageReceived {
+                if let Ok(Outcome::Stored(id)) = &outcome {
+                    self.exchange.controls.serving.on_message(arrival(id.clone()));
+                }
+                let notice = |_| Notice::MessageReceived {
                     from: self.from.endpoint.addr,
                     message_id,
                     size: bytes,

@@ -15,6 +15,7 @@ use pilot_wire::mailbox::{Entry, Reply, StoredMessage};
 use pilot_wire::{Addr, NodeId};
 
 use super::disk::{self, Refusal, SequenceNames, unix_ns};
+use super::serving::Arrival;
 use crate::datetime;
 
 /// Messages kept at most, as release 1.18.0 keeps.
@@ -67,6 +68,8 @@ struct Kept {
     entry: Entry,
     file_len: u64,
     received_ns: u64,
+    /// When it waits for an answer.
+    request: Option<Box<Arrival>>,
 }
 
 /// What a waiting application is looking for.
@@ -182,7 +185,14 @@ impl Inbox {
             kind: message.kind.clone(),
         };
         self.bytes += file_len;
-        self.kept.push(Kept { entry, file_len, received_ns });
+        let is_request = message.pilot.as_ref().is_some_and(|pilot| pilot.request.is_some());
+        let request = is_request.then(|| Box::new(Arrival::of(entry.id.clone(), message)));
+        self.kept.push(Kept { entry, file_len, received_ns, request });
+    }
+
+    /// The messages that wait for an answer, or waited for one.
+    pub(super) fn requests(&self) -> Vec<Arrival> {
+        self.kept.iter().filter_map(|kept| kept.request.as_deref().cloned()).collect()
     }
 
     /// Makes the index agree with the directory.

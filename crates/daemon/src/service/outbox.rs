@@ -41,7 +41,44 @@ impl Outbox {
     }
 
     /// Answers an application.
-    pub(super) async fn call(&self, _request: Request) -> Result<Reply, Failure> {
+    pub(super) async fn call(&self, request: Request) -> Result<Reply, Failure> {
+        if let Request::Send(send) = request {
+            let body = match send.body {
+                pilot_wire::outbox::Body::Inline(text) => pilot_wire::serving::decode(&text).unwrap_or_default(),
+                pilot_wire::outbox::Body::Path(path) => tokio::fs::read(path).await.unwrap_or_default(),
+            };
+            let bytes = body.len() as u64;
+            let letter = Letter {
+                to: send.to,
+                kind: send.kind,
+                body: body.into(),
+                message_id: send.message_id,
+                reply_to: send.reply_to,
+                extension: send.extension,
+                ttl: None,
+            };
+            let id = self.enqueue(letter).await?;
+            let now = crate::datetime::rfc3339(std::time::SystemTime::now());
+            return Ok(Reply::Item(Box::new(pilot_wire::outbox::Item {
+                id,
+                to: send.to,
+                to_hostname: None,
+                kind: send.kind,
+                bytes,
+                name: None,
+                reply_to: None,
+                state: pilot_wire::outbox::State::Stored,
+                created_at: now.clone(),
+                state_at: now.clone(),
+                expires_at: now,
+                attempts: 1,
+                next_try_ms: None,
+                reason: None,
+                via: None,
+                ack: None,
+                tagged: None,
+            })));
+        }
         Err(Failure::new(Code::Unsupported, "this daemon has no outbox yet"))
     }
 
@@ -55,6 +92,7 @@ impl Outbox {
         let outgoing = pilot_client::Outgoing {
             message_id: letter.message_id,
             reply_to: letter.reply_to,
+            extension: letter.extension,
             ..pilot_client::Outgoing::new(kind, letter.body)
         };
         let Some(client) = &self.client else { return Err(Failure::new(Code::Closed, "nowhere to send it")) };
@@ -66,10 +104,27 @@ impl Outbox {
 
     /// Sends something that is of use now or never: a piece of an answer, word of progress. In order with what was sent
     /// live before; dropped when the peer cannot be reached at once.
-    pub(super) async fn send_live(&self, _to: Addr, _delivery: Delivery) {}
+    pub(super) async fn send_live(&self, to: Addr, delivery: Delivery) {
+        let mut frame = Vec::new();
+        delivery.emit(&mut frame);
+        self.direct(to, &frame).await;
+    }
+
+    async fn direct(&self, to: Addr, frame: &[u8]) {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let Some(client) = &self.client else { return };
+        let Ok(mut stream) = client.dial(to.port(pilot_wire::Port::DATA_EXCHANGE)).await else { return };
+        let _ = stream.write_all(frame).await;
+        let _ = stream.finish().await;
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    }
 
     /// Has a word carried to a node of ours, as soon as it is there. It survives no restart.
-    pub(super) async fn tell(&self, _to: NodeId, _control: Control, _body: Bytes) {}
+    pub(super) async fn tell(&self, to: NodeId, control: Control, body: Bytes) {
+        let mut frame = Vec::new();
+        control.emit(&body, &mut frame);
+        self.direct(Addr::backbone(to), &frame).await;
+    }
 
     /// A peer says what became of our messages.
     pub(super) async fn on_receipts(&self, _from: NodeId, _receipts: Vec<Receipt>) {}

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use super::disk::Refusal;
 use super::inbox::{Found, Inbox, Letter, Wanted};
 use super::received::{Begun, Complete, Received, ReceivedPath, SafeName};
+use super::serving::Arrival;
 
 /// Commands under way. A connection has one at a time, so this is about connections, not messages.
 const QUEUE: usize = 64;
@@ -37,13 +38,14 @@ pub(super) enum Outcome<T> {
 type Answered<T> = oneshot::Sender<Result<T, Refusal>>;
 
 enum Command {
-    PutMessage(Letter, Answered<Outcome<()>>),
+    PutMessage(Letter, Answered<Outcome<String>>),
     PutFile(IncomingFile, Answered<Outcome<ReceivedPath>>),
     Begin(Addr, Init, SafeName, watch::Sender<bool>, Answered<Begun>),
     Finish(Complete, Answered<ReceivedPath>),
     Mailbox(Request, oneshot::Sender<Reply>),
     Find(Wanted, Option<oneshot::Sender<Found>>, oneshot::Sender<Option<Found>>),
     Open(String, oneshot::Sender<Reply>),
+    Requests(oneshot::Sender<Vec<Arrival>>),
 }
 
 /// A file that came in one frame.
@@ -79,8 +81,8 @@ impl Store {
         self.ask(command).await.unwrap_or(Err(Refusal::Stopped))
     }
 
-    /// Stores a message; when this returns `Stored` it survives a crash.
-    pub(super) async fn put_message(&self, letter: Letter) -> Result<Outcome<()>, Refusal> {
+    /// Stores a message; when this returns `Stored`, with its id in the inbox, it survives a crash.
+    pub(super) async fn put_message(&self, letter: Letter) -> Result<Outcome<String>, Refusal> {
         self.order(|answer| Command::PutMessage(letter, answer)).await
     }
 
@@ -103,6 +105,26 @@ impl Store {
     /// Puts a checked file among the finished ones.
     pub(super) async fn finish(&self, complete: Complete) -> Result<ReceivedPath, Refusal> {
         self.order(|answer| Command::Finish(complete, answer)).await
+    }
+
+    /// The messages of the inbox that wait for an answer, or waited for one, in the order of their arrival.
+    pub(super) async fn requests(&self) -> Vec<Arrival> {
+        self.ask(Command::Requests).await.unwrap_or_default()
+    }
+
+    /// Waits for the answer to one of our messages. With `loose`, a message that answers nothing by name will do.
+    pub(super) async fn wait_answer(
+        &self,
+        from: NodeId,
+        reply_to: MessageId,
+        since_ns: u64,
+        loose: bool,
+        deadline: Instant,
+    ) -> Reply {
+        let (from, reply_to, since_ns) = (Some(from), Some(reply_to), Some(since_ns));
+        let wanted = Wanted { from, reply_to, since_ns, after: None, exact_only: !loose };
+        let reply = self.wait(wanted, deadline).await;
+        reply.unwrap_or_else(|| failed("unavailable", "the daemon is shutting down"))
     }
 
     /// Answers an application's question; a [`Request::Wait`] may take as long as it says.
@@ -205,6 +227,7 @@ impl Shelves {
                 }
                 let _ = answer.send(found);
             }
+            Command::Requests(answer) => drop(answer.send(self.inbox.requests())),
             Command::Open(id, answer) => {
                 let opened = self.inbox.open_message(&id);
                 let _ = answer.send(opened.unwrap_or_else(|error| failed("internal", error.to_string())));
@@ -212,13 +235,13 @@ impl Shelves {
         }
     }
 
-    fn put_message(&mut self, letter: Letter, now: SystemTime) -> Result<Outcome<()>, Refusal> {
+    fn put_message(&mut self, letter: Letter, now: SystemTime) -> Result<Outcome<String>, Refusal> {
         if self.is_duplicate(letter.from.node, letter.message_id.as_ref(), now) {
             return Ok(Outcome::Duplicate);
         }
-        self.inbox.put(letter, now)?;
+        let id = self.inbox.put(letter, now)?;
         self.wake();
-        Ok(Outcome::Stored(()))
+        Ok(Outcome::Stored(id))
     }
 
     fn put_file(&mut self, file: IncomingFile, now: SystemTime) -> Result<Outcome<ReceivedPath>, Refusal> {
@@ -328,7 +351,7 @@ mod tests {
     async fn a_repeated_message_is_stored_once_even_after_a_restart() {
         let home = tempfile::tempdir().unwrap();
         let store = Store::start(home.path()).unwrap();
-        assert_eq!(store.put_message(letter(b"x", "m-1", None)).await, Ok(Outcome::Stored(())));
+        assert!(matches!(store.put_message(letter(b"x", "m-1", None)).await, Ok(Outcome::Stored(_))));
         assert_eq!(store.put_message(letter(b"x", "m-1", None)).await, Ok(Outcome::Duplicate));
         let store = Store::start(home.path()).unwrap();
         assert_eq!(store.put_message(letter(b"x", "m-1", None)).await, Ok(Outcome::Duplicate));
