@@ -90,6 +90,7 @@ mod file;
 mod listener;
 mod message;
 mod reference;
+mod request;
 mod session;
 mod socket;
 mod stream;
@@ -101,9 +102,12 @@ pub use events::{EventStream, Received, Subscribed};
 pub use file::{FileReceipt, Progress, Transport};
 pub use listener::Listener;
 pub use message::{Courier, MAX_MESSAGE, Mail, MessageKind, Outgoing, Receipt, new_message_id};
+pub use request::{
+    Event as RequestEvent, Incoming, PendingRequest, Reaction, RequestOptions, Response, ServeOptions, Server, hops,
+};
 pub use socket::default_socket;
 pub use stream::{ReadHalf, Stream, WriteHalf};
 
 pub use pilot_wire::dataexchange::MessageId;
 pub use pilot_wire::{Addr, Endpoint, NetworkId, NodeId, Port, StreamId};
-pub use pilot_wire::{ipc, mailbox};
+pub use pilot_wire::{ipc, mailbox, outbox, serving};

@@ -20,7 +20,7 @@ use crate::{Client, Error, Stream};
 const MAX_ANSWER: usize = 64 << 10;
 
 /// Pause before a wait is taken up again with a daemon that was restarted.
-const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Longest message sent in one frame: what release 1.18.0 accepts.
 pub const MAX_MESSAGE: usize = DEFAULT_MAX_FRAME - 4096;
@@ -247,7 +247,7 @@ pub fn new_message_id() -> Result<MessageId, Error> {
     Ok(MessageId::from_random(random()?))
 }
 
-fn unix_ns(time: SystemTime) -> u64 {
+pub(crate) fn unix_ns(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -404,7 +404,7 @@ fn unexpected(reply: &Reply) -> Error {
     Error::Protocol(format!("unexpected answer about the mailbox: {reply:?}"))
 }
 
-async fn mail(id: String, path: String, message: Option<Box<StoredMessage>>) -> Result<Mail, Error> {
+pub(crate) async fn mail(id: String, path: String, message: Option<Box<StoredMessage>>) -> Result<Mail, Error> {
     let path = PathBuf::from(path);
     let message = match message {
         Some(message) => *message,

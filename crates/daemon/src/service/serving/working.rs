@@ -14,7 +14,7 @@ use super::asking::end_of_wait;
 use super::book::{Kept, is_final};
 use super::desk::{Grant, Inquiry, Refused};
 use super::mail::{self, Arrival};
-use super::{Serving, inquiry, unix_ms};
+use super::{Serving, answer_id, inquiry, unix_ms};
 use crate::service::Caller;
 
 /// Longest answer: what fits into one frame with its tag.
@@ -138,10 +138,12 @@ impl Serving {
         let inquiry = match by {
             Some(by) => {
                 let begun = self.lock().desk.answering(Some(by), &id);
-                begun.map_err(|refused| match refused {
-                    Refused::Withdrawn(why) => withdrawn(why),
-                    Refused::Busy => worked_at(&id),
-                })?
+                match begun {
+                    Ok(inquiry) => inquiry,
+                    Err(Refused::Busy) => return Err(worked_at(&id)),
+                    Err(Refused::Withdrawn(Why::Lost)) => return self.answered_before(&id).await,
+                    Err(Refused::Withdrawn(why)) => return Err(withdrawn(why)),
+                }
             }
             None => self.inquiry_of(&id).await?,
         };
@@ -154,6 +156,24 @@ impl Serving {
         let message_id =
             given.map_err(|error| Failure::new(Code::Internal, format!("the answer failed: {error}")))??;
         Ok(Reply::Answered { message_id, to, reply_to, id: inbox })
+    }
+
+    /// A daemon that was killed after it gave an answer, and before it said so, is asked again: the answer stands.
+    async fn answered_before(&self, id: &str) -> Result<Reply, Failure> {
+        let Some(letter) = mail::read(&self.shared.store, Some(id.to_owned())).await? else {
+            return Err(withdrawn(Why::Lost));
+        };
+        let message = mail::message(&letter).await?;
+        let (to, reply_to) = (message.from, message.message_id);
+        let is_answered =
+            |id: &MessageId| self.lock().book.is_answered(&(to.node, id.clone()));
+        match reply_to.clone().filter(is_answered) {
+            Some(request) => {
+                let message_id = answer_id(to.node, &request);
+                Ok(Reply::Answered { message_id, to, reply_to, id: letter.id })
+            }
+            None => Err(withdrawn(Why::Lost)),
+        }
     }
 
     async fn give(
