@@ -92,10 +92,26 @@ impl Client {
         &self,
         to: Addr,
         path: &Path,
+        progress: impl FnMut(Progress),
+    ) -> Result<FileReceipt, Error> {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = name.ok_or_else(|| Error::Invalid(format!("{} is not a file", path.display())))?;
+        self.send_file_as(to, path, &name, progress).await
+    }
+
+    /// [`Client::send_file`], under another name than that of the path: what is sent may be a copy.
+    ///
+    /// # Errors
+    /// As [`Client::send_file`].
+    pub async fn send_file_as(
+        &self,
+        to: Addr,
+        path: &Path,
+        name: &str,
         mut progress: impl FnMut(Progress),
     ) -> Result<FileReceipt, Error> {
         let started = Instant::now();
-        let outgoing = OutgoingFile::open(path).await?;
+        let outgoing = OutgoingFile::open(path, name.to_owned()).await?;
         let mut client = self.clone();
         let mut fruitless = 0;
         let mut sent = Sent::default();
@@ -171,7 +187,7 @@ struct OutgoingFile {
 }
 
 impl OutgoingFile {
-    async fn open(path: &Path) -> Result<Self, Error> {
+    async fn open(path: &Path, name: String) -> Result<Self, Error> {
         let unreadable = |error: io::Error| {
             let code = match error.kind() == io::ErrorKind::NotFound {
                 true => Code::NotFound,
@@ -179,8 +195,6 @@ impl OutgoingFile {
             };
             Error::from(Failure::new(code, format!("cannot read {}: {error}", path.display())))
         };
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-        let name = name.ok_or_else(|| Error::Invalid(format!("{} is not a file", path.display())))?;
         let opened = {
             let path = path.to_owned();
             on_disk(move || {
@@ -431,7 +445,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("data.bin");
         std::fs::write(&path, &data).unwrap();
-        (directory, OutgoingFile::open(&path).await.unwrap(), data)
+        (directory, OutgoingFile::open(&path, "data.bin".to_owned()).await.unwrap(), data)
     }
 
     struct Receiver {

@@ -89,6 +89,7 @@ mod events;
 mod file;
 mod listener;
 mod message;
+mod outbox;
 mod reference;
 mod request;
 mod session;
@@ -102,12 +103,15 @@ pub use events::{EventStream, Received, Subscribed};
 pub use file::{FileReceipt, Progress, Transport};
 pub use listener::Listener;
 pub use message::{Courier, MAX_MESSAGE, Mail, MessageKind, Outgoing, Receipt, new_message_id};
+pub use outbox::{Outbox, OutboxFilter, Queued, QueuedContent};
 pub use request::{
-    Event as RequestEvent, Incoming, PendingRequest, Reaction, RequestOptions, Response, ServeOptions, Server, hops,
+    Event as RequestEvent, Incoming, PendingRequest, Reaction, RequestOptions, Response, ServeOptions,
+    Server, hops,
 };
 pub use socket::default_socket;
 pub use stream::{ReadHalf, Stream, WriteHalf};
 
 pub use pilot_wire::dataexchange::MessageId;
+pub use pilot_wire::outbox::{Item as OutboxItem, State as DeliveryState};
 pub use pilot_wire::{Addr, Endpoint, NetworkId, NodeId, Port, StreamId};
-pub use pilot_wire::{ipc, mailbox, outbox, serving};
+pub use pilot_wire::{ipc, mailbox};

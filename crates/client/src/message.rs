@@ -404,7 +404,11 @@ fn unexpected(reply: &Reply) -> Error {
     Error::Protocol(format!("unexpected answer about the mailbox: {reply:?}"))
 }
 
-pub(crate) async fn mail(id: String, path: String, message: Option<Box<StoredMessage>>) -> Result<Mail, Error> {
+pub(crate) async fn mail(
+    id: String,
+    path: String,
+    message: Option<Box<StoredMessage>>,
+) -> Result<Mail, Error> {
     let path = PathBuf::from(path);
     let message = match message {
         Some(message) => *message,

@@ -7,17 +7,13 @@ mod asking;
 mod parts;
 mod working;
 
-use std::path::PathBuf;
-
-use bytes::Bytes;
 use pilot_wire::ipc::Code;
-use pilot_wire::outbox::{Body, INLINE_MAX, Kind};
-use pilot_wire::serving::{Reply, encode};
+use pilot_wire::outbox::Kind;
+use pilot_wire::serving::Reply;
 
 pub use asking::{Event, PendingRequest, RequestOptions, Response};
 pub use working::{Incoming, Reaction, ServeOptions, Server};
 
-use crate::message::random;
 use crate::{Error, MessageKind};
 
 /// How many programs in a row have answered by themselves for a message that this program sends: one more than for the
@@ -26,41 +22,6 @@ use crate::{Error, MessageKind};
 pub fn hops() -> u8 {
     let of_cause = std::env::var("PILOT_HOPS").ok().and_then(|text| text.parse::<u8>().ok());
     of_cause.map_or(0, |hops| hops.saturating_add(1))
-}
-
-/// Bytes as the daemon takes them: in the request, or in a file for the time of the request.
-struct Carried {
-    body: Body,
-    file: Option<PathBuf>,
-}
-
-impl Carried {
-    async fn of(data: &Bytes) -> Result<Self, Error> {
-        if data.len() <= INLINE_MAX {
-            return Ok(Self { body: Body::Inline(encode(data)), file: None });
-        }
-        let name: String = random::<16>()?.iter().map(|byte| format!("{byte:02x}")).collect();
-        let path = std::env::temp_dir().join(format!("pilot-{name}"));
-        let mut options = tokio::fs::OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        options.mode(0o600);
-        let carried =
-            Self { body: Body::Path(path.to_string_lossy().into_owned()), file: Some(path.clone()) };
-        let mut file = options.open(&path).await?;
-        tokio::io::AsyncWriteExt::write_all(&mut file, data).await?;
-        tokio::io::AsyncWriteExt::flush(&mut file).await?;
-        Ok(carried)
-    }
-}
-
-impl Drop for Carried {
-    fn drop(&mut self) {
-        if let Some(path) = &self.file {
-            // If it cannot be removed, the system removes it some day: it lies among the temporary files.
-            let _ = std::fs::remove_file(path);
-        }
-    }
 }
 
 const fn wire_kind(kind: MessageKind) -> Kind {

@@ -172,7 +172,7 @@ fn json<T: Serialize>(value: &T) -> Result<serde_json::Value, Failure> {
 /// Starts the services. `deliveries` are the node's own handshake messages to be carried out.
 ///
 /// # Errors
-/// When the thread of the inbox cannot be started.
+/// When the thread of the inbox or that of the outbox cannot be started.
 pub(crate) fn spawn(
     config: Config,
     client: Client,
@@ -180,7 +180,7 @@ pub(crate) fn spawn(
     deliveries: mpsc::Receiver<handshake::Delivery>,
 ) -> io::Result<Services> {
     let store = Store::start(&config.home)?;
-    let outbox = Outbox::start(client.clone(), &handle);
+    let outbox = Outbox::start(&config.home, client.clone(), &handle)?;
     let (policy, mailboxes) = (Policy::default(), Mailboxes::default());
     let (serving, answered) = Serving::start(&config.home, store.clone(), outbox.clone())?;
     let mut broker_way = None;

@@ -11,7 +11,7 @@ mod filestream;
 mod frame;
 mod tag;
 
-pub use answer::{Answer, AnswerError, Timing};
+pub use answer::{Answer, AnswerError, Timing, is_refused_for_good};
 pub use control::{Control, ControlError, Receipt, ReceiptState};
 pub use decoder::{DEFAULT_MAX_FRAME, Decoder, FrameTooLarge, HEADER_LEN, RawFrame};
 pub use filestream::{

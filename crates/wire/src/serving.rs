@@ -70,6 +70,8 @@ pub enum Request {
         /// Its id in the inbox.
         id: String,
     },
+    /// Ends the waiting of this program's [`Request::Take`]s with [`Reply::TimedOut`]. Answered with [`Reply::Done`].
+    Leave,
     /// Waits until a request that this program holds is not to be worked at any more. Answered with
     /// [`Reply::Withdrawn`] or [`Reply::TimedOut`].
     Watch {

@@ -12,8 +12,9 @@ use pilot_wire::serving::{InterimNews, Next, Reply, Request, decode};
 use tokio::time::{Instant, sleep};
 
 use super::parts::{Parts, Piece};
-use super::{Carried, hops, is_restarting, unexpected, wire_kind};
+use super::{hops, is_restarting, unexpected, wire_kind};
 use crate::message::{self, RECONNECT_PAUSE, new_message_id, unix_ns};
+use crate::outbox::body_of;
 use crate::{Client, Error, Mail, MessageKind};
 
 /// How long an answer is waited for when nothing else is said.
@@ -146,7 +147,7 @@ impl Client {
             Some(id) => id.clone(),
             None => new_message_id()?,
         };
-        let carried = Carried::of(&data).await?;
+        let (body, _carried) = body_of(data).await?;
         let tag = RequestTag {
             deadline_ms: millis(options.deadline),
             key: options.key.clone(),
@@ -155,7 +156,7 @@ impl Client {
         let send = Send {
             to,
             kind: wire_kind(options.kind),
-            body: carried.body.clone(),
+            body,
             name: None,
             message_id: Some(id.clone()),
             reply_to: options.reply_to.clone(),

@@ -67,9 +67,8 @@ impl Parts {
     /// The answer came: what of it has not been handed out.
     pub(super) fn on_answer(&mut self, body: &Bytes) -> Vec<Piece> {
         let mut pieces = Vec::new();
-        let begins_so = body
-            .get(..self.given)
-            .is_some_and(|begin| Sha256::digest(begin) == self.hash.clone().finish());
+        let begins_so =
+            body.get(..self.given).is_some_and(|begin| Sha256::digest(begin) == self.hash.clone().finish());
         if !begins_so {
             pieces.push(Piece::Restarted);
             self.given = 0;

@@ -11,11 +11,12 @@ use pilot_wire::mailbox::StoredMessage;
 use pilot_wire::serving::{Answer, Held, PART_MAX, Reply, Request, Taken, Why, encode};
 use pilot_wire::{Addr, NodeId};
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, sleep};
 
-use super::{Carried, is_restarting, unexpected, wire_kind};
+use super::{is_restarting, unexpected, wire_kind};
 use crate::message::{self, RECONNECT_PAUSE};
+use crate::outbox::body_of;
 use crate::{Client, ConnectError, Error, Mail, Outgoing};
 
 /// How long one call waits before it is made again.
@@ -36,6 +37,8 @@ pub struct ServeOptions {
 pub struct Server {
     link: Arc<Link>,
     options: ServeOptions,
+    /// The call under way. It outlives a [`Server::next`] that was dropped, so that nothing it brings is lost.
+    taking: Option<JoinHandle<Result<Reply, Error>>>,
 }
 
 /// A connection that is mended when the daemon was restarted; what is held is held again then.
@@ -67,7 +70,7 @@ impl Client {
             return Err(Error::Unsupported("serving"));
         }
         let link = Link { current: tokio::sync::Mutex::new((0, client)), held: Mutex::default() };
-        Ok(Server { link: Arc::new(link), options })
+        Ok(Server { link: Arc::new(link), options, taking: None })
     }
 
     /// Answers a message of the inbox, whoever works at it: by its id there, its sender's id, the beginning of either, or
@@ -82,13 +85,13 @@ impl Client {
         answer: Outgoing,
         hops: u8,
     ) -> Result<Reply, Error> {
-        let carried = Carried::of(&answer.data).await?;
+        let (body, _carried) = body_of(answer.data).await?;
         let request = Request::Answer(Answer {
             id: id.to_owned(),
             held: false,
             outcome: reaction.outcome(),
             kind: wire_kind(answer.kind),
-            body: carried.body.clone(),
+            body,
             hops: Some(hops),
         });
         match self.call(Call::Serving(request)).await? {
@@ -194,7 +197,8 @@ impl Link {
 }
 
 impl Server {
-    /// The next request. Nothing is polled; a daemon that is restarted is waited for.
+    /// The next request. Nothing is polled; a daemon that is restarted is waited for. It may be dropped and called again:
+    /// nothing is lost by that.
     ///
     /// # Errors
     /// When the daemon cannot hand out requests.
@@ -202,12 +206,37 @@ impl Server {
         let timeout_ms = u64::try_from(TURN.as_millis()).unwrap_or(u64::MAX);
         let ServeOptions { from, all } = self.options;
         loop {
-            match self.link.call(Request::Take { from, all, timeout_ms }).await? {
+            let link = Arc::clone(&self.link);
+            let take =
+                move || tokio::spawn(async move { link.call(Request::Take { from, all, timeout_ms }).await });
+            let taking = self.taking.get_or_insert_with(take);
+            let taken = taking.await.map_err(|error| Error::Io(error.to_string()));
+            self.taking = None;
+            match taken?? {
                 Reply::Taken(taken) => return Incoming::new(Arc::clone(&self.link), *taken).await,
                 Reply::TimedOut => {}
                 other => return Err(unexpected(&other)),
             }
         }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let (Some(taking), Ok(runtime)) = (self.taking.take(), tokio::runtime::Handle::try_current()) else {
+            return;
+        };
+        let link = Arc::clone(&self.link);
+        runtime.spawn(async move {
+            let (_, client) = link.current.lock().await.clone();
+            if client.call::<Reply>(Call::Serving(Request::Leave)).await.is_err() {
+                // With the connection ended everything that it held.
+                return taking.abort();
+            }
+            if let Ok(Ok(Reply::Taken(taken))) = taking.await {
+                let _ = link.call(Request::Release { id: taken.letter.id }).await;
+            }
+        });
     }
 }
 
@@ -318,10 +347,17 @@ impl Incoming {
 
     /// Waits until it is not to be worked at any more, and says why.
     pub async fn cancelled(&self) -> Why {
+        self.withdrawal().await
+    }
+
+    /// The same, for as long as this value is needed elsewhere meanwhile.
+    pub fn withdrawal(&self) -> impl Future<Output = Why> + Send + 'static {
         let mut withdrawn = self.withdrawn.clone();
-        match withdrawn.wait_for(Option::is_some).await {
-            Ok(why) => why.unwrap_or(Why::Lost),
-            Err(_) => Why::Lost,
+        async move {
+            match withdrawn.wait_for(Option::is_some).await {
+                Ok(why) => why.unwrap_or(Why::Lost),
+                Err(_) => Why::Lost,
+            }
         }
     }
 
@@ -400,13 +436,13 @@ impl Incoming {
     }
 
     async fn end(mut self, reaction: Reaction, answer: Outgoing) -> Result<MessageId, Error> {
-        let carried = Carried::of(&answer.data).await?;
+        let (body, _carried) = body_of(answer.data).await?;
         let request = Request::Answer(Answer {
             id: self.mail.id.clone(),
             held: true,
             outcome: reaction.outcome(),
             kind: wire_kind(answer.kind),
-            body: carried.body.clone(),
+            body,
             hops: None,
         });
         // From here on it is not given back, whatever happens: it may be answered.

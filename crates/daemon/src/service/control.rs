@@ -38,7 +38,8 @@ impl Controls {
             }
             Control::Forward { from: author, id } => self.mailboxes.on_forward(from, author, id, body).await,
         };
-        let kind = FrameType::CONTROL;
+        // With the name of a type that everybody knows: the name CONTROL in an answer is that of a node that does not know it.
+        let kind = FrameType::TEXT;
         match taken {
             Ok(()) => Answer::Stored { kind, bytes, duplicate: false },
             Err(reason) => Answer::Failed { kind, reason },

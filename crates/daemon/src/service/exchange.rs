@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use pilot_wire::dataexchange::{
     Answer, Content, Decoder, Delivery, FileStream, Frame, FrameError, FrameType, Init, NO_ACTIVE_TRANSFER,
-    RawFrame, Tag, Timing, TransferId,
+    RawFrame, Tag, Timing, TransferId, is_refused_for_good,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, watch};
@@ -87,7 +87,7 @@ impl Exchange {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let (cancel, mut cancelled) = watch::channel(false);
-        let connection = Connection { exchange: self, from, transfer: None, cancel };
+        let connection = Connection { exchange: self, from, transfer: None, cancel, refused: None };
         tokio::select! {
             served = connection.run(stream, large_of_peer) => served,
             Ok(_) = cancelled.wait_for(|cancelled| *cancelled) => Err(Closed::TakenOver),
@@ -101,6 +101,8 @@ struct Connection<'a> {
     transfer: Option<Box<Transfer>>,
     /// For whoever takes the transfer over.
     cancel: watch::Sender<bool>,
+    /// Why a message of a row was refused that may be accepted later: those behind it must not pass it.
+    refused: Option<String>,
 }
 
 impl Connection<'_> {
@@ -149,7 +151,7 @@ impl Connection<'_> {
                 Ok(())
             }
             Err(FrameError::Control(error)) => {
-                Answer::Failed { kind: FrameType::CONTROL, reason: error.to_string() }.emit(answers);
+                Answer::Failed { kind: FrameType::TEXT, reason: error.to_string() }.emit(answers);
                 Ok(())
             }
             Err(error @ FrameError::TraceTooShort(_)) => {
@@ -166,13 +168,27 @@ impl Connection<'_> {
     }
 
     async fn deliver(
-        &self,
+        &mut self,
         delivery: Delivery,
         received_at: SystemTime,
         answers: &mut Vec<u8>,
     ) -> Result<(), Closed> {
         let sent_at_ns = delivery.sent_at_ns;
-        let answer = self.store(delivery).await?;
+        let kind = delivery.content.kind();
+        let pilot = delivery.tag.as_ref().and_then(|tag| tag.pilot.as_deref());
+        let answer = match (pilot.is_some_and(|pilot| pilot.ordered), &self.refused) {
+            (true, Some(reason)) => Answer::Failed { kind, reason: reason.clone() },
+            (false, _) => self.store(delivery).await?,
+            (true, None) => {
+                let answer = self.store(delivery).await?;
+                if let Answer::Failed { reason, .. } = &answer
+                    && !is_refused_for_good(reason)
+                {
+                    self.refused = Some(reason.clone());
+                }
+                answer
+            }
+        };
         match sent_at_ns {
             None => answer.emit(answers),
             Some(sent_at_ns) => {

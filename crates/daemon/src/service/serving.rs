@@ -69,11 +69,7 @@ pub(super) struct Beginning(oneshot::Receiver<Loaded>);
 
 impl Serving {
     /// Begins with what is on the disk. [`Self::run`] must be run with the second value.
-    pub(super) fn start(
-        home: &Path,
-        store: Store,
-        outbox: Outbox,
-    ) -> std::io::Result<(Self, Beginning)> {
+    pub(super) fn start(home: &Path, store: Store, outbox: Outbox) -> std::io::Result<(Self, Beginning)> {
         let (disk, loading) = Disk::start(home)?;
         let shared = Shared {
             state: Mutex::default(),
@@ -147,6 +143,11 @@ impl Serving {
             Request::Answer(answer) => self.answer(caller, answer).await,
             Request::Release { id } => {
                 let actions = self.lock().desk.release(caller.id, &id);
+                self.perform(actions);
+                Ok(Reply::Done {})
+            }
+            Request::Leave => {
+                let actions = self.lock().desk.leave(caller.id);
                 self.perform(actions);
                 Ok(Reply::Done {})
             }
@@ -304,7 +305,11 @@ impl Serving {
             for (shelf, name, entry) in entries {
                 let forgotten = state.book.insert(shelf, name.clone(), entry.clone(), at);
                 changes.push(Change { shelf, name, entry: Some(entry) });
-                changes.extend(forgotten.into_iter().map(|(shelf, name)| Change { shelf, name, entry: None }));
+                changes.extend(forgotten.into_iter().map(|(shelf, name)| Change {
+                    shelf,
+                    name,
+                    entry: None,
+                }));
             }
         }
         self.shared.disk.write(changes).await.map_err(|error| {

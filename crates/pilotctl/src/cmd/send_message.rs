@@ -6,7 +6,8 @@ use std::time::Duration;
 #[derive(Debug, Clone, clap::Args)]
 #[command(before_help = "Examples:\n  pilotctl send-message agent-b --data 'process this' --wait\n  \
     pilotctl send-message worker-node --data '{\"status\":\"complete\"}' --type json\n  \
-    pilotctl send-message agent-b 'hello'\n  make-report | pilotctl send-message agent-b --data -\n  \
+    pilotctl send-message agent-b 'hello'\n  pilotctl send-message agent-b 'hello' --until read --timeout 10m\n  \
+    pilotctl send-message agent-b 'only now' --now\n  make-report | pilotctl send-message agent-b --data -\n  \
     pilotctl send-message agent-a 'done' --reply-to 5156d0a4934aa9c761b0a3d0a0ec715e")]
 pub(crate) struct Args {
     /// Hostname, address or node number
@@ -28,10 +29,25 @@ pub(crate) struct Args {
     #[arg(long, alias = "wait-reply", num_args = 0..=1, require_equals = true, default_missing_value = "30s",
           value_parser = crate::duration::parse, value_name = "DURATION")]
     pub(crate) wait: Option<Duration>,
+    /// With --wait: print the pieces of the answer as they come
+    #[arg(long, requires = "wait", conflicts_with = "now")]
+    pub(crate) stream: bool,
+    /// With --wait: messages to a node under one key are carried out once, and get the same answer
+    #[arg(long, requires = "wait", conflicts_with = "now", value_name = "KEY")]
+    pub(crate) key: Option<String>,
     /// Id of the message that this one answers; `last`: the newest message of that node
     #[arg(long, value_name = "ID")]
     pub(crate) reply_to: Option<String>,
-    /// How long the peer may take to store the message
+    /// Fail if the peer cannot be reached now, instead of leaving the message with the daemon
+    #[arg(long, conflicts_with_all = ["ttl", "until"])]
+    pub(crate) now: bool,
+    /// For how long the daemon tries to deliver it [default: 7 days]
+    #[arg(long, value_parser = crate::duration::parse, value_name = "DURATION")]
+    pub(crate) ttl: Option<Duration>,
+    /// Return only when it is in the peer's inbox, was read there, or was answered
+    #[arg(long, value_enum, conflicts_with = "wait", value_name = "STATE")]
+    pub(crate) until: Option<Until>,
+    /// With --until or --now: how long the peer may take
     #[arg(long, default_value = "30s", value_parser = crate::duration::parse, value_name = "DURATION")]
     pub(crate) timeout: Duration,
 }
@@ -39,21 +55,33 @@ pub(crate) struct Args {
 use std::fmt;
 use std::time::SystemTime;
 
-use pilot_client::{MessageKind, Outgoing};
-use pilot_wire::Addr;
-use pilot_wire::dataexchange::MessageId;
+use pilot_client::{Client, DeliveryState as State, MessageKind, Outgoing, Queued};
+use pilot_wire::dataexchange::{Extension, MessageId};
+use pilot_wire::ipc::{Call, PeerInfo};
 use pilot_wire::mailbox::{Reply, Request};
+use pilot_wire::{Addr, NodeId};
 use serde::Serialize;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::ask;
 use super::inbox::Message;
+use super::outbox::{Until, reached, word};
 use crate::context::Context;
 use crate::failure::{Code, Failure};
-use crate::mailbox::{ask, unexpected};
+use crate::mailbox::unexpected;
 use crate::output::Output;
 use crate::target::{self, Peer};
-use crate::{duration, input, style};
+use crate::{duration, humane, input, style};
+
+/// How long a message may take to a peer that is there, before it is reported as queued.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The same for a peer of which nothing is known.
+const GLANCE: Duration = Duration::from_millis(35);
+
+/// A peer that was heard of within this time is there: keepalives come every 30 seconds.
+const HEARD: u64 = 40_000;
 
 impl Args {
     /// `send NODE "text"`.
@@ -65,7 +93,12 @@ impl Args {
             data_file: None,
             kind: "text".to_owned(),
             wait: None,
+            stream: false,
+            key: None,
             reply_to: None,
+            now: false,
+            ttl: None,
+            until: None,
             timeout: Duration::from_secs(30),
         }
     }
@@ -94,15 +127,14 @@ impl Args {
 }
 
 #[derive(Serialize)]
-struct Report {
+pub(crate) struct Report {
     target: Addr,
     to: String,
     #[serde(rename = "type")]
     kind: String,
     bytes: usize,
-    ack: String,
-    message_id: Option<MessageId>,
-    tagged: bool,
+    #[serde(flatten)]
+    sent: Option<Sent>,
     elapsed_ms: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     reply_to: Option<MessageId>,
@@ -112,18 +144,91 @@ struct Report {
     reply_after_ms: Option<f64>,
 }
 
+/// What became of the message so far.
+#[derive(Serialize)]
+pub(crate) struct Sent {
+    message_id: MessageId,
+    state: &'static str,
+    /// What the peer's node said when it had stored it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ack: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tagged: Option<bool>,
+    /// Why it is not delivered yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// Until when it is tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<String>,
+}
+
+impl Sent {
+    /// Of a message that waits for its answer.
+    pub(crate) fn of_request(pending: &pilot_client::PendingRequest) -> Self {
+        let item = pending.item();
+        Sent {
+            message_id: pending.id().clone(),
+            state: word(item.map_or(State::Queued, |item| item.state)),
+            ack: item.and_then(|item| item.ack.clone()),
+            tagged: item.and_then(|item| item.tagged),
+            reason: item.and_then(|item| item.reason.clone()),
+            expires_at: item.filter(|item| !item.state.is_settled()).map(|item| item.expires_at.clone()),
+        }
+    }
+}
+
+impl Report {
+    fn new(peer: &Peer, kind: &str, bytes: usize, reply_to: Option<MessageId>) -> Self {
+        Report {
+            target: peer.addr,
+            to: peer.name(),
+            kind: kind.to_owned(),
+            bytes,
+            sent: None,
+            elapsed_ms: 0.0,
+            reply_to,
+            reply: None,
+            reply_after_ms: None,
+        }
+    }
+
+    /// What became of it, and how long that took.
+    pub(crate) fn know(&mut self, sent: Sent, after: Duration) {
+        self.elapsed_ms = after.as_secs_f64() * 1e3;
+        self.sent = Some(sent);
+    }
+
+    /// The reply came.
+    pub(crate) fn answered(&mut self, reply: Message, after: Duration) {
+        self.reply_after_ms = Some((after.as_secs_f64() * 1e3 - self.elapsed_ms).max(0.0));
+        self.reply = Some(reply);
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(reply) = &self.reply {
             // The reply is what was asked for: it alone is on stdout.
             return write!(f, "{}", reply.body());
         }
-        writeln!(f, "{}: {} has it in its inbox", style::good("delivered"), self.to)?;
-        writeln!(f, "  ack         {}", crate::humane::printable(&self.ack))?;
-        if let Some(id) = &self.message_id {
-            writeln!(f, "  message id  {id}")?;
+        let Some(sent) = &self.sent else { return Ok(()) };
+        match &sent.ack {
+            Some(ack) => {
+                writeln!(f, "{}: {} has it in its inbox", style::good("delivered"), self.to)?;
+                writeln!(f, "  ack         {}", humane::printable(ack))?;
+                writeln!(f, "  message id  {}", sent.message_id)?;
+                write!(f, "  took        {:.1} ms", self.elapsed_ms)
+            }
+            None => {
+                let queued = style::strong("queued");
+                writeln!(f, "{queued}: {} gets it as soon as it can be reached", self.to)?;
+                if let Some(reason) = &sent.reason {
+                    writeln!(f, "  why         {}", humane::printable(reason))?;
+                }
+                writeln!(f, "  message id  {}", sent.message_id)?;
+                write!(f, "  follow it   pilotctl outbox show {}", sent.message_id)
+            }
         }
-        write!(f, "  took        {:.1} ms", self.elapsed_ms)
     }
 }
 
@@ -136,39 +241,41 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
     let peer = target::find(&client, &args.target).await?;
     let reply_to = match args.reply_to.as_deref() {
         Some("last") => Some(last_of(ctx, &peer).await?),
-        other => other.map(id).transpose()?,
+        other => other.map(parse_id).transpose()?,
     };
     let sent_at = SystemTime::now();
     let begin = Instant::now();
-    let outgoing = Outgoing { reply_to: reply_to.clone(), ..Outgoing::new(kind, body.clone()) };
-    let sent = tokio::time::timeout(args.timeout, client.send_message(peer.addr, outgoing)).await;
-    let receipt = match sent {
-        Ok(sent) => sent.map_err(|error| explain(&peer, error.into()))?,
-        Err(_) => {
-            let waited = duration::show(args.timeout);
-            let message = format!("{} did not store the message within {waited}", peer.name());
-            return Err(
-                Failure::new(Code::Timeout, message).hint(format!("is it up? pilotctl ping {}", peer.name()))
-            );
-        }
+    let bytes = body.len();
+    if let (Some(patience), false) = (args.wait, args.now || client.is_reference()) {
+        let key = args.key.as_deref().map(parse_id).transpose()?;
+        let question = ask::Question {
+            kind,
+            body,
+            reply_to: reply_to.clone(),
+            patience,
+            ttl: args.ttl,
+            key,
+            stream: args.stream,
+        };
+        let report = Report::new(&peer, &args.kind, bytes, reply_to);
+        return ask::run(ctx, &client, &peer, question, report).await;
+    }
+    let outgoing = Outgoing {
+        reply_to: reply_to.clone(),
+        extension: Extension { hops: pilot_client::hops(), ..Extension::default() },
+        ..Outgoing::new(kind, body)
     };
-    let mut report = Report {
-        target: peer.addr,
-        to: peer.name(),
-        kind: args.kind.clone(),
-        bytes: body.len(),
-        ack: receipt.ack,
-        message_id: Some(receipt.message_id.clone()),
-        tagged: receipt.tagged,
-        elapsed_ms: begin.elapsed().as_secs_f64() * 1e3,
-        reply_to,
-        reply: None,
-        reply_after_ms: None,
+    let sent = match args.now || client.is_reference() {
+        true => at_once(&client, &peer, outgoing, args.timeout).await?,
+        false => through_the_outbox(&client, &peer, outgoing, &args).await?,
     };
+    let message_id = sent.message_id.clone();
+    let mut report = Report::new(&peer, &args.kind, bytes, reply_to);
+    report.know(sent, begin.elapsed());
     if let Some(patience) = args.wait {
         let delivered = Instant::now();
         ctx.note(style::faint(format!("delivered; waiting for the reply of {}", peer.name())));
-        match client.wait_reply(peer.node, &receipt.message_id, sent_at, patience).await? {
+        match client.wait_reply(peer.node, &message_id, sent_at, patience).await? {
             Some(mail) => {
                 let after = delivered.elapsed();
                 ctx.note(style::faint(format!("{} answered after {}", peer.name(), duration::show(after))));
@@ -181,7 +288,63 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
     Ok(Output::of(report))
 }
 
-fn kind(name: &str, body: &[u8]) -> Result<MessageKind, Failure> {
+/// Straight to the peer: it has the message when this returns, or nobody has.
+async fn at_once(client: &Client, peer: &Peer, outgoing: Outgoing, limit: Duration) -> Result<Sent, Failure> {
+    let Ok(sent) = tokio::time::timeout(limit, client.send_message(peer.addr, outgoing)).await else {
+        let message = format!("{} did not store the message within {}", peer.name(), duration::show(limit));
+        return Err(
+            Failure::new(Code::Timeout, message).hint(format!("is it up? pilotctl ping {}", peer.name()))
+        );
+    };
+    let receipt = sent.map_err(|error| explain(peer, error.into()))?;
+    Ok(Sent {
+        message_id: receipt.message_id,
+        state: word(State::Stored),
+        ack: Some(receipt.ack),
+        tagged: Some(receipt.tagged),
+        reason: None,
+        expires_at: None,
+    })
+}
+
+/// To the daemon, which delivers it when it can. A reply can come only to what was delivered, so that is waited for when
+/// one is wanted.
+async fn through_the_outbox(
+    client: &Client,
+    peer: &Peer,
+    outgoing: Outgoing,
+    args: &Args,
+) -> Result<Sent, Failure> {
+    let (until, patience, required) = match (args.until, args.wait) {
+        (Some(until), _) => (until.into(), args.timeout, true),
+        (None, Some(wait)) => (State::Stored, wait, true),
+        (None, None) if is_there(client, peer.node).await? => (State::Stored, PATIENCE, false),
+        (None, None) => (State::Stored, GLANCE, false),
+    };
+    let queued = Queued { ttl: args.ttl, ..Queued::new(peer.addr, outgoing) };
+    let item = client.queue(queued.until(until, patience)).await?;
+    if required || item.state > State::Answered {
+        reached(&item, until, patience)?;
+    }
+    Ok(Sent {
+        message_id: item.id,
+        state: word(item.state),
+        expires_at: item.ack.is_none().then_some(item.expires_at),
+        ack: item.ack,
+        tagged: item.tagged,
+        reason: item.reason,
+    })
+}
+
+/// Whether a peer has been heard of lately.
+async fn is_there(client: &Client, node: NodeId) -> Result<bool, Failure> {
+    let peers: Vec<PeerInfo> = client.call(Call::Peers).await?;
+    let peer = peers.into_iter().find(|peer| peer.node_id == node);
+    Ok(peer.is_some_and(|peer| peer.idle_ms.is_some_and(|idle| idle < HEARD)))
+}
+
+/// What a message of this type is; its bytes are checked.
+pub(crate) fn kind(name: &str, body: &[u8]) -> Result<MessageKind, Failure> {
     match name {
         "json" => {
             match serde_json::from_slice::<serde::de::IgnoredAny>(body) {
@@ -196,7 +359,8 @@ fn kind(name: &str, body: &[u8]) -> Result<MessageKind, Failure> {
     }
 }
 
-fn id(text: &str) -> Result<MessageId, Failure> {
+/// Reads the id of a message.
+pub(crate) fn parse_id(text: &str) -> Result<MessageId, Failure> {
     text.parse().map_err(|_| {
         Failure::usage(format!("`{text}` is not a message id"))
             .hint("1 to 128 of letters, digits and `._:-`; see `pilotctl inbox`")
@@ -204,7 +368,9 @@ fn id(text: &str) -> Result<MessageId, Failure> {
 }
 
 async fn last_of(ctx: &Context, peer: &Peer) -> Result<MessageId, Failure> {
-    let reply = ask(ctx, Request::List { from: Some(peer.node), since_ns: None, limit: Some(1) }).await?;
+    let reply =
+        crate::mailbox::ask(ctx, Request::List { from: Some(peer.node), since_ns: None, limit: Some(1) })
+            .await?;
     let Reply::Messages { messages, .. } = reply else { return Err(unexpected(&reply)) };
     messages.into_iter().next_back().and_then(|entry| entry.message_id).ok_or_else(|| {
         Failure::new(Code::NotFound, format!("there is no message of {} that could be answered", peer.name()))

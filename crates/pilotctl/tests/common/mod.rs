@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on stops, and says why")]
 
+pub(crate) mod tour;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -34,6 +36,9 @@ pub(crate) struct Running {
     stdout: Option<BufReader<std::process::ChildStdout>>,
     stdin: Option<ChildStdin>,
 }
+
+/// How long a line in the background may take to end by itself when everything it waited for has happened.
+const GOES_ON: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// What a line said and how it ended.
 pub(crate) struct Done {
@@ -258,6 +263,21 @@ impl Running {
         let status = self.child.wait().unwrap();
         let stderr = stderr.map(|thread| thread.join().unwrap()).unwrap_or_default();
         Done { status: status.code().unwrap_or(-1), stdout, stderr }
+    }
+
+    /// Waits for its end; one that goes on after a while is sent Ctrl-C.
+    pub(crate) fn finish_or_interrupt(self) -> Done {
+        let pid = self.pid();
+        let (ended, waits) = std::sync::mpsc::channel::<()>();
+        let interrupt = std::thread::spawn(move || {
+            if waits.recv_timeout(GOES_ON).is_err() {
+                drop(Command::new("kill").args(["-INT", &pid.to_string()]).status());
+            }
+        });
+        let done = self.finish();
+        let _ = ended.send(());
+        interrupt.join().unwrap();
+        done
     }
 
     pub(crate) fn pid(&self) -> u32 {

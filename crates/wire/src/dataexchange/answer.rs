@@ -31,6 +31,12 @@ pub enum Answer {
     Timed(Timing),
 }
 
+/// Whether a receiver that gives this reason will not store the message later either.
+#[must_use]
+pub fn is_refused_for_good(reason: &str) -> bool {
+    reason.starts_with("refused by policy: ") || reason.starts_with("unsupported frame type")
+}
+
 /// When a traced message was where; nanoseconds since 1970, receiver's clock but for `sent_at_ns`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timing {
@@ -64,8 +70,9 @@ impl Answer {
     /// Whether the receiver does not know this type: the sender falls back to an older form.
     #[must_use]
     pub fn is_unsupported(&self, of: FrameType) -> bool {
-        // A receiver that knows these envelopes answers with the type inside.
-        let is_envelope = matches!(of, FrameType::TRACE | FrameType::FILESTREAM | FrameType::TAGGED);
+        // A receiver that knows these envelopes answers with the type inside, a control frame with TEXT.
+        let is_envelope =
+            matches!(of, FrameType::TRACE | FrameType::FILESTREAM | FrameType::TAGGED | FrameType::CONTROL);
         match self {
             Self::Stored { kind, .. } | Self::Failed { kind, .. } => is_envelope && *kind == of,
             Self::Refused(_) | Self::Timed(_) => false,

@@ -1,7 +1,7 @@
 //! What our nodes tell each other about messages, in a frame type of their own.
 //!
 //! A receiver of release 1.18.0 answers it with `ERR UNKNOWN(80)` and stores nothing: that is how a sender learns that
-//! it must not expect receipts there. Payload: `u32 header length | header JSON | body`.
+//! it must not expect receipts there. One of ours answers as to a TEXT frame. Payload: `u32 header length | header JSON | body`.
 
 use bytes::{Buf, Bytes};
 use serde::{Deserialize, Serialize};

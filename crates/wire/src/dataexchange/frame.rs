@@ -269,7 +269,7 @@ pub enum FrameError {
     /// A malformed file transfer step; the connection is closed.
     #[error(transparent)]
     FileStream(#[from] FileStreamError),
-    /// A control frame of a later release, or none at all; answered `ERR CONTROL save failed: …`.
+    /// A control frame of a later release, or none at all; answered `ERR TEXT save failed: …`.
     #[error(transparent)]
     Control(#[from] ControlError),
 }

@@ -89,6 +89,10 @@ pub struct Extension {
     /// For how long the message is of use, in milliseconds from its arrival.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl_ms: Option<u64>,
+    /// The message is not to be stored after one before it on the same connection was refused: the sender had several
+    /// under way, and brings the refused one again first.
+    #[serde(skip_serializing_if = "is_false")]
+    pub ordered: bool,
     /// How many programs in a row have answered by themselves to bring this message about.
     #[serde(skip_serializing_if = "is_zero")]
     pub hops: u8,

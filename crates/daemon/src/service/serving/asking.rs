@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use pilot_wire::NodeId;
 use pilot_wire::dataexchange::{Control, MessageId};
 use pilot_wire::ipc::{Code, Failure};
 use pilot_wire::outbox::{self, State};
 use pilot_wire::serving::{InterimNews, Next, Reply, encode};
-use pilot_wire::NodeId;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Serving, mail};
@@ -91,9 +91,7 @@ impl Serving {
             None => Some(outbox::Request::Show { id: id.clone() }),
             Some(State::Queued | State::Sent) => wait(State::Stored),
             Some(State::Stored) => wait(State::Read),
-            Some(
-                State::Read | State::Answered | State::Expired | State::Refused | State::Cancelled,
-            ) => None,
+            Some(State::Read | State::Answered | State::Expired | State::Refused | State::Cancelled) => None,
         };
         if let Some(request) = request
             && let Ok(outbox::Reply::Item(item)) = self.shared.outbox.call(request).await

@@ -112,6 +112,8 @@ pub(super) struct Desk {
 struct Program {
     /// Takes plain messages too.
     all: bool,
+    /// How often it ended its waiting.
+    turns: u64,
     held: usize,
     withdrawn: BTreeMap<String, Why>,
 }
@@ -224,6 +226,19 @@ impl Desk {
             }
         }
         lost
+    }
+
+    /// A program waits for no more work, for now.
+    pub(super) fn leave(&mut self, by: ClientId) -> Vec<Action> {
+        if let Some(program) = self.programs.get_mut(&by) {
+            program.turns += 1;
+        }
+        vec![Action::Wake]
+    }
+
+    /// Counts how often a program ended its waiting.
+    pub(super) fn turns(&self, by: ClientId) -> u64 {
+        self.programs.get(&by).map_or(0, |program| program.turns)
     }
 
     /// Whether a program holds a request; if not, why.
@@ -369,10 +384,7 @@ impl Desk {
         let inbox = entry.inquiry.inbox.clone();
         match self.remove(&inbox, None, Why::Cancelled) {
             Some(Entry { inquiry, .. }) => {
-                vec![
-                    Action::Settle(inquiry, Outcome::Cancelled, "taken back by the requester"),
-                    Action::Wake,
-                ]
+                vec![Action::Settle(inquiry, Outcome::Cancelled, "taken back by the requester"), Action::Wake]
             }
             None => Vec::new(),
         }
@@ -396,8 +408,7 @@ impl Desk {
                 self.deadlines.remove(&(at, place));
                 continue;
             }
-            let (inbox, was_held) =
-                (entry.inquiry.inbox.clone(), matches!(entry.stage, Stage::Held(_)));
+            let (inbox, was_held) = (entry.inquiry.inbox.clone(), matches!(entry.stage, Stage::Held(_)));
             let Some(entry) = self.remove(&inbox, None, Why::Deadline) else { continue };
             if was_held {
                 let text = "stopped: the time for it was over before it was done";

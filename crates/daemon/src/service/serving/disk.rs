@@ -49,7 +49,9 @@ impl Disk {
         let (queue, batches) = mpsc::channel(QUEUE);
         let (loaded, loading) = oneshot::channel();
         let path = home.join("serving.redb");
-        std::thread::Builder::new().name("pilot-serving".into()).spawn(move || run(&path, loaded, batches))?;
+        std::thread::Builder::new()
+            .name("pilot-serving".into())
+            .spawn(move || run(&path, loaded, batches))?;
         Ok((Self { queue }, loading))
     }
 
@@ -77,7 +79,9 @@ fn run(path: &Path, loaded: oneshot::Sender<Loaded>, mut batches: mpsc::Receiver
         let written = match database.take() {
             Some(open) => write(&open, changes).map(|()| open),
             // It takes no more after a failed write, and must be opened again.
-            None => open(path).map_err(io::Error::other).and_then(|open| write(&open, changes).map(|()| open)),
+            None => {
+                open(path).map_err(io::Error::other).and_then(|open| write(&open, changes).map(|()| open))
+            }
         };
         let written = written.map(|open| database = Some(open));
         if let Err(error) = &written {

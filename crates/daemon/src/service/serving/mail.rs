@@ -89,9 +89,9 @@ pub(super) async fn find(store: &Store, text: &str) -> Result<Letter, Failure> {
     let listed = store.mailbox(Request::List { from: None, since_ns: None, limit: None }).await;
     let Reply::Messages { messages, .. } = listed else { return Err(missing()) };
     let begins = |id: &str| id.starts_with(text);
-    let mut fitting = messages.iter().filter(|entry| {
-        begins(&entry.id) || entry.message_id.as_ref().is_some_and(|id| begins(id.as_str()))
-    });
+    let mut fitting = messages
+        .iter()
+        .filter(|entry| begins(&entry.id) || entry.message_id.as_ref().is_some_and(|id| begins(id.as_str())));
     let Some(first) = fitting.next() else { return Err(missing()) };
     if fitting.next().is_some() {
         return Err(Failure::new(

@@ -45,6 +45,7 @@ impl Serving {
         self.attend(caller);
         self.ready().await;
         let mut changed = self.shared.changed.subscribe();
+        let turns = self.lock().desk.turns(caller.id);
         loop {
             changed.mark_unchanged();
             let granted = {
@@ -52,6 +53,9 @@ impl Serving {
                 // Whoever is gone now is removed from the table later, and whoever is not, when it goes.
                 if caller.is_gone() {
                     return Err(Failure::new(Code::Closed, "the program is gone"));
+                }
+                if state.desk.turns(caller.id) != turns {
+                    return Ok(Reply::TimedOut);
                 }
                 state.desk.take(caller.id, from, all, Instant::now(), unix_ms())
             };
@@ -165,8 +169,7 @@ impl Serving {
         };
         let message = mail::message(&letter).await?;
         let (to, reply_to) = (message.from, message.message_id);
-        let is_answered =
-            |id: &MessageId| self.lock().book.is_answered(&(to.node, id.clone()));
+        let is_answered = |id: &MessageId| self.lock().book.is_answered(&(to.node, id.clone()));
         match reply_to.clone().filter(is_answered) {
             Some(request) => {
                 let message_id = answer_id(to.node, &request);
