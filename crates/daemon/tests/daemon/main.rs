@@ -15,6 +15,7 @@ mod namespace;
 mod paths;
 mod programs;
 mod registry;
+mod requests;
 mod restarts;
 #[cfg(target_os = "linux")]
 mod roaming;

@@ -18,7 +18,7 @@ use crate::context::Context;
 use crate::failure::{Code, Failure};
 use crate::output::{self, Format, Output};
 use crate::target::Peer;
-use crate::{duration, humane, input, style};
+use crate::{duration, humane, input, process, style};
 
 /// How long a message with `--wait` is tried, when nothing else is said: as every message.
 const TTL: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -58,8 +58,13 @@ pub(crate) async fn run(
     let mut pending = client.request(peer.addr, body, options).await?;
     let mut screen = Screen::new(ctx.format);
     let mut delivered = None;
+    let mut asked_to_end = Box::pin(process::asked_to_end());
     let response = loop {
-        let event = match pending.next().await {
+        let next = tokio::select! {
+            next = pending.next() => next,
+            () = &mut asked_to_end => return Err(taken_back(peer, &mut pending, report).await),
+        };
+        let event = match next {
             Ok(Some(event)) => event,
             Ok(None) => return Err(Failure::internal("the request ended without an answer")),
             Err(error) => return Err(unanswered(peer, patience, &pending, error.into(), report)),
@@ -116,6 +121,16 @@ fn finish(
         }
         (false, _) => Ok(Output::of(report)),
     }
+}
+
+/// Nobody waits any more, so nobody needs to work at it.
+async fn taken_back(peer: &Peer, pending: &mut PendingRequest, mut report: Report) -> Failure {
+    if let Err(error) = pending.cancel().await {
+        return error.into();
+    }
+    report.know(Sent::of_request(pending), Duration::ZERO);
+    Failure::new(Code::Interrupted, format!("interrupted; {} is told that nobody waits for the answer", peer.name()))
+        .with_data(json!(report))
 }
 
 /// What is known when no answer came.
