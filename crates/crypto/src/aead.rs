@@ -23,8 +23,13 @@ impl SessionKey {
     /// Derives the tunnel key: HKDF-SHA256 with an empty salt over the agreed secret.
     #[must_use]
     pub fn derive(secret: &SharedSecret) -> Self {
+        Self::derive_for(secret, TUNNEL_INFO)
+    }
+
+    /// Derives a key for the use that `info` names: HKDF-SHA256 with an empty salt over the agreed secret.
+    pub(crate) fn derive_for(secret: &SharedSecret, info: &[u8]) -> Self {
         let mut key = Zeroizing::new([0; 32]);
-        expand(secret, TUNNEL_INFO, &mut key);
+        expand(secret, info, &mut key);
         Self::from_bytes(&key)
     }
 

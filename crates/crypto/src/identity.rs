@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
-use pilot_wire::{PublicKey, Signature};
+use pilot_wire::{AgreementPublic, PublicKey, Signature};
 use zeroize::Zeroizing;
 
-use crate::{KeyFileError, RandomUnavailable, key_file};
+use crate::{AgreementKey, KeyFileError, RandomUnavailable, key_file};
 
 /// A node's identity. The secret half is wiped when dropped and is never printed.
 #[derive(Clone)]
@@ -83,6 +83,12 @@ impl Identity {
         Signature::from_bytes(self.key.sign(message).to_bytes())
     }
 
+    /// The X25519 pair that belongs to this key (RFC 7748 section 4.1: the two curves are one in two shapes). Others find
+    /// its public half by [`agreement_public`].
+    pub(crate) fn agreement(&self) -> AgreementKey {
+        AgreementKey::from_bytes(&Zeroizing::new(self.key.to_scalar_bytes()))
+    }
+
     /// Seed and public key, as the key file holds them.
     pub(crate) fn to_keypair_bytes(&self) -> Zeroizing<[u8; 64]> {
         Zeroizing::new(self.key.to_keypair_bytes())
@@ -93,6 +99,12 @@ impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Identity").field(&self.public()).finish()
     }
+}
+
+/// The X25519 key that belongs to an Ed25519 key; `None` if that is no point of the curve.
+pub(crate) fn agreement_public(of: &PublicKey) -> Option<AgreementPublic> {
+    let key = VerifyingKey::from_bytes(of.as_bytes()).ok()?;
+    Some(AgreementPublic::from_bytes(key.to_montgomery().to_bytes()))
 }
 
 /// Whether `signature` is `signer`'s over `message`. A malformed key verifies nothing.

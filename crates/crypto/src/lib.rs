@@ -3,6 +3,7 @@
 //! - [`Identity`]: the Ed25519 key an address is bound to, and its key file;
 //! - [`AgreementKey`]: an X25519 key pair, from which tunnel keys are agreed;
 //! - [`SessionKey`]: AES-256-GCM over one tunnel, sealing and opening in place;
+//! - [`seal`] and [`open_sealed`]: a message for the owner of an identity key, left with somebody who must not read it;
 //! - [`Sha256`]: content hashes.
 //!
 //! Everything that can be deterministic is: the only source of randomness is [`random_bytes`], called by
@@ -13,12 +14,14 @@ mod agreement;
 mod hash;
 mod identity;
 mod key_file;
+mod seal;
 
 pub use aead::{OpenError, SessionKey, TAG_LEN};
 pub use agreement::{AgreementKey, SharedSecret, WeakKey};
 pub use hash::{Digest, Sha256, hmac_sha256};
 pub use identity::{Identity, verify};
 pub use key_file::KeyFileError;
+pub use seal::{Letterhead, SEALED_MAX, SealError, UnsealError, open_sealed, seal, sealed_len};
 
 use ring::rand::SecureRandom;
 

@@ -40,7 +40,7 @@ use crate::ipc::listener::Listener;
 use crate::ipc::outbox::Outbox;
 use crate::network::News;
 use crate::registry::{CallId, Link, Profile, Report};
-use crate::service::{Services, handshake::Delivery};
+use crate::service::{Services, handshake::Delivery, policy::Policy};
 use crate::state::NodeFile;
 use crate::udp::{Sent, UdpSocket};
 use crate::webhook::{self, Webhook};
@@ -147,6 +147,7 @@ pub(crate) struct Parts {
     pub(crate) trusted: watch::Sender<Vec<NodeId>>,
     pub(crate) own: watch::Sender<NodeId>,
     pub(crate) signs: broadcast::Sender<Sign>,
+    pub(crate) policy: Policy,
     pub(crate) edge: Edge,
     pub(crate) ready: Box<dyn FnOnce(Running) + Send>,
 }
@@ -174,6 +175,8 @@ pub(crate) struct Driver {
     own: watch::Sender<NodeId>,
     /// For services that wait to try again.
     signs: broadcast::Sender<Sign>,
+    /// What other nodes may do here.
+    policy: Policy,
     /// Called once, when the daemon serves.
     ready: Option<Box<dyn FnOnce(Running) + Send>>,
 
@@ -242,6 +245,7 @@ impl Driver {
             trusted: parts.trusted,
             own: parts.own,
             signs: parts.signs,
+            policy: parts.policy,
             ready: Some(parts.ready),
             clients: BTreeMap::new(),
             next_client: 0,
@@ -528,12 +532,14 @@ impl Driver {
                 tracing::info!(event = notice.event(), ?notice);
                 self.notify(notice.event(), serde_json::to_value(&notice).ok());
             }
+            ServiceOrder::PolicyChanged => self.end_forbidden_streams(now),
             ServiceOrder::Describe(node, answer) => {
                 let hostname = Some(self.hostname_of(node)).filter(|name| !name.is_empty());
                 let key = self.known_key(node);
                 // The service that asked may have given up.
                 let _ = answer.send(PeerIdentity { hostname, key });
             }
+            ServiceOrder::Identity(answer) => drop(answer.send(self.identity.clone())),
         }
     }
 
@@ -547,12 +553,19 @@ impl Driver {
 
     fn tell_trusted(&self) {
         self.tell_finder();
+        self.tell_policy();
         let now: Vec<NodeId> = self.node.trust().trusted().map(|(node, _)| node).collect();
         self.trusted.send_if_modified(|before| {
             let changed = *before != now;
             *before = now;
             changed
         });
+    }
+
+    /// The rules have to know who is meant by them.
+    fn tell_policy(&self) {
+        let trusted = self.node.trust().trusted().map(|(node, trusted)| (node, trusted.key));
+        self.policy.set_nodes(self.own_node(), trusted);
     }
 
     /// Orderly end: peers are told of the end of their streams, programs see the end of their connections.

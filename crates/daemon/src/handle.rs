@@ -1,5 +1,6 @@
 //! What the built-in services see of the driver.
 
+use pilot_crypto::Identity;
 use pilot_wire::{NodeId, PublicKey, handshake};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -22,8 +23,12 @@ pub(crate) enum ServiceOrder {
     HandshakeReceived(NodeId, handshake::Message),
     /// Something that users may want to know.
     Notice(Notice),
+    /// The rules of the owner changed.
+    PolicyChanged,
     /// Who is this?
     Describe(NodeId, oneshot::Sender<PeerIdentity>),
+    /// The identity in use; another one after the key has been replaced.
+    Identity(oneshot::Sender<Identity>),
 }
 
 /// A reason to try again what failed.
@@ -67,11 +72,23 @@ impl Handle {
         self.tell(ServiceOrder::Notice(notice)).await;
     }
 
+    /// The rules of the owner changed: what they do not allow any more is to end.
+    pub(crate) async fn policy_changed(&self) {
+        self.tell(ServiceOrder::PolicyChanged).await;
+    }
+
     /// What is known of a node.
     pub(crate) async fn describe(&self, node: NodeId) -> PeerIdentity {
         let (answer, answered) = oneshot::channel();
         self.tell(ServiceOrder::Describe(node, answer)).await;
         answered.await.unwrap_or_default()
+    }
+
+    /// The identity of this node as it is now; `None` while the daemon stops.
+    pub(crate) async fn identity(&self) -> Option<Identity> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(ServiceOrder::Identity(answer)).await;
+        answered.await.ok()
     }
 
     /// Whom this node trusts, and every change of it.

@@ -19,7 +19,7 @@ use crate::handle::{Handle, SIGNS};
 use crate::ipc::listener::Listener;
 use crate::network::{self, Book, Lan, Mapping, News, PortMap, Surroundings};
 use crate::registry::{Link, Profile, Settings};
-use crate::service::{self, handshake::Delivery};
+use crate::service::{self, handshake::Delivery, policy::Policy};
 use crate::state::NodeFile;
 use crate::udp::UdpSocket;
 use crate::web::{self, Proxy};
@@ -222,10 +222,12 @@ pub async fn run(
     let (own, own_watch) = watch::channel(memory.node_id.unwrap_or_default());
     let (deliveries, to_deliver) = mpsc::channel(DELIVERIES);
     let (signs, _) = broadcast::channel(SIGNS);
+    let policy = Policy::load(&config.home);
     let handle = Handle::new(commands.clone(), trusted_watch, own_watch, signs.clone());
     let (ours, theirs) = tokio::io::duplex(PIPE);
     let (reader, writer) = tokio::io::split(ours);
-    tasks.spawn(start_services(service_config(&config), theirs, handle, to_deliver, commands.clone()));
+    let services = service_config(&config);
+    tasks.spawn(start_services(services, theirs, handle, policy.clone(), to_deliver, commands.clone()));
 
     let mut driver = Driver::new(Parts {
         config,
@@ -245,6 +247,7 @@ pub async fn run(
         trusted,
         own,
         signs,
+        policy,
         edge,
         ready: Box::new(ready),
     });
@@ -398,6 +401,7 @@ async fn start_services(
     config: service::Config,
     pipe: tokio::io::DuplexStream,
     handle: Handle,
+    policy: Policy,
     deliveries: mpsc::Receiver<Delivery>,
     commands: mpsc::Sender<Command>,
 ) {
@@ -405,7 +409,7 @@ async fn start_services(
         Ok(client) => client,
         Err(error) => return tracing::error!(%error, "the built-in services cannot reach the daemon"),
     };
-    match service::spawn(config, client, handle, deliveries) {
+    match service::spawn(config, client, handle, policy, deliveries) {
         Ok(services) => {
             let _ = commands.send(Command::Services(services)).await;
         }

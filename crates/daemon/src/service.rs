@@ -14,7 +14,7 @@ mod hooks;
 mod inbox;
 mod mailboxes;
 mod outbox;
-mod policy;
+pub(crate) mod policy;
 mod received;
 mod serving;
 mod store;
@@ -177,18 +177,29 @@ pub(crate) fn spawn(
     config: Config,
     client: Client,
     handle: Handle,
+    policy: Policy,
     deliveries: mpsc::Receiver<handshake::Delivery>,
 ) -> io::Result<Services> {
     let store = Store::start(&config.home)?;
     let outbox = Outbox::start(&config.home, client.clone(), &handle)?;
-    let (policy, mailboxes) = (Policy::default(), Mailboxes::default());
-    let (serving, answered) = Serving::start(&config.home, store.clone(), outbox.clone())?;
+    let (serving, answered) = Serving::start(&config.home, store.clone(), outbox.clone(), policy.clone())?;
+    let mailboxes = match config.data_exchange {
+        true => Mailboxes::open(&config.home, client.clone(), handle.clone(), policy.clone()).unwrap_or_else(
+            |error| {
+                tracing::error!(%error, "the files of the mailboxes cannot be read: there are none until they can");
+                Mailboxes::off(&format!("the files of the mailboxes cannot be read: {error}"))
+            },
+        ),
+        false => Mailboxes::default(),
+    };
     let mut broker_way = None;
     let mut tasks = JoinSet::new();
     let (notices, notices_out) = Notices::new();
+    policy.connect(notices.clone(), handle.clone());
     tasks.spawn(forward_notices(notices_out, handle.clone()));
     tasks.spawn(serving.clone().run(answered));
     tasks.spawn(handshake::deliver_all(client.clone(), deliveries));
+    tasks.spawn(mailboxes.clone().run());
     tasks.spawn(greet(client.clone(), handle.trusted().borrow().clone()));
 
     let receiving = handle.clone();
@@ -304,6 +315,8 @@ pub(crate) struct Remote {
     pub(crate) hostname: Option<String>,
     /// Its key, when known without asking.
     pub(crate) key: Option<PublicKey>,
+    /// The mailbox that brought what it says, sealed.
+    pub(crate) via: Option<Addr>,
 }
 
 /// A stream's other end, and its share of the service.
@@ -377,7 +390,7 @@ where
                 continue;
             };
             let known = handle.describe(endpoint.addr.node).await;
-            let remote = Remote { endpoint, hostname: known.hostname, key: known.key };
+            let remote = Remote { endpoint, hostname: known.hostname, key: known.key, via: None };
             let served = serve(stream, Guest { remote, side, share });
             connections.spawn(async move {
                 served.await;
@@ -453,6 +466,16 @@ pub(crate) enum Notice {
         /// Whose.
         remote: Endpoint,
     },
+    /// Messages of a peer are not answered automatically for now, or that one is not at all.
+    GuardTripped {
+        /// Which.
+        peer: NodeId,
+        /// Why.
+        reason: String,
+        /// When answers go on, in milliseconds; none when this message is left to people.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        resumes_ms: Option<u64>,
+    },
     /// Somebody published at this broker.
     EventPublished {
         /// About what.
@@ -474,6 +497,7 @@ impl Notice {
             Self::ReceivedFull { .. } => "received.full",
             Self::EventSubscribed { .. } => "pubsub.subscribed",
             Self::EventUnsubscribed { .. } => "pubsub.unsubscribed",
+            Self::GuardTripped { .. } => "guard.tripped",
             Self::EventPublished { .. } => "pubsub.published",
         }
     }
@@ -484,7 +508,7 @@ impl Notice {
 }
 
 /// Where the services drop their notices; never blocks.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 struct Notices(mpsc::Sender<Notice>);
 
 impl Notices {
@@ -509,6 +533,6 @@ async fn forward_notices(mut notices: mpsc::Receiver<Notice>, handle: Handle) {
 #[cfg(test)]
 impl Remote {
     fn of(node: NodeId) -> Self {
-        Self { endpoint: Addr::backbone(node).port(Port(49_152)), hostname: None, key: None }
+        Self { endpoint: Addr::backbone(node).port(Port(49_152)), hostname: None, key: None, via: None }
     }
 }

@@ -127,6 +127,9 @@ pub(crate) enum Command {
     Hook(cmd::hook::Args),
     /// What peers may do here
     Policy(cmd::policy::Args),
+    /// The article form of `policy`: who may reach a port
+    #[command(hide = true)]
+    PortPolicy(cmd::policy::PortPolicyArgs),
     /// Nodes that keep messages while one is away
     Mailbox(cmd::mailbox::Args),
     /// Files that arrived

@@ -116,6 +116,7 @@ pub(crate) async fn run(ctx: &Context, command: Command) -> Result<Output, Failu
         Command::Task(args) => task::run(ctx, &args).await,
         Command::Hook(args) => hook::run(ctx, &args).await,
         Command::Policy(args) => policy::run(ctx, &args).await,
+        Command::PortPolicy(args) => policy::port_policy(ctx, &args).await,
         Command::Mailbox(args) => mailbox::run(ctx, &args).await,
         Command::Received(args) => received::run(ctx, &args).await,
         Command::Subscribe(args) => subscribe::run(ctx, &args).await,

@@ -69,11 +69,6 @@ const UNSUPPORTED: &[(&str, &str, &str)] = &[
         "pipe a request: `pilotctl connect NODE 80 < request`",
     ),
     (
-        "port-policy",
-        "policies per port are not part of this version",
-        "`--no-echo`, `--no-dataexchange` and `--no-eventstream` of the daemon close a port for everybody",
-    ),
-    (
         "trust-policy",
         "rules for trust are not part of this version",
         "`pilotctl daemon start --trust-auto-approve` approves every request",
@@ -85,7 +80,6 @@ const UNSUPPORTED: &[(&str, &str, &str)] = &[
     ),
     ("register", "the daemon registers by itself", "start it: `pilotctl daemon start`"),
     ("managed", "managed networks are not part of this version", "see `pilotctl network --help`"),
-    ("policy", "managed networks are not part of this version", "see `pilotctl network --help`"),
     ("member-tags", "managed networks are not part of this version", "see `pilotctl network --help`"),
     (
         "prefer-direct",

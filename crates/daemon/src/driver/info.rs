@@ -82,7 +82,7 @@ impl Driver {
         let stats = self.node.stats();
         let count = |wanted: fn(&PeerView) -> bool| self.node.peers().filter(wanted).count() as u64;
         Health {
-            status: "ok".to_owned(),
+            status: if self.policy.broken().is_some() { "policy_broken" } else { "ok" }.to_owned(),
             uptime_seconds: self.uptime(),
             connections: self.live_streams(),
             peers: count(|peer| peer.encrypted),
@@ -132,6 +132,7 @@ impl Driver {
             peers: self.node.peers().filter(|peer| peer.encrypted).count() as u64,
             connections: self.live_streams(),
             pending: self.node.trust().pending().count() as u64,
+            policy_broken: self.policy.broken(),
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use pilot_proto::stream::CloseReason;
-use pilot_proto::{Closed, Read, StreamEvent};
+use pilot_proto::{Closed, Read, Side, StreamEvent};
 use pilot_wire::ipc::{Code, DaemonFrame, Failure, Reply};
 use pilot_wire::{Endpoint, Port, StreamId};
 
@@ -33,6 +33,11 @@ impl Driver {
     }
 
     fn on_incoming(&mut self, now: Instant, id: StreamId, port: Port, from: Endpoint) {
+        if self.policy.may_open(from.addr.node, port).is_err() {
+            // Before any program hears of it, and before the peer is told that the stream is open: it sees a port on
+            // which nobody listens.
+            return self.node.reset(now, id);
+        }
         let owner = match self.ports.get(&port) {
             Some(PortOwner::Echo) => Owner::Echo,
             Some(PortOwner::Client(client)) => Owner::Client(*client),
@@ -58,6 +63,25 @@ impl Driver {
             })),
         );
         self.pump_out(now, id);
+    }
+
+    /// Ends streams that peers opened and the rules do not allow any more.
+    pub(super) fn end_forbidden_streams(&mut self, now: Instant) {
+        let opened = self.node.streams().filter(|stream| stream.opener == Side::Theirs);
+        let forbidden: Vec<StreamId> = opened
+            .filter(|stream| self.policy.may_open(stream.remote.addr.node, stream.local).is_err())
+            .map(|stream| stream.id)
+            .collect();
+        for id in forbidden {
+            match self.streams.get(&id) {
+                Some(&Attachment { owner: Owner::Client(client), .. }) => {
+                    let message = "the rules of this node do not allow the peer here any more";
+                    self.break_stream(now, client, id, Failure::new(Code::PermissionDenied, message));
+                }
+                Some(_) => self.cut(now, id),
+                None => self.node.reset(now, id),
+            }
+        }
     }
 
     fn on_established(&mut self, id: StreamId) {

@@ -333,6 +333,7 @@ impl Driver {
         self.memory_stale = true;
         self.node.set_node(now, node);
         self.own.send_replace(node);
+        self.tell_policy();
         self.tell_web_credentials(node);
         let address = Addr::backbone(node);
         match first {

@@ -345,6 +345,9 @@ impl Driver {
     /// request says which datagrams a program wants. Programs of the reference get every one, as they expect. Who does
     /// not read loses datagrams, as the network may.
     pub(super) fn on_datagram(&mut self, from: Endpoint, port: Port, data: &[u8]) {
+        if self.policy.may_open(from.addr.node, port).is_err() {
+            return;
+        }
         let frame = DaemonFrame::RecvFrom { from, port, data };
         let owner = self.ports.get(&port).copied();
         for (id, client) in &mut self.clients {

@@ -29,14 +29,13 @@ impl Controls {
                 self.serving.on_cancel(from, &id);
                 Ok(())
             }
-            Control::Mailboxes { nodes } => {
-                self.mailboxes.on_announcement(from, nodes);
-                Ok(())
-            }
+            Control::Mailboxes { nodes } => self.mailboxes.on_announcement(from, nodes).await,
+            Control::Keeps => self.mailboxes.on_keeps(from).await,
             Control::Deposit { to, id, ttl_ms } => {
                 self.mailboxes.on_deposit(from, to, id, ttl_ms, body).await
             }
-            Control::Forward { from: author, id } => self.mailboxes.on_forward(from, author, id, body).await,
+            // What a mailbox brings is opened and taken in by the exchange itself.
+            Control::Forward { .. } => Err("a letter in a letter".to_owned()),
         };
         // With the name of a type that everybody knows: the name CONTROL in an answer is that of a node that does not know it.
         let kind = FrameType::TEXT;

@@ -1,11 +1,13 @@
 //! Data exchange, port 1001: messages into the inbox, files among the received ones, an answer to each.
 
+mod forwarded;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pilot_wire::dataexchange::{
-    Answer, Content, Decoder, Delivery, FileStream, Frame, FrameError, FrameType, Init, NO_ACTIVE_TRANSFER,
-    RawFrame, Tag, Timing, TransferId, is_refused_for_good,
+    Answer, Content, Control, Decoder, Delivery, Extension, FileStream, Frame, FrameError, FrameType, Init,
+    NO_ACTIVE_TRANSFER, RawFrame, Tag, Timing, TransferId, is_refused_for_good,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, watch};
@@ -14,7 +16,7 @@ use tokio::time::timeout;
 use super::control::Controls;
 use super::disk::{Refusal, unix_ns};
 use super::inbox::Letter;
-use super::policy::Policy;
+use super::policy::{Forbidden, Policy};
 use super::received::{BadName, Begun, SafeName, Transfer, TransferError, hash_resumed};
 use super::serving::Arrival;
 use super::store::{IncomingFile, Outcome, Store};
@@ -67,6 +69,9 @@ pub(super) enum Closed {
     /// A file name that leads elsewhere.
     #[error("{0}")]
     Name(BadName),
+    /// More came than the owner's rules allow now.
+    #[error("{0}")]
+    Forbidden(Forbidden),
     /// Nothing moved.
     #[error("idle")]
     Idle,
@@ -124,6 +129,10 @@ impl Connection<'_> {
                 stream.flush().await?;
             }
             if large.is_none() && decoder.announced()?.is_some_and(|length| length > LARGE_FRAME) {
+                // Before it is read: who waits for its turn must not hold memory that others need.
+                if let Err(forbidden) = self.exchange.policy.turn(self.from.endpoint.addr.node).await {
+                    return Err(Closed::Forbidden(forbidden));
+                }
                 // The semaphores are never closed; were they, no limit would be left to respect.
                 large = Some((
                     large_of_peer.acquire().await.ok(),
@@ -146,8 +155,16 @@ impl Connection<'_> {
         match Frame::parse(frame) {
             Ok(Frame::Delivery(delivery)) => self.deliver(delivery, received_at, answers).await,
             Ok(Frame::FileStream(step)) => self.file_step(step, answers).await,
+            Ok(Frame::Control(Control::Forward { from, id }, body)) => {
+                self.forwarded(from, id, body).await.emit(answers);
+                Ok(())
+            }
             Ok(Frame::Control(control, body)) => {
-                self.exchange.controls.handle(self.from, control, body).await.emit(answers);
+                let answer = match self.admit_control(body.len() as u64).await {
+                    Ok(()) => self.exchange.controls.handle(self.from, control, body).await,
+                    Err(forbidden) => Answer::Failed { kind: FrameType::TEXT, reason: forbidden.to_string() },
+                };
+                answer.emit(answers);
                 Ok(())
             }
             Err(FrameError::Control(error)) => {
@@ -165,6 +182,15 @@ impl Connection<'_> {
                 | FrameError::FileStream(_)),
             ) => Err(error.into()),
         }
+    }
+
+    /// Words about messages are no messages, but their bytes count.
+    async fn admit_control(&self, bytes: u64) -> Result<(), Forbidden> {
+        let (policy, node) = (&self.exchange.policy, self.from.endpoint.addr.node);
+        if bytes <= LARGE_FRAME as u64 {
+            policy.turn(node).await?;
+        }
+        policy.admit_piece(node, bytes)
     }
 
     async fn deliver(
@@ -213,12 +239,10 @@ impl Connection<'_> {
         match delivery.content {
             Content::Text(body) | Content::Binary(body) | Content::Json(body) => {
                 let bytes = body.len() as u64;
-                if let Err(forbidden) =
-                    self.exchange.policy.admit_message(self.from.endpoint.addr.node, bytes)
-                {
+                let extension = pilot.map(|extension| *extension).unwrap_or_default();
+                if let Err(forbidden) = self.admit(bytes, &extension).await {
                     return failed(forbidden.to_string());
                 }
-                let extension = pilot.map(|extension| *extension).unwrap_or_default();
                 if let (Some(interim), Some(reply_to)) = (extension.interim, &reply_to) {
                     self.exchange.controls.serving.on_interim(self.from, reply_to, interim, body);
                     return Ok(Answer::Stored { kind, bytes, duplicate: false });
@@ -265,6 +289,9 @@ impl Connection<'_> {
                     Err(error @ BadName::Unsafe) => return Err(Closed::Name(error)),
                 };
                 let bytes = file.data.len() as u64;
+                if let Err(forbidden) = self.admit_whole_file(bytes).await {
+                    return failed(forbidden.to_string());
+                }
                 let incoming =
                     IncomingFile { from: self.from.endpoint.addr, message_id, name, data: file.data };
                 let outcome = self.exchange.store.put_file(incoming).await;
@@ -273,6 +300,33 @@ impl Connection<'_> {
             Content::MalformedFile(_) => failed("the file name does not fit the frame".to_owned()),
             Content::Unsupported { kind, .. } => failed(format!("unsupported frame type {}", kind.0)),
         }
+    }
+
+    /// What the owner's rules say of a message, after its sender's turn has come.
+    async fn admit(&self, bytes: u64, extension: &Extension) -> Result<(), Forbidden> {
+        let (policy, node) = (&self.exchange.policy, self.from.endpoint.addr.node);
+        if bytes <= LARGE_FRAME as u64 {
+            policy.turn(node).await?;
+        }
+        if extension.request.is_some() {
+            policy.may_ask(node)?;
+        }
+        match extension.interim {
+            None => policy.admit_message(node, bytes),
+            // A piece of an answer that this node asked for: of its many pieces only the bytes count.
+            Some(_) => policy.admit_piece(node, bytes),
+        }
+    }
+
+    /// The same of a file in one frame.
+    async fn admit_whole_file(&self, bytes: u64) -> Result<(), Forbidden> {
+        let (policy, node) = (&self.exchange.policy, self.from.endpoint.addr.node);
+        if bytes <= LARGE_FRAME as u64 {
+            policy.turn(node).await?;
+        }
+        policy.admit_file(node, bytes)?;
+        policy.count_bytes(node, bytes);
+        Ok(())
     }
 
     fn answer<T>(
@@ -331,6 +385,14 @@ impl Connection<'_> {
             Ok(name) => name,
             Err(error) => return Ok(abort(id, &error.to_string())),
         };
+        let (policy, node) = (&self.exchange.policy, self.from.endpoint.addr.node);
+        let admitted = match policy.turn(node).await {
+            Ok(()) => policy.admit_file(node, init.size),
+            Err(forbidden) => Err(forbidden),
+        };
+        if let Err(forbidden) = admitted {
+            return Ok(abort(id, &forbidden.to_string()));
+        }
         for _ in 0..TAKE_OVER_TRIES {
             let begun = self.exchange.store.begin(
                 self.from.endpoint.addr,
@@ -366,6 +428,11 @@ impl Connection<'_> {
         let Some(mut transfer) = self.take(id) else {
             return Ok(abort(id, NO_ACTIVE_TRANSFER));
         };
+        let (policy, node) = (&self.exchange.policy, self.from.endpoint.addr.node);
+        if let Err(forbidden) = policy.turn(node).await {
+            return Ok(abort(id, &forbidden.to_string()));
+        }
+        policy.count_bytes(node, data.len() as u64);
         let (transfer, written) = on_disk(move || {
             let written = transfer.write(offset, &data);
             (transfer, written)

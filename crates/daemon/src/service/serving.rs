@@ -33,12 +33,9 @@ use self::desk::{Action, Desk, Inquiry};
 use self::disk::{Change, Disk, Loaded};
 pub(super) use self::mail::Arrival;
 use super::outbox::{Letter, Outbox};
+use super::policy::Policy;
 use super::store::Store;
 use super::{Caller, Remote};
-
-/// How many programs in a row may answer by themselves. A request that has come further is declined, so that agents do
-/// not answer each other for ever.
-pub(super) const HOPS_MAX: u8 = 8;
 
 /// The service; cheap to clone.
 #[derive(Clone)]
@@ -54,6 +51,7 @@ struct Shared {
     ready: watch::Sender<bool>,
     store: Store,
     outbox: Outbox,
+    policy: Policy,
     disk: Disk,
 }
 
@@ -69,7 +67,12 @@ pub(super) struct Beginning(oneshot::Receiver<Loaded>);
 
 impl Serving {
     /// Begins with what is on the disk. [`Self::run`] must be run with the second value.
-    pub(super) fn start(home: &Path, store: Store, outbox: Outbox) -> std::io::Result<(Self, Beginning)> {
+    pub(super) fn start(
+        home: &Path,
+        store: Store,
+        outbox: Outbox,
+        policy: Policy,
+    ) -> std::io::Result<(Self, Beginning)> {
         let (disk, loading) = Disk::start(home)?;
         let shared = Shared {
             state: Mutex::default(),
@@ -77,6 +80,7 @@ impl Serving {
             ready: watch::Sender::new(false),
             store,
             outbox,
+            policy,
             disk,
         };
         Ok((Self { shared: Arc::new(shared) }, Beginning(loading)))
@@ -183,17 +187,9 @@ impl Serving {
     }
 
     fn admit(&self, arrival: Arrival) {
-        let hops = arrival.extension.hops;
         let inquiry = inquiry(arrival);
         if inquiry.message.is_none() && !inquiry.plain {
             // Nothing could name it.
-            return;
-        }
-        if hops > HOPS_MAX {
-            if !inquiry.plain {
-                let text = "too many programs have answered each other to bring this about";
-                self.perform(vec![Action::Settle(inquiry, Outcome::Declined, text)]);
-            }
             return;
         }
         let mut state = self.lock();
@@ -360,7 +356,7 @@ fn unix_ms() -> u64 {
 impl Serving {
     /// One that answers nobody, for tests of others.
     pub(super) fn nowhere(home: &Path, store: Store) -> Self {
-        let (this, beginning) = Self::start(home, store, Outbox::nowhere()).unwrap();
+        let (this, beginning) = Self::start(home, store, Outbox::nowhere(), Policy::default()).unwrap();
         tokio::spawn(this.clone().run(beginning));
         this
     }

@@ -9,6 +9,7 @@ mod hostile;
 mod hosts;
 #[cfg(target_os = "linux")]
 mod lan;
+mod mailboxes;
 #[cfg(target_os = "linux")]
 #[path = "../../src/network/testing.rs"]
 mod namespace;

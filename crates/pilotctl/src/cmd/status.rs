@@ -47,6 +47,9 @@ struct Node {
     web: Option<WebLink>,
     #[serde(skip_serializing_if = "Option::is_none")]
     beacon_answers: Option<bool>,
+    /// Why the owner's rules cannot be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy_broken: Option<String>,
 }
 
 impl fmt::Display for Report {
@@ -69,6 +72,10 @@ impl fmt::Display for Report {
         write!(f, "  {}{name}{registered}{web} · {peers} · {streams}", node.address)?;
         if let Some(error) = node.web.as_ref().and_then(|web| web.error.as_ref()) {
             write!(f, "\n  {}: {error}", style::bad("the beacon over the web"))?;
+        }
+        if node.policy_broken.is_some() {
+            let closed = style::bad("nothing is allowed to other nodes");
+            write!(f, "\n  {closed}: the rules cannot be used, see `pilotctl policy`")?;
         }
         if node.beacon_answers == Some(false) && node.transport != "web" {
             write!(f, "\n  the beacon does not answer: see `pilotctl netcheck`")?;
@@ -108,6 +115,7 @@ fn of_status(status: Status) -> Node {
         transport: status.transport,
         web: status.web,
         beacon_answers: status.beacon_answers,
+        policy_broken: status.policy_broken,
     }
 }
 
@@ -123,5 +131,6 @@ fn of_info(info: Info) -> Node {
         transport: info.transport,
         web: None,
         beacon_answers: None,
+        policy_broken: None,
     }
 }

@@ -7,7 +7,7 @@ use pilot_wire::{Endpoint, NodeId, Port, PublicKey, StreamId};
 
 use super::{Node, Stats};
 use crate::path::{Path, Via, beacon::Beacon};
-use crate::stream;
+use crate::{Side, stream};
 
 /// A peer as others may see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub struct StreamView {
     pub local: Port,
     /// The peer's address and port.
     pub remote: Endpoint,
+    /// Who opened it.
+    pub opener: Side,
     /// Where in its life it is.
     pub state: stream::State,
     /// What it counted and measured.
@@ -77,6 +79,7 @@ impl Node {
             id,
             local: entry.tuple.local,
             remote: entry.tuple.remote,
+            opener: entry.opener,
             state: entry.stream.state(),
             stats: entry.stream.stats(),
         })

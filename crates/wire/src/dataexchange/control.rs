@@ -29,6 +29,9 @@ pub enum Control {
         /// Which.
         nodes: Vec<NodeId>,
     },
+    /// Does the hearer keep messages for the speaker? Asked by whoever wants to use it so, and again each time the speaker
+    /// is back: what has been kept may come now.
+    Keeps,
     /// The body is a sealed message for somebody else: keep it until they come.
     Deposit {
         /// For whom.
@@ -46,6 +49,9 @@ pub enum Control {
         id: MessageId,
     },
 }
+
+/// How the answer to [`Control::Forward`] begins when the mailbox need not bring the message again.
+pub const NOT_WANTED: &str = "not wanted: ";
 
 /// What became of one message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -183,6 +183,9 @@ pub struct Status {
     pub connections: u64,
     /// Requests for trust that wait for an answer.
     pub pending: u64,
+    /// Why the owner's rules cannot be used. While there is a reason, nothing is allowed to other nodes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy_broken: Option<String>,
 }
 
 /// The connection to the registry.

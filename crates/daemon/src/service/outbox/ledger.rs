@@ -494,6 +494,7 @@ impl Ledger {
                 lane.receipts.extend(receipts.into_iter().take(room));
             }
             control @ (Control::Cancel { .. }
+            | Control::Keeps
             | Control::Mailboxes { .. }
             | Control::Deposit { .. }
             | Control::Forward { .. }) => {

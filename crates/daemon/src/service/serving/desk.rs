@@ -60,6 +60,8 @@ enum Stage {
 struct Entry {
     inquiry: Inquiry,
     stage: Stage,
+    /// The owner's rules hold its answer back until then.
+    not_before: Option<Instant>,
     run: u64,
     sent: u32,
 }
@@ -100,6 +102,8 @@ pub(super) struct Desk {
     by_inbox: BTreeMap<String, Place>,
     by_name: BTreeMap<(NodeId, MessageId), Place>,
     deadlines: BTreeSet<(Instant, Place)>,
+    /// When requests that are held back may be taken.
+    held_back: BTreeSet<(Instant, Place)>,
     early: VecDeque<(NodeId, MessageId)>,
     /// The programs that take work, and what was taken away from each and why. A program holds at most [`HELD_MAX`], and
     /// what it lets go of is removed.
@@ -152,7 +156,8 @@ impl Desk {
             self.by_name.insert(name, place);
         }
         self.deadlines.insert((inquiry.deadline, place));
-        self.entries.insert(place, Entry { inquiry, stage: Stage::Waiting, run: 0, sent: 0 });
+        self.entries
+            .insert(place, Entry { inquiry, stage: Stage::Waiting, not_before: None, run: 0, sent: 0 });
         vec![Action::Wake]
     }
 
@@ -178,6 +183,7 @@ impl Desk {
             let is_first = inquiry.once().is_none_or(|key| keys.insert(key));
             let fits = entry.stage == Stage::Waiting
                 && inquiry.deadline > now
+                && entry.not_before.is_none_or(|at| at <= now)
                 && from.is_none_or(|node| inquiry.from.node == node)
                 && (all || !inquiry.plain);
             (fits && is_first).then_some(*place)
@@ -294,6 +300,22 @@ impl Desk {
         vec![Action::Wake]
     }
 
+    /// What was handed out this moment must wait.
+    pub(super) fn hold_back(&mut self, by: ClientId, id: &str, until: Instant) -> Vec<Action> {
+        let actions = self.release(by, id);
+        let Some(place) = self.by_inbox.get(id).copied() else { return actions };
+        if let Some(entry) = self.entries.get_mut(&place) {
+            entry.not_before = Some(until);
+            self.held_back.insert((until, place));
+        }
+        actions
+    }
+
+    /// What was handed out this moment is not to be answered by programs.
+    pub(super) fn refuse(&mut self, by: ClientId, id: &str) -> Option<Inquiry> {
+        self.remove(id, Some(by), Why::Answered).map(|entry| entry.inquiry)
+    }
+
     fn let_go(&mut self, by: ClientId) {
         if let Some(program) = self.programs.get_mut(&by) {
             program.held = program.held.saturating_sub(1);
@@ -392,13 +414,18 @@ impl Desk {
 
     /// When something is due next.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(at, _)| *at)
+        let due = |times: &BTreeSet<(Instant, Place)>| times.first().map(|(at, _)| *at);
+        [due(&self.deadlines), due(&self.held_back)].into_iter().flatten().min()
     }
 
     /// Work that was begun is stopped when its time is over, and answered so. What nobody took is not begun any more;
     /// it stays in the inbox for whoever reads it.
     pub(super) fn on_time(&mut self, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
+        while self.held_back.first().is_some_and(|(at, _)| *at <= now) {
+            self.held_back.pop_first();
+            actions.push(Action::Wake);
+        }
         while let Some((at, place)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
             let Some(entry) = self.entries.get(&place) else {
                 self.deadlines.remove(&(at, place));
@@ -413,10 +440,8 @@ impl Desk {
             if was_held {
                 let text = "stopped: the time for it was over before it was done";
                 actions.push(Action::Settle(entry.inquiry, Outcome::Failed, text));
+                actions.push(Action::Wake);
             }
-        }
-        if !actions.is_empty() {
-            actions.push(Action::Wake);
         }
         actions
     }
@@ -428,6 +453,9 @@ impl Desk {
             self.by_name.remove(&name);
         }
         self.deadlines.remove(&(entry.inquiry.deadline, place));
+        if let Some(at) = entry.not_before {
+            self.held_back.remove(&(at, place));
+        }
         if let Stage::Held(holder) | Stage::Answering(Some(holder)) = entry.stage {
             self.let_go(holder);
             if except != Some(holder)

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use pilot_wire::NodeId;
 use pilot_wire::dataexchange::{
-    Content, DEFAULT_MAX_FRAME, Delivery, Extension, Interim, InterimKind, MessageId, Tag,
+    Content, DEFAULT_MAX_FRAME, Delivery, Extension, Interim, InterimKind, MessageId, Outcome, Tag,
 };
 use pilot_wire::ipc::{Code, Failure};
 use pilot_wire::outbox::{Body, Kind};
@@ -16,6 +16,7 @@ use super::desk::{Grant, Inquiry, Refused};
 use super::mail::{self, Arrival};
 use super::{Serving, answer_id, inquiry, unix_ms};
 use crate::service::Caller;
+use crate::service::policy::Forbidden;
 
 /// Longest answer: what fits into one frame with its tag.
 const ANSWER_MAX: u64 = (DEFAULT_MAX_FRAME - 4096) as u64;
@@ -60,6 +61,11 @@ impl Serving {
                 state.desk.take(caller.id, from, all, Instant::now(), unix_ms())
             };
             if let Some(grant) = granted {
+                let inquiry = &grant.inquiry;
+                if let Err(forbidden) = self.shared.policy.may_answer(inquiry.from.node, inquiry.hops) {
+                    self.hold_back(caller, &grant.inquiry.inbox, &forbidden);
+                    continue;
+                }
                 match self.work(grant).await? {
                     Some(taken) => return Ok(Reply::Taken(Box::new(taken))),
                     None => continue,
@@ -70,6 +76,22 @@ impl Serving {
                 () = sleep_until(deadline) => return Ok(Reply::TimedOut),
                 () = caller.gone() => {}
             }
+        }
+    }
+
+    /// The owner's rules let no program answer this, or not yet.
+    fn hold_back(&self, caller: &Caller, id: &str, forbidden: &Forbidden) {
+        if let Some(wait) = forbidden.retry_after() {
+            let actions = self.lock().desk.hold_back(caller.id, id, Instant::now() + wait);
+            return self.perform(actions);
+        }
+        let refused = self.lock().desk.refuse(caller.id, id);
+        if let Some(inquiry) = refused.filter(|inquiry| !inquiry.plain) {
+            let hops = inquiry.hops.saturating_add(1);
+            let body = Bytes::from(forbidden.to_string());
+            let answer = Kept { outcome: Outcome::Declined, kind: Kind::Text, body, hops };
+            let this = self.clone();
+            tokio::spawn(async move { this.settle(inquiry, answer).await });
         }
     }
 

@@ -347,6 +347,7 @@ impl Ledger {
                 }
             }
             Control::Cancel { .. }
+            | Control::Keeps
             | Control::Mailboxes { .. }
             | Control::Deposit { .. }
             | Control::Forward { .. } => {

@@ -215,6 +215,24 @@ fn plain_messages_are_for_those_who_asked_for_them() {
 }
 
 #[test]
+fn what_the_rules_hold_back_is_handed_out_when_they_allow_it() {
+    let mut world = World::new();
+    world.arrive("a");
+    world.arrive("b");
+    assert_eq!(world.take(ONE).as_deref(), Some("TEXT-a"));
+    let until = world.now + Duration::from_secs(5);
+    world.desk.hold_back(ONE, "TEXT-a", until);
+    assert_eq!(world.take(TWO).as_deref(), Some("TEXT-b"));
+    assert_eq!(world.take(TWO), None);
+    assert_eq!(world.desk.next_deadline(), Some(until));
+    world.now = until;
+    assert_eq!(world.desk.on_time(world.now), [Action::Wake]);
+    assert_eq!(world.take(TWO).as_deref(), Some("TEXT-a"));
+    assert_eq!(world.desk.refuse(TWO, "TEXT-a").map(|inquiry| inquiry.inbox).as_deref(), Some("TEXT-a"));
+    assert_eq!(world.desk.counts(), (0, 1));
+}
+
+#[test]
 fn work_can_be_limited_to_one_sender() {
     let mut world = World::new();
     world.arrive("a");

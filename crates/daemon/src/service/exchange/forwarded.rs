@@ -1,0 +1,42 @@
+//! What a mailbox brings: opened, and then taken in as if its author had brought it.
+
+use bytes::Bytes;
+use pilot_wire::NodeId;
+use pilot_wire::dataexchange::{Answer, FrameType, MessageId, NOT_WANTED};
+use tokio::sync::watch;
+
+use super::Connection;
+use crate::service::mailboxes::Opened;
+use crate::service::mailboxes::letter::Inside;
+
+impl Connection<'_> {
+    /// The answer tells the mailbox whether it may forget the letter.
+    pub(super) async fn forwarded(&self, from: NodeId, id: MessageId, sealed: Bytes) -> Answer {
+        // As to any word: see `Controls::handle`.
+        let kind = FrameType::TEXT;
+        let bytes = sealed.len() as u64;
+        let controls = &self.exchange.controls;
+        let Opened { author, inside } =
+            match controls.mailboxes.open_letter(self.from, from, &id, sealed).await {
+                Ok(opened) => opened,
+                Err(reason) => return Answer::Failed { kind, reason },
+            };
+        let delivery = match inside {
+            Inside::Message(delivery) => delivery,
+            Inside::Word(word) => return controls.handle(&author, word, Bytes::new()).await,
+        };
+        let cancel = watch::channel(false).0;
+        let as_author =
+            Connection { exchange: self.exchange, from: &author, transfer: None, cancel, refused: None };
+        match as_author.store(delivery).await {
+            Ok(Answer::Stored { duplicate, .. }) => {
+                controls.mailboxes.delivered(from, id);
+                Answer::Stored { kind, bytes, duplicate }
+            }
+            Ok(Answer::Failed { reason, .. } | Answer::Refused(reason)) => Answer::Failed { kind, reason },
+            Ok(Answer::Timed(_)) => Answer::Failed { kind, reason: "a time in a time".to_owned() },
+            // A name that leads elsewhere will do so the next time, too.
+            Err(closed) => Answer::Failed { kind, reason: format!("{NOT_WANTED}{closed}") },
+        }
+    }
+}
