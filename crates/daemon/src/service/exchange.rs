@@ -131,6 +131,11 @@ impl Connection<'_> {
             if large.is_none() && decoder.announced()?.is_some_and(|length| length > LARGE_FRAME) {
                 // Before it is read: who waits for its turn must not hold memory that others need.
                 if let Err(forbidden) = self.exchange.policy.turn(self.from.endpoint.addr.node).await {
+                    // The sender learns that it may come back; the frame is not read for that.
+                    Answer::Failed { kind: FrameType::TEXT, reason: forbidden.to_string() }
+                        .emit(&mut answers);
+                    timeout(IDLE, stream.write_all(&answers)).await.map_err(|_| Closed::Idle)??;
+                    stream.flush().await?;
                     return Err(Closed::Forbidden(forbidden));
                 }
                 // The semaphores are never closed; were they, no limit would be left to respect.

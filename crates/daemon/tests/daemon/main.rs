@@ -13,6 +13,7 @@ mod mailboxes;
 #[cfg(target_os = "linux")]
 #[path = "../../src/network/testing.rs"]
 mod namespace;
+mod outbox;
 mod paths;
 mod programs;
 mod registry;

@@ -78,7 +78,7 @@ use crate::{duration, humane, input, style};
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The same for a peer of which nothing is known.
-const GLANCE: Duration = Duration::from_millis(35);
+const GLANCE: Duration = Duration::from_millis(20);
 
 /// A peer that was heard of within this time is there: keepalives come every 30 seconds.
 const HEARD: u64 = 40_000;

@@ -28,6 +28,7 @@ pub(crate) struct Agent {
     registry: String,
     beacon: String,
     daemon: Option<Running>,
+    env: Vec<(String, String)>,
 }
 
 /// A process that is killed when the test is over.
@@ -89,6 +90,7 @@ impl World {
             registry: self.registry.clone(),
             beacon: self.beacon.clone(),
             daemon: None,
+            env: Vec::new(),
         }
     }
 
@@ -140,8 +142,28 @@ pub(crate) fn befriend(from: &Agent, to: &Agent) {
 }
 
 impl Agent {
+    /// Starts its daemon and returns when it is ready, whether the registry can be reached or not.
+    pub(crate) fn start_anyhow(&mut self) {
+        self.launch(&[]);
+    }
+
+    /// For its processes from now on.
+    pub(crate) fn set_env(&mut self, name: &str, value: &str) {
+        self.env.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// The process of its daemon.
+    pub(crate) fn pid(&self) -> u32 {
+        self.daemon.as_ref().unwrap().pid()
+    }
+
     /// Starts its daemon and returns when it is ready.
     pub(crate) fn start(&mut self, more: &[&str]) {
+        let ready = self.launch(more);
+        assert_eq!(ready["data"]["registered"], true, "{ready}");
+    }
+
+    fn launch(&mut self, more: &[&str]) -> Value {
         let (registry, beacon, name) = (self.registry.clone(), self.beacon.clone(), self.name.clone());
         let words =
             ["daemon", "run", "--json", "--registry", &registry, "--beacon", &beacon, "--hostname", &name];
@@ -151,8 +173,8 @@ impl Agent {
         let mut running = Running::start(command);
         let ready = running.json_line();
         assert_eq!(ready["status"], "ok", "{ready}");
-        assert_eq!(ready["data"]["registered"], true, "{ready}");
         self.daemon = Some(running);
+        ready
     }
 
     /// `kill -9`.
@@ -161,7 +183,9 @@ impl Agent {
     }
 
     pub(crate) fn command(&self, words: &[&str]) -> Command {
-        command(&self.home, &self.socket, words)
+        let mut command = command(&self.home, &self.socket, words);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command
     }
 
     /// Runs a line to its end.

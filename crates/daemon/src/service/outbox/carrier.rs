@@ -15,7 +15,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
 use super::desk::Desk;
-use super::entry::Place;
+use super::entry::{Place, Seq};
 use super::lane::{Job, LaneKey, Letter, Track};
 use super::ledger::carrying::{End, Next};
 
@@ -154,17 +154,23 @@ impl Carriers {
                             && letter.cached.is_none()
                             && letter.bytes > 0
                         {
-                            letter.cached = Some(desk.disk.load(letter.seq, letter.place)?);
+                            let body = desk.disk.load(letter.seq, letter.place);
+                            letter.cached = Some(body.map_err(|error| (Some(letter.seq), error))?);
                         }
                     }
-                    Ok::<_, io::Error>(jobs)
+                    Ok::<_, (Option<Seq>, io::Error)>(jobs)
                 });
-                read.await.unwrap_or_else(|crashed| Err(io::Error::other(crashed)))
+                read.await.unwrap_or_else(|crashed| Err((None, io::Error::other(crashed))))
             }
         };
-        let jobs = jobs.map_err(|error| {
+        let jobs = jobs.map_err(|(seq, error)| {
             tracing::error!(%error, "a message of the outbox cannot be read");
-            End::Broken(format!("the message cannot be read from this node's disk: {error}"))
+            let reason = format!("the message cannot be read from this node's disk: {error}");
+            if let (Some(seq), io::ErrorKind::NotFound) = (seq, error.kind()) {
+                // It will not come back, and must not hold up those behind it.
+                self.desk.with(|ledger, now| ledger.on_lost(seq, reason.clone(), now));
+            }
+            End::Broken(reason)
         })?;
         for job in jobs {
             match job {

@@ -131,17 +131,24 @@ impl Disk {
 
     /// Writes all changes or none. When it returns they are on disk.
     pub(super) fn commit(&self, changes: &BTreeMap<Seq, Change>) -> Result<(), String> {
-        let taken = self.database.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let database = match taken {
+        let opened = self.database.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let database = match opened {
             Some(database) => database,
             None => match self.open_database() {
-                Ok(database) => Arc::new(database),
+                Ok(database) => {
+                    let database = Arc::new(database);
+                    *self.database.lock().unwrap_or_else(PoisonError::into_inner) =
+                        Some(Arc::clone(&database));
+                    database
+                }
                 Err(Trouble::Open(error)) => return Err(error.to_string()),
                 Err(Trouble::Damaged(reason)) => return Err(reason),
             },
         };
-        write(&database, changes).map_err(|error| error.to_string())?;
-        *self.database.lock().unwrap_or_else(PoisonError::into_inner) = Some(database);
+        if let Err(error) = write(&database, changes) {
+            *self.database.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            return Err(error.to_string());
+        }
         for change in changes.values() {
             let place = match change {
                 Change::Update(record) if record.state.is_settled() => record.place,

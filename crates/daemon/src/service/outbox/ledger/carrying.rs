@@ -194,12 +194,7 @@ impl Ledger {
         match flight {
             Flight::Live => {}
             Flight::Probe | Flight::Word(_) => {
-                // Receivers of early 2026 say `ACK UNKNOWN(80)` of what they drop.
-                let is_ours =
-                    matches!(&answer, Answer::Stored { .. }) && frame.payload.starts_with(b"ACK CONTROL ");
-                let refused =
-                    matches!(answer, Answer::Failed { .. }) && frame.payload.starts_with(b"ERR CONTROL ");
-                if is_ours || refused {
+                if !answer.is_unsupported(FrameType::CONTROL) {
                     self.know(key.0, Known::Ours);
                 } else if self.known.get(&key.0) != Some(&Known::Untagged) {
                     self.know(key.0, Known::Tagged);
@@ -259,6 +254,11 @@ impl Ledger {
         self.settle(seq, State::Refused, now, |record| record.reason = Some(reason));
     }
 
+    /// The bytes of a message are lost.
+    pub(in super::super) fn on_lost(&mut self, seq: Seq, reason: String, now: Now) {
+        self.settle(seq, State::Refused, now, |record| record.reason = Some(reason));
+    }
+
     /// The receiver cannot take it now: the carrier leaves, and comes back after a pause.
     fn on_later(&mut self, key: LaneKey, seq: Seq, reason: String, now: Now) {
         self.back_to_queue(seq, now);
@@ -296,11 +296,12 @@ impl Ledger {
         });
         let (failed, reason) = match end {
             End::Left => (lane.stopping, None),
-            End::HungUp if head.is_none() && flights.is_empty() => (false, None),
+            End::HungUp if flights.is_empty() => (lane.stopping, None),
             End::HungUp => (true, Some("the receiver closed the connection without an answer".to_owned())),
             End::Unreachable(ref reason) | End::Broken(ref reason) => (true, Some(reason.clone())),
         };
-        if reason.is_some() {
+        // What the receiver said itself is the better reason.
+        if reason.is_some() && !lane.stopping {
             lane.reason = reason;
         }
         let proven = lane.proven;

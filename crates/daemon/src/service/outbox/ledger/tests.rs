@@ -99,7 +99,9 @@ impl Desk {
 
     fn hears(&mut self, text: &str) {
         let payload = Bytes::from(text.to_owned());
-        self.ledger.on_connected(KEY);
+        if matches!(self.ledger.lanes[&KEY].run, Run::Dialing { .. }) {
+            self.ledger.on_connected(KEY);
+        }
         self.ledger.on_frame(KEY, &RawFrame { kind: FrameType::TEXT, payload }, self.now).unwrap();
     }
 
@@ -131,7 +133,7 @@ fn name(job: &Job) -> String {
 }
 
 const STORED: &str = "ACK TEXT 1 bytes";
-const OURS: &str = "ACK CONTROL 0 bytes";
+const OURS: &str = "ACK TEXT 0 bytes";
 const NOT_OURS: &str = "ERR UNKNOWN(80) save failed: unsupported frame type 80";
 
 #[test]
@@ -246,6 +248,36 @@ fn what_cannot_be_taken_now_is_tried_again_in_order() {
     desk.pass(Duration::from_secs(1));
     desk.connect();
     assert_eq!(desk.writes(), ["m-1", "m-2"]);
+}
+
+#[test]
+fn a_receiver_that_refuses_for_now_and_hangs_up_gets_a_pause() {
+    let mut desk = Desk::new();
+    desk.put("m-0");
+    desk.connect_to_one_of_ours();
+    desk.writes();
+    desk.hears("ERR TEXT save failed: busy: too much at a time");
+    desk.ends(End::HungUp);
+    assert_eq!(desk.look(), []);
+    assert_eq!(desk.item("m-0").reason.as_deref(), Some("busy: too much at a time"));
+    desk.pass(Duration::from_secs(1));
+    desk.connect();
+    assert_eq!(desk.writes(), ["m-0"], "it is not under suspicion");
+}
+
+#[test]
+fn a_message_whose_bytes_are_lost_holds_up_nobody() {
+    let mut desk = Desk::new();
+    let seq = desk.put("m-0");
+    desk.put("m-1");
+    desk.connect_to_one_of_ours();
+    desk.writes();
+    desk.ledger.on_lost(seq, "no such file".to_owned(), desk.now);
+    desk.ends(End::Broken("no such file".to_owned()));
+    assert_eq!(desk.state("m-0"), State::Refused);
+    desk.pass(Duration::from_secs(1));
+    desk.connect();
+    assert_eq!(desk.writes(), ["m-1"]);
 }
 
 #[test]
