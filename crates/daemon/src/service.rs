@@ -1,4 +1,4 @@
-//! The built-in services: handshake (444), data exchange (1001), event stream (1002).
+//! The built-in services: handshake (444), data exchange (1001), event stream (1002), tasks (1003).
 //!
 //! They are applications of this daemon like any other: they listen and dial through a
 //! [`Client`](pilot_client::Client) whose socket is a pipe inside the process. Each service proper works on any
@@ -29,9 +29,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pilot_client::{Client, Stream};
-use pilot_wire::dataexchange::MessageId;
+use pilot_wire::dataexchange::{Control, MessageId, Receipt, ReceiptState};
 use pilot_wire::events::{Event, NOTHING};
 use pilot_wire::ipc::{Call, Code, Failure};
+use pilot_wire::tasks::{A2aState, Category, State, TaskId};
 use pilot_wire::{Addr, Endpoint, NodeId, Port, PublicKey};
 use serde::Serialize;
 use tokio::io::AsyncWriteExt;
@@ -43,6 +44,7 @@ use self::control::Controls;
 use self::events::{Broker, DialBroker, Side};
 use self::exchange::Exchange;
 use self::hooks::Hooks;
+use self::inbox::ReadNotice;
 use self::mailboxes::Mailboxes;
 use self::outbox::Outbox;
 use self::policy::Policy;
@@ -60,6 +62,12 @@ const CONNECTIONS: usize = 512;
 
 /// Notices on their way to log and webhook. Beyond, they are dropped: they must not slow a service down.
 const NOTICES: usize = 256;
+
+/// Senders that wait to be told that their messages were read. Beyond, they are not told.
+const READINGS: usize = 4096;
+
+/// Of these, in one word to one sender.
+const READINGS_AT_ONCE: usize = 256;
 
 /// Pause before listening again when the daemon's own socket refused.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
@@ -88,6 +96,8 @@ pub(crate) struct Config {
     pub(crate) data_exchange: bool,
     /// Whether there is an event broker.
     pub(crate) event_stream: bool,
+    /// Whether there are tasks.
+    pub(crate) tasks: bool,
     /// Longest data-exchange payload accepted, in bytes.
     pub(crate) max_frame: usize,
 }
@@ -98,7 +108,7 @@ pub(crate) struct Services {
     store: Store,
     outbox: Outbox,
     serving: Serving,
-    tasks: Tasks,
+    tasks: Option<Tasks>,
     hooks: Hooks,
     policy: Policy,
     mailboxes: Mailboxes,
@@ -113,7 +123,10 @@ impl Services {
             Call::Mailbox(request) => json(&self.store.mailbox(request).await),
             Call::Outbox(request) => json(&self.outbox.call(request).await?),
             Call::Serving(request) => json(&self.serving.call(caller, request).await?),
-            Call::Tasks(request) => json(&self.tasks.call(request).await?),
+            Call::Tasks(request) => match &self.tasks {
+                Some(tasks) => json(&tasks.call(request).await?),
+                None => Err(Failure::new(Code::Unsupported, "this daemon has no tasks (`--no-tasks`)")),
+            },
             Call::Hooks(request) => json(&self.hooks.call(request).await?),
             Call::Policy(request) => json(&self.policy.call(request).await?),
             Call::Mailboxes(request) => json(&self.mailboxes.call(request).await?),
@@ -180,23 +193,20 @@ pub(crate) fn spawn(
     policy: Policy,
     deliveries: mpsc::Receiver<handshake::Delivery>,
 ) -> io::Result<Services> {
-    let store = Store::start(&config.home)?;
-    let outbox = Outbox::start(&config.home, client.clone(), &handle)?;
-    let (serving, answered) = Serving::start(&config.home, store.clone(), outbox.clone(), policy.clone())?;
+    let (readings, readings_out) = mpsc::channel(READINGS);
+    let store = Store::start_telling(&config.home, Some(readings))?;
     let mailboxes = match config.data_exchange {
-        true => Mailboxes::open(&config.home, client.clone(), handle.clone(), policy.clone()).unwrap_or_else(
-            |error| {
-                tracing::error!(%error, "the files of the mailboxes cannot be read: there are none until they can");
-                Mailboxes::off(&format!("the files of the mailboxes cannot be read: {error}"))
-            },
-        ),
+        true => Mailboxes::open_or_off(&config.home, &client, &handle),
         false => Mailboxes::default(),
     };
+    let outbox = Outbox::start(&config.home, client.clone(), &handle, mailboxes.clone())?;
+    let (serving, answered) = Serving::start(&config.home, store.clone(), outbox.clone(), policy.clone())?;
     let mut broker_way = None;
     let mut tasks = JoinSet::new();
     let (notices, notices_out) = Notices::new();
     policy.connect(notices.clone(), handle.clone());
     tasks.spawn(forward_notices(notices_out, handle.clone()));
+    tasks.spawn(tell_readings(readings_out, outbox.clone()));
     tasks.spawn(serving.clone().run(answered));
     tasks.spawn(handshake::deliver_all(client.clone(), deliveries));
     tasks.spawn(mailboxes.clone().run());
@@ -216,6 +226,7 @@ pub(crate) fn spawn(
         let large_frames = Arc::new(Semaphore::new(exchange::LARGE_FRAMES));
         let exchange = Exchange {
             store: store.clone(),
+            handle: Some(handle.clone()),
             notices: notices.clone(),
             controls: Controls {
                 outbox: outbox.clone(),
@@ -240,8 +251,27 @@ pub(crate) fn spawn(
             },
         ));
     }
+    let mut tasks_way = None;
+    if config.tasks {
+        let service = Tasks::start(&config.home, client.clone(), &handle, notices.clone(), &mut tasks)?;
+        tasks_way = Some(service.clone());
+        tasks.spawn(accept(client.clone(), Port::TASKS, handle.clone(), move |stream, guest: Guest| {
+            let service = service.clone();
+            async move {
+                if let Err(error) = service.serve(stream, &guest.remote, &guest.share.large).await {
+                    tracing::info!(from = %guest.remote.endpoint, %error, "a connection about tasks ended");
+                }
+            }
+        }));
+    }
     if config.event_stream {
-        let (broker, task) = Broker::new(Overlay(client.clone()), handle.trusted(), handle.signs(), notices);
+        let (broker, task) = Broker::new(
+            Overlay(client.clone(), handle.clone()),
+            handle.trusted(),
+            handle.signs(),
+            policy.clone(),
+            notices,
+        );
         broker_way = Some(broker.clone());
         tasks.spawn(task);
         tasks.spawn(accept(client, Port::EVENT_STREAM, handle, move |stream, guest: Guest| {
@@ -258,7 +288,7 @@ pub(crate) fn spawn(
         store,
         outbox,
         serving,
-        tasks: Tasks::default(),
+        tasks: tasks_way,
         hooks: Hooks::default(),
         policy,
         mailboxes,
@@ -402,7 +432,7 @@ where
 
 /// Other nodes' brokers, through this daemon.
 #[derive(Clone)]
-struct Overlay(Client);
+struct Overlay(Client, Handle);
 
 impl DialBroker for Overlay {
     type Stream = Stream;
@@ -413,6 +443,10 @@ impl DialBroker for Overlay {
 
     async fn drain(stream: &mut Stream) -> io::Result<()> {
         stream.drain().await.map_err(io::Error::other)
+    }
+
+    async fn hostname(&self, node: NodeId) -> Option<String> {
+        self.1.describe(node).await.hostname
     }
 }
 
@@ -451,6 +485,28 @@ pub(crate) enum Notice {
     ReceivedFull {
         /// Whose.
         from: Addr,
+    },
+    /// A peer gave this node a task.
+    TaskReceived {
+        /// Its name.
+        task_id: TaskId,
+        /// Whose it is.
+        from: Addr,
+        /// How its description begins.
+        description: String,
+    },
+    /// A task is in another state.
+    TaskStatus {
+        /// Its name.
+        task_id: TaskId,
+        /// Whose it is.
+        category: Category,
+        /// Where it is.
+        status: State,
+        /// The same in the words of A2A.
+        a2a_state: A2aState,
+        /// Why.
+        justification: String,
     },
     /// Somebody subscribed at this broker.
     EventSubscribed {
@@ -495,6 +551,8 @@ impl Notice {
             Self::FileReceived { .. } => "file.received",
             Self::InboxFull { .. } => "inbox.full",
             Self::ReceivedFull { .. } => "received.full",
+            Self::TaskReceived { .. } => "task.received",
+            Self::TaskStatus { .. } => "task.status",
             Self::EventSubscribed { .. } => "pubsub.subscribed",
             Self::EventUnsubscribed { .. } => "pubsub.unsubscribed",
             Self::GuardTripped { .. } => "guard.tripped",
@@ -519,7 +577,26 @@ impl Notices {
 
     fn send(&self, notice: Notice) {
         if let Err(mpsc::error::TrySendError::Full(notice)) = self.0.try_send(notice) {
-            tracing::warn!(event = notice.event(), "a notice was dropped");
+            // There may be thousands of events in a second.
+            if let Notice::EventPublished { .. } = notice {
+                tracing::debug!(event = notice.event(), "a notice was dropped");
+            } else {
+                tracing::warn!(event = notice.event(), "a notice was dropped");
+            }
+        }
+    }
+}
+
+/// Tells senders that their messages were read, those of one sender together.
+async fn tell_readings(mut readings: mpsc::Receiver<ReadNotice>, outbox: Outbox) {
+    let mut batch = Vec::new();
+    while readings.recv_many(&mut batch, READINGS_AT_ONCE).await > 0 {
+        let mut by_sender: BTreeMap<NodeId, Vec<Receipt>> = BTreeMap::new();
+        for ReadNotice { to, id } in batch.drain(..) {
+            by_sender.entry(to).or_default().push(Receipt { id, state: ReceiptState::Read });
+        }
+        for (to, receipts) in by_sender {
+            outbox.tell(to, Control::Receipts { receipts }, Bytes::new()).await;
         }
     }
 }

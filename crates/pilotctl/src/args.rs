@@ -122,7 +122,12 @@ pub(crate) enum Command {
     /// Answer requests with a program
     Serve(cmd::serve::Args),
     /// Tasks: give, take, follow and answer them
-    Task(cmd::task::Args),
+    #[command(subcommand)]
+    Task(cmd::task::Command),
+    /// Take tasks of every trusted node
+    EnableTasks(cmd::task::EnableArgs),
+    /// Take tasks only while a program waits for one (the default)
+    DisableTasks(cmd::task::DisableArgs),
     /// What the daemon does when a message arrives
     Hook(cmd::hook::Args),
     /// What peers may do here
@@ -138,9 +143,8 @@ pub(crate) enum Command {
     Subscribe(cmd::subscribe::Args),
     /// Publish an event to all trusted peers, or at one node
     Publish(cmd::publish::Args),
-    /// The article forms `events subscribe --topic T` and `events publish --topic T --data D`
-    #[command(subcommand, hide = true)]
-    Events(cmd::events::Command),
+    /// How the event stream stands: subscriptions, links to other brokers, history
+    Events(cmd::events::Args),
     /// The article forms `data send TARGET FILE` and `data recv`
     #[command(subcommand, hide = true)]
     Data(cmd::data::Command),

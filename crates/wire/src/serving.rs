@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::dataexchange::{InterimKind, MessageId, Outcome};
-use crate::mailbox::StoredMessage;
+use crate::mailbox::{self, StoredMessage};
 use crate::outbox::{self, Body, Kind};
 use crate::{Addr, NodeId};
 
@@ -160,9 +160,21 @@ pub struct Letter {
     pub id: String,
     /// Its file, absolute.
     pub path: String,
+    /// When it arrived, in nanoseconds since 1970.
+    #[serde(default)]
+    pub arrived_ns: u64,
     /// Its content; absent when too long for the local socket: read the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<Box<StoredMessage>>,
+}
+
+impl Letter {
+    /// As the mailbox hands it out.
+    #[must_use]
+    pub fn into_reply(self) -> mailbox::Reply {
+        let Self { id, path, arrived_ns, message } = self;
+        mailbox::Reply::Message { id, path, arrived_ns, message }
+    }
 }
 
 /// A request to be worked at.

@@ -257,7 +257,7 @@ impl PendingRequest {
                         self.on_item(*item)?;
                     }
                     if let Some(letter) = answer {
-                        self.on_answer(message::mail(letter.id, letter.path, letter.message).await?)?;
+                        self.on_answer(message::mail(letter.into_reply()).await?)?;
                     }
                 }
                 Ok(other) => return Err(unexpected(&other)),

@@ -274,7 +274,7 @@ impl Incoming {
         })
         .abort_handle();
         let id = letter.id.clone();
-        match message::mail(letter.id, letter.path, letter.message).await {
+        match message::mail(letter.into_reply()).await {
             Ok(mail) => Ok(Self {
                 link,
                 mail,

@@ -55,10 +55,10 @@ pub(super) struct Client {
     /// Replies that must leave in the order of their requests: programs of the reference tell them apart by order only.
     in_order: VecDeque<(u64, Option<Vec<u8>>)>,
     next_slot: u64,
-    /// Dropped with the connection: the services see its end by that.
-    pub(super) alive: watch::Sender<()>,
     reading: AbortHandle,
     writing: Option<AbortHandle>,
+    /// Dropped with the program.
+    present: watch::Sender<()>,
 }
 
 impl Client {
@@ -72,10 +72,15 @@ impl Client {
             deferred: VecDeque::new(),
             in_order: VecDeque::new(),
             next_slot: 0,
-            alive: watch::Sender::new(()),
             reading,
             writing: Some(writing),
+            present: watch::Sender::new(()),
         }
+    }
+
+    /// Ends with an error when the program is gone.
+    pub(super) fn presence(&self) -> watch::Receiver<()> {
+        self.present.subscribe()
     }
 
     /// Keeps the place of the reply to a request without a number.

@@ -6,7 +6,8 @@ use pilot_proto::node::{PathView, PeerView, StreamView};
 use pilot_wire::ipc::{
     ConnInfo, DIALECT_FEATURE, Health, Info, PeerInfo, RegistryStatus, ServiceStatus, Status,
 };
-use pilot_wire::{Addr, Port};
+use pilot_wire::mailbox::Path;
+use pilot_wire::{Addr, NodeId, Port};
 use serde_json::json;
 
 use super::Driver;
@@ -143,6 +144,7 @@ impl Driver {
             ("handshake", Port::HANDSHAKE, true),
             ("dataexchange", Port::DATA_EXCHANGE, enabled.data_exchange),
             ("eventstream", Port::EVENT_STREAM, enabled.event_stream),
+            ("tasks", Port::TASKS, enabled.tasks),
         ];
         let running = all.into_iter().filter(|(_, _, on)| *on);
         running.map(|(name, port, _)| ServiceStatus { name: name.to_owned(), port }).collect()
@@ -171,6 +173,18 @@ impl Driver {
             rtt_us: rtt.map(micros),
             idle_ms: idle.and_then(|idle| u64::try_from(idle).ok()),
             ..PeerInfo::default()
+        }
+    }
+
+    /// The way to a node, in the words that messages are kept with.
+    pub(super) fn path_of(&self, node: NodeId) -> Path {
+        if node == self.own_node() {
+            return Path::Own;
+        }
+        match self.node.peers().find(|peer| peer.node == node).map(|peer| peer.path) {
+            Some(PathView::Direct(address)) => Path::Direct { endpoint: address.to_string() },
+            Some(PathView::Relayed) => Path::Relayed,
+            Some(PathView::Unknown) | None => Path::Unknown,
         }
     }
 
@@ -220,6 +234,7 @@ impl Driver {
             "no_echo": !config.services.echo,
             "no_dataexchange": !config.services.data_exchange,
             "no_eventstream": !config.services.event_stream,
+            "no_tasks": !config.services.tasks,
         })
     }
 }

@@ -86,7 +86,7 @@ impl Serving {
         Ok((Self { shared: Arc::new(shared) }, Beginning(loading)))
     }
 
-    /// Finds the requests that have no answer, and then watches the clock.
+    /// Finds the requests that have no answer, and then watches the inbox and the clock.
     pub(super) async fn run(self, beginning: Beginning) {
         // Without the disk's thread no answer can be remembered, and each will say so.
         let loaded = beginning.0.await.unwrap_or_default();
@@ -94,9 +94,11 @@ impl Serving {
         for (shelf, name, entry) in loaded {
             self.lock().book.insert(shelf, name, entry, now);
         }
-        for arrival in self.shared.store.requests().await {
-            if !self.was_answered_before(&arrival).await {
-                self.admit(arrival);
+        let mut arrivals = self.shared.store.arrivals();
+        let Some((requests, mut seen)) = self.shared.store.inquiries(0, true).await else { return };
+        for request in requests {
+            if !self.was_answered_before(&request).await {
+                self.admit(request);
             }
         }
         self.shared.ready.send_replace(true);
@@ -115,6 +117,14 @@ impl Serving {
                     self.perform(actions);
                 }
                 changed = changed.changed() => if changed.is_err() { return },
+                arrived = arrivals.changed() => {
+                    let Some((new, until)) = self.shared.store.inquiries(seen, false).await else { return };
+                    if arrived.is_err() {
+                        return;
+                    }
+                    seen = until;
+                    new.into_iter().for_each(|arrival| self.admit(arrival));
+                }
             }
         }
     }
@@ -165,28 +175,17 @@ impl Serving {
         }
     }
 
-    /// A message is in the inbox.
-    pub(super) fn on_message(&self, arrival: Arrival) {
-        let is_plain = arrival.extension.request.is_none();
-        if is_plain && (arrival.is_answer || arrival.extension.outcome.is_some()) {
-            return;
-        }
-        if *self.shared.ready.borrow() {
-            return self.admit(arrival);
-        }
-        let this = self.clone();
-        tokio::spawn(async move {
-            this.ready().await;
-            this.admit(arrival);
-        });
-    }
-
     async fn ready(&self) {
         // It fails only when the service is gone, and this is a part of it.
         let _ = self.shared.ready.subscribe().wait_for(|ready| *ready).await;
     }
 
+    /// A message is in the inbox.
     fn admit(&self, arrival: Arrival) {
+        let is_plain = arrival.extension.request.is_none();
+        if is_plain && (arrival.is_answer || arrival.extension.outcome.is_some()) {
+            return;
+        }
         let inquiry = inquiry(arrival);
         if inquiry.message.is_none() && !inquiry.plain {
             // Nothing could name it.

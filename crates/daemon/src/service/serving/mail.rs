@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use pilot_wire::dataexchange::{Extension, MessageId};
 use pilot_wire::ipc::{Code, Failure};
-use pilot_wire::mailbox::{Reply, Request, StoredMessage};
+use pilot_wire::mailbox::{Entry, Filter, List, Reply, Request, StoredMessage, Wait};
 use pilot_wire::serving::Letter;
 use pilot_wire::{Addr, NodeId};
 use tokio::time::Instant;
@@ -25,8 +25,20 @@ pub(in crate::service) struct Arrival {
 }
 
 impl Arrival {
+    /// What the inbox knows of a message.
+    pub(in crate::service) fn of(entry: &Entry, pilot: Option<&Extension>) -> Self {
+        Self {
+            inbox: entry.id.clone(),
+            from: entry.from,
+            message: entry.message_id.clone(),
+            is_answer: entry.reply_to.is_some(),
+            extension: pilot.cloned().unwrap_or_default(),
+            received: crate::datetime::parse_rfc3339(&entry.received_at).unwrap_or_else(SystemTime::now),
+        }
+    }
+
     /// What a stored message says.
-    pub(in crate::service) fn of(inbox: String, message: &StoredMessage) -> Self {
+    pub(super) fn read(inbox: String, message: &StoredMessage) -> Self {
         Self {
             inbox,
             from: message.from,
@@ -40,7 +52,9 @@ impl Arrival {
 
 fn letter(reply: Reply) -> Result<Option<Letter>, Failure> {
     match reply {
-        Reply::Message { id, path, message } => Ok(Some(Letter { id, path, message })),
+        Reply::Message { id, path, arrived_ns, message } => {
+            Ok(Some(Letter { id, path, arrived_ns, message }))
+        }
         Reply::TimedOut => Ok(None),
         Reply::Failed { code, message } => {
             let code = serde_json::from_value(code.into()).unwrap_or(Code::Other);
@@ -49,7 +63,10 @@ fn letter(reply: Reply) -> Result<Option<Letter>, Failure> {
                 _ => Err(Failure::new(code, message)),
             }
         }
-        other @ (Reply::Messages { .. } | Reply::Files { .. } | Reply::Cleared { .. }) => {
+        other @ (Reply::Messages { .. }
+        | Reply::Files { .. }
+        | Reply::Marked { .. }
+        | Reply::Cleared { .. }) => {
             Err(Failure::new(Code::Internal, format!("unexpected answer about the inbox: {other:?}")))
         }
     }
@@ -57,7 +74,7 @@ fn letter(reply: Reply) -> Result<Option<Letter>, Failure> {
 
 /// Reads a message, and marks it as read; none when it is not there any more.
 pub(super) async fn read(store: &Store, id: Option<String>) -> Result<Option<Letter>, Failure> {
-    letter(store.mailbox(Request::Read { id }).await)
+    letter(store.mailbox(Request::Read { id, peek: false }).await)
 }
 
 /// The message of a letter, from its file when it was too long to be in the letter.
@@ -86,7 +103,7 @@ pub(super) async fn find(store: &Store, text: &str) -> Result<Letter, Failure> {
     if let Some(letter) = read(store, Some(text.to_owned())).await? {
         return Ok(letter);
     }
-    let listed = store.mailbox(Request::List { from: None, since_ns: None, limit: None }).await;
+    let listed = store.mailbox(Request::List(List::default())).await;
     let Reply::Messages { messages, .. } = listed else { return Err(missing()) };
     let begins = |id: &str| id.starts_with(text);
     let mut fitting = messages
@@ -112,7 +129,16 @@ pub(super) async fn answer(
     loose: bool,
     deadline: Instant,
 ) -> Result<Letter, Failure> {
-    let reply = store.wait_answer(from, id, since_ns, loose, deadline).await;
+    let reply = match loose {
+        false => store.wait_answer(from, id, deadline).await,
+        true => {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let filter = Filter { from: Some(from), since_ns: Some(since_ns), ..Filter::default() };
+            let timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+            let wait = Wait { filter, reply_to: Some(id), peek: false, timeout_ms };
+            store.mailbox(Request::Wait(wait)).await
+        }
+    };
     match letter(reply)? {
         Some(letter) => Ok(letter),
         None => std::future::pending().await,

@@ -235,7 +235,7 @@ impl Serving {
             Err(Refused::Busy) => Err(worked_at(&letter.id)),
             // A plain message, or a request whose time is over: it can be answered all the same.
             Err(Refused::Withdrawn(_)) => {
-                let inquiry = inquiry(Arrival::of(letter.id.clone(), &message));
+                let inquiry = inquiry(Arrival::read(letter.id.clone(), &message));
                 let name = inquiry.message.clone().map(|id| (inquiry.from.node, id));
                 if !inquiry.plain && name.is_some_and(|name| state.book.is_answered(&name)) {
                     return Err(not_open(&letter.id));
