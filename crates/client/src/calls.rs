@@ -267,7 +267,7 @@ impl Client {
         token: &str,
         data: &[u8],
     ) -> Result<(), Error> {
-        self.request(&Request::Broadcast { network, port, token, data }).await.map(drop)
+        self.order(&Request::Broadcast { network, port, token, data }).await.map(drop)
     }
 }
 

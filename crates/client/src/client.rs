@@ -99,7 +99,7 @@ impl Client {
     /// # Errors
     /// When the peer cannot be reached, does not trust us, or does not listen there.
     pub async fn dial(&self, to: Endpoint) -> Result<Stream, Error> {
-        match self.request(&Request::Dial { to }).await? {
+        match self.order(&Request::Dial { to }).await? {
             Answer::Stream(id) => Ok(Stream::new(self.link.clone(), id, to)),
             Answer::Done | Answer::Json(_) => {
                 Err(Error::Protocol("a dial was answered without a stream".into()))
@@ -117,7 +117,7 @@ impl Client {
         let (first, rest) = data.split_at(data.len().min(FIRST_BYTES));
         let dialed = match self.is_reference() {
             true => Err(Error::Unsupported("dial with data")),
-            false => self.request(&Request::DialWith { to, data: first }).await,
+            false => self.order(&Request::DialWith { to, data: first }).await,
         };
         let (mut stream, rest) = match dialed {
             Ok(Answer::Stream(id)) => (Stream::new(self.link.clone(), id, to), rest),
@@ -150,7 +150,7 @@ impl Client {
         self.link.session().add_listener(port)?;
         // From here on the listener's drop cleans up.
         let listener = Listener::new(self.link.clone(), port);
-        match self.request(&Request::Bind { port }).await {
+        match self.order(&Request::Bind { port }).await {
             Ok(_) => Ok(listener),
             Err(error) => {
                 listener.discard();
@@ -173,7 +173,7 @@ impl Client {
     /// # Errors
     /// When the peer is unknown or not trusted, or `data` too large (65 535 bytes).
     pub async fn send_datagram(&self, to: Endpoint, data: &[u8]) -> Result<(), Error> {
-        self.request(&Request::SendToConfirm { to, data }).await.map(drop)
+        self.order(&Request::SendToConfirm { to, data }).await.map(drop)
     }
 
     /// One of our own calls, and its result.
@@ -203,14 +203,14 @@ impl Client {
 
     /// A request whose answer is JSON.
     pub(crate) async fn json<T: DeserializeOwned>(&self, request: &Request<'_>) -> Result<T, Error> {
-        let body = match self.request(request).await? {
+        let body = match self.order(request).await? {
             Answer::Json(body) => body,
             Answer::Done | Answer::Stream(_) => Bytes::new(),
         };
         serde_json::from_slice(&body).map_err(|error| Error::Protocol(error.to_string()))
     }
 
-    pub(crate) async fn request(&self, request: &Request<'_>) -> Result<Answer, Error> {
+    pub(crate) async fn order(&self, request: &Request<'_>) -> Result<Answer, Error> {
         let tag = poll_fn(|cx| self.link.session().poll_start(request, cx)).await?;
         Waiting { link: &self.link, tag, answered: false }.await
     }

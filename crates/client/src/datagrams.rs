@@ -33,7 +33,7 @@ impl Datagrams {
         if self.client.is_reference() {
             return self.send_to_reference(to, data).await;
         }
-        self.client.request(&Request::SendFrom { from: self.port, to, data }).await.map(drop)
+        self.client.order(&Request::SendFrom { from: self.port, to, data }).await.map(drop)
     }
 
     async fn send_to_reference(&self, to: Endpoint, data: &[u8]) -> Result<(), Error> {

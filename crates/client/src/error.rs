@@ -149,6 +149,7 @@ impl From<Error> for io::Error {
             | Code::Busy
             | Code::Closed
             | Code::Cancelled
+            | Code::Failed
             | Code::NotRunning
             | Code::Internal
             | Code::Other => io::ErrorKind::ConnectionReset,

@@ -108,6 +108,7 @@ mod message;
 mod outbox;
 pub mod policy;
 mod reference;
+mod request;
 mod session;
 mod socket;
 mod stream;
@@ -122,6 +123,10 @@ pub use inbox::Inbox;
 pub use listener::Listener;
 pub use message::{Courier, MAX_MESSAGE, Mail, MessageKind, Outgoing, Receipt, new_message_id};
 pub use outbox::{Outbox, OutboxFilter, Queued, QueuedContent};
+pub use request::{
+    Event as RequestEvent, Incoming, PendingRequest, Reaction, RequestOptions, Response, ServeOptions,
+    Server, hops,
+};
 pub use socket::default_socket;
 pub use stream::{ReadHalf, Stream, WriteHalf};
 pub use tasks::{NewTask, TaskResult, TaskSettings};

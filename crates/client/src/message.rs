@@ -249,7 +249,7 @@ pub fn new_message_id() -> Result<MessageId, Error> {
     Ok(MessageId::from_random(random()?))
 }
 
-fn unix_ns(time: SystemTime) -> u64 {
+pub(crate) fn unix_ns(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -212,7 +212,7 @@ impl Client {
 }
 
 /// A message that does not fit into a request goes through a file, which is removed again.
-async fn body_of(data: Bytes) -> Result<(Body, Option<Temporary>), Error> {
+pub(crate) async fn body_of(data: Bytes) -> Result<(Body, Option<Temporary>), Error> {
     if data.len() > MAX_MESSAGE {
         return Err(Error::Invalid(format!(
             "a message of {} bytes is over the limit of {MAX_MESSAGE}: send it as a file",
@@ -237,7 +237,7 @@ async fn body_of(data: Bytes) -> Result<(Body, Option<Temporary>), Error> {
 }
 
 /// A file that goes with this.
-struct Temporary(PathBuf);
+pub(crate) struct Temporary(PathBuf);
 
 impl Drop for Temporary {
     fn drop(&mut self) {

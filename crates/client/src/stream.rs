@@ -143,7 +143,7 @@ impl Shared {
         if client.is_reference() {
             return Err(Error::Unsupported("drain"));
         }
-        client.request(&Request::Drain { stream: self.id }).await.map(drop)
+        client.order(&Request::Drain { stream: self.id }).await.map(drop)
     }
 
     fn poll_read(&self, cx: &Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

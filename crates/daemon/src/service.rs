@@ -36,7 +36,7 @@ use pilot_wire::tasks::{A2aState, Category, State, TaskId};
 use pilot_wire::{Addr, Endpoint, NodeId, Port, PublicKey};
 use serde::Serialize;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -53,6 +53,7 @@ use self::serving::Serving;
 use self::store::Store;
 use self::tasks::Tasks;
 use crate::config::ReceivedLimits;
+use crate::driver::ClientId;
 use crate::handle::Handle;
 
 /// Connections of one peer to one service. An agent needs one; a few more let it send while a file is under way.
@@ -124,12 +125,12 @@ pub(crate) struct Services {
 
 impl Services {
     /// Answers an application; a wait takes as long as the call says.
-    pub(crate) async fn call(&self, call: Call) -> Result<serde_json::Value, Failure> {
+    pub(crate) async fn call(&self, caller: &Caller, call: Call) -> Result<serde_json::Value, Failure> {
         match call {
             Call::Mailbox(request) => json(&self.store.mailbox(request).await),
             Call::Received(request) => json(&self.files.call(request).await?),
             Call::Outbox(request) => json(&self.outbox.call(request).await?),
-            Call::Serving(request) => json(&self.serving.call(request).await?),
+            Call::Serving(request) => json(&self.serving.call(caller, request).await?),
             Call::Tasks(request) => match &self.tasks {
                 Some(tasks) => json(&tasks.call(request).await?),
                 None => Err(Failure::new(Code::Unsupported, "this daemon has no tasks (`--no-tasks`)")),
@@ -159,6 +160,32 @@ impl Services {
     }
 }
 
+/// The program that asks something.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    /// Its connection.
+    pub(crate) id: ClientId,
+    alive: watch::Receiver<()>,
+}
+
+impl Caller {
+    /// The other half of `alive` is dropped when the connection ends.
+    pub(crate) const fn new(id: ClientId, alive: watch::Receiver<()>) -> Self {
+        Self { id, alive }
+    }
+
+    /// Whether the connection has ended.
+    fn is_gone(&self) -> bool {
+        self.alive.has_changed().is_err()
+    }
+
+    /// Waits until the connection has ended.
+    async fn gone(&self) {
+        let mut alive = self.alive.clone();
+        while alive.changed().await.is_ok() {}
+    }
+}
+
 fn json<T: Serialize>(value: &T) -> Result<serde_json::Value, Failure> {
     serde_json::to_value(value).map_err(|error| Failure::new(Code::Internal, error.to_string()))
 }
@@ -178,12 +205,12 @@ pub(crate) fn spawn(
     let store = Store::start_telling(&config.home, Some(readings))?;
     let files = Files::start(&config.home, config.received.clone())?;
     let (hooks, hooking) = Hooks::start(&config.home, &config.socket, store.clone(), &handle);
-    let serving = Serving::default();
     let mailboxes = match config.data_exchange {
         true => Mailboxes::open_or_off(&config.home, &client, &handle, &policy),
         false => Mailboxes::default(),
     };
     let outbox = Outbox::start(&config.home, client.clone(), &handle, mailboxes.clone())?;
+    let (serving, answered) = Serving::start(&config.home, store.clone(), outbox.clone(), policy.clone())?;
     let mut broker_way = None;
     let mut tasks = JoinSet::new();
     let (notices, notices_out) = Notices::new();
@@ -191,6 +218,7 @@ pub(crate) fn spawn(
     tasks.spawn(forward_notices(notices_out, handle.clone()));
     tasks.spawn(hooking);
     tasks.spawn(tell_readings(readings_out, outbox.clone()));
+    tasks.spawn(serving.clone().run(answered));
     tasks.spawn(handshake::deliver_all(client.clone(), deliveries));
     tasks.spawn(mailboxes.clone().run());
     tasks.spawn(greet(client.clone(), handle.trusted().borrow().clone()));

@@ -1,5 +1,6 @@
 //! The commands, one file each: its arguments, what it does, and the report it prints.
 
+pub(crate) mod ask;
 pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod config;

@@ -14,6 +14,8 @@ pub(crate) enum Code {
     Unsupported,
     /// The other side understood and said no.
     Refused,
+    /// A program of the other side tried, and it failed.
+    Failed,
     /// Stopped by a signal before it was done.
     Interrupted,
     /// The command line itself is wrong.
@@ -38,11 +40,12 @@ pub(crate) enum Code {
 
 impl Code {
     /// Every code with its exit status; also the source of `pilotctl context`.
-    pub(crate) const TABLE: [(Code, &'static str, u8); 14] = [
+    pub(crate) const TABLE: [(Code, &'static str, u8); 15] = [
         (Code::Internal, "internal", 1),
         (Code::AlreadyExists, "already_exists", 1),
         (Code::Unsupported, "unsupported", 1),
         (Code::Refused, "refused", 1),
+        (Code::Failed, "failed", 1),
         (Code::Interrupted, "interrupted", 1),
         (Code::InvalidArgument, "invalid_argument", 2),
         (Code::ConnectionFailed, "connection_failed", 3),

@@ -18,6 +18,7 @@ use super::paths::Called;
 use super::registry::Purpose;
 use super::replies::{Refusal, ReplyTo};
 use super::{Command as Inbox, Driver};
+use crate::service::Caller;
 
 /// A program that waits for a pong.
 #[derive(Debug)]
@@ -221,11 +222,13 @@ impl Driver {
         let Some(services) = self.services.clone() else {
             return self.refuse(to, Refusal::new(Code::Busy, "the daemon's services have not started yet"));
         };
+        let Some(client) = self.clients.get(&to.client) else { return };
+        let caller = Caller::new(to.client, client.presence());
         let commands = self.commands.clone();
         let presence = self.clients.get(&to.client).map(Client::presence).filter(|_| is_wait(&call));
         self.tasks.spawn(async move {
             let answer = tokio::select! {
-                answer = services.call(call) => answer,
+                answer = services.call(&caller, call) => answer,
                 // Whoever waited is gone: what comes must not be given to nobody.
                 () = gone(presence) => return,
             };

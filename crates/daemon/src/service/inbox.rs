@@ -15,6 +15,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::io;
+use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -27,6 +28,7 @@ pub(super) use self::find::{Found, Scan, Wanted};
 use self::ring::{ALL_MAX, OF_SENDER_MAX, Print, Ring};
 use self::table::{Changes, Mark, Table};
 use super::disk::{self, Refusal, SequenceNames, unix_ns};
+use super::serving::Arrival;
 use crate::{datetime, files};
 
 /// Messages kept at most, as release 1.18.0 keeps.
@@ -112,6 +114,8 @@ struct Kept {
     is_short: bool,
     mark: Mark,
     wants_receipt: bool,
+    /// What only our nodes say.
+    pilot: Option<Box<Extension>>,
 }
 
 /// A file that is written but not safe yet.
@@ -194,6 +198,15 @@ impl Inbox {
     /// The latest time of arrival: what arrives from now on has a later one.
     pub(super) fn last_ns(&self) -> u64 {
         self.last_ns
+    }
+
+    /// What arrived after this time, as programs that answer see it; also the latest time of arrival.
+    pub(super) fn inquiries(&self, since_ns: u64, requests_only: bool) -> (Vec<Arrival>, u64) {
+        let is_request = |kept: &&Kept| kept.pilot.as_ref().is_some_and(|pilot| pilot.request.is_some());
+        let later = self.kept.range((Bound::Excluded(since_ns), Bound::Unbounded)).map(|(_, kept)| kept);
+        let fitting = later.filter(|kept| !requests_only || is_request(kept));
+        let arrivals = fitting.map(|kept| Arrival::of(&kept.entry, kept.pilot.as_deref()));
+        (arrivals.collect(), self.kept.last_key_value().map_or(since_ns, |(place, _)| *place))
     }
 
     /// Senders to be told that messages of theirs were read; each once.
@@ -363,7 +376,17 @@ impl Inbox {
         let wants_receipt = message.pilot.as_ref().is_some_and(|pilot| pilot.receipts);
         self.bytes += file_len;
         self.by_id.insert(id, place);
-        self.kept.insert(place, Kept { entry, file_len, is_short, mark: Mark::default(), wants_receipt });
+        self.kept.insert(
+            place,
+            Kept {
+                entry,
+                file_len,
+                is_short,
+                mark: Mark::default(),
+                wants_receipt,
+                pilot: message.pilot.clone(),
+            },
+        );
         self.last_ns = self.last_ns.max(arrived_ns);
         self.new.push(place);
     }

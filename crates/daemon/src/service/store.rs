@@ -8,12 +8,15 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use pilot_wire::dataexchange::MessageId;
 use pilot_wire::mailbox::{Filter, Reply, Request, Wait};
+use pilot_wire::NodeId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::disk::Refusal;
 use super::inbox::{Found, Inbox, Letter, Put, ReadNotice, Scan, Wanted};
+use super::serving::Arrival;
 
 /// Commands under way. A connection has a few at a time, so this is about connections, not messages.
 const QUEUE: usize = 64;
@@ -48,6 +51,8 @@ enum Command {
     /// The flag: mark it as read.
     Open(String, bool, oneshot::Sender<Option<Reply>>),
     Scan(Filter, oneshot::Sender<Scan>),
+    /// The flag: only requests.
+    Inquiries(u64, bool, oneshot::Sender<(Vec<Arrival>, u64)>),
 }
 
 /// A program that waits for a message.
@@ -124,6 +129,29 @@ impl Store {
     /// What arrived after `filter.since_ns`, piece by piece. `None` when the store is gone.
     pub(super) async fn scan(&self, filter: Filter) -> Option<Scan> {
         self.ask(|answer| Command::Scan(filter, answer)).await
+    }
+
+    /// What arrived after this time, as programs that answer see it, and the latest time of arrival. `None` when the store
+    /// is gone.
+    pub(super) async fn inquiries(&self, since_ns: u64, requests_only: bool) -> Option<(Vec<Arrival>, u64)> {
+        self.ask(|answer| Command::Inquiries(since_ns, requests_only, answer)).await
+    }
+
+    /// Waits for the message that answers one of ours by its name.
+    pub(super) async fn wait_answer(&self, from: NodeId, reply_to: MessageId, deadline: Instant) -> Reply {
+        let filter = Filter { from: Some(from), ..Filter::default() };
+        let wanted = Wanted { filter, reply_to: Some(reply_to), exact_only: true };
+        let answer = async {
+            loop {
+                let Some(found) = self.wait_for(wanted.clone(), false, deadline).await? else {
+                    return Some(Reply::TimedOut);
+                };
+                if let Some(reply) = self.ask(|answer| Command::Open(found.id, true, answer)).await? {
+                    return Some(reply);
+                }
+            }
+        };
+        answer.await.unwrap_or_else(|| failed("unavailable", "the daemon is shutting down"))
     }
 
     /// Answers an application's question; a [`Request::Wait`] may take as long as it says.
@@ -285,6 +313,9 @@ impl Clerk {
                 }
                 let answered = opened.unwrap_or_else(|error| Some(failed("internal", error.to_string())));
                 let _ = answer.send(answered);
+            }
+            Command::Inquiries(since_ns, requests_only, answer) => {
+                drop(answer.send(shelves.inbox.inquiries(since_ns, requests_only)));
             }
             Command::Scan(filter, answer) => drop(answer.send(shelves.inbox.scan(&filter))),
         }

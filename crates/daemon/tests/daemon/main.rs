@@ -19,6 +19,7 @@ mod paths;
 mod policy;
 mod programs;
 mod registry;
+mod requests;
 mod restarts;
 #[cfg(target_os = "linux")]
 mod roaming;

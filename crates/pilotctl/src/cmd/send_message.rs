@@ -29,6 +29,12 @@ pub(crate) struct Args {
     #[arg(long, alias = "wait-reply", num_args = 0..=1, require_equals = true, default_missing_value = "30s",
           value_parser = crate::duration::parse, value_name = "DURATION")]
     pub(crate) wait: Option<Duration>,
+    /// With --wait: print the pieces of the answer as they come
+    #[arg(long, requires = "wait", conflicts_with = "now")]
+    pub(crate) stream: bool,
+    /// With --wait: messages to a node under one key are carried out once, and get the same answer
+    #[arg(long, requires = "wait", conflicts_with = "now", value_name = "KEY")]
+    pub(crate) key: Option<String>,
     /// Id of the message that this one answers; `last`: the newest message of that node
     #[arg(long, value_name = "ID")]
     pub(crate) reply_to: Option<String>,
@@ -50,7 +56,7 @@ use std::fmt;
 use std::time::SystemTime;
 
 use pilot_client::{Client, DeliveryState as State, MessageKind, Outgoing, Queued};
-use pilot_wire::dataexchange::MessageId;
+use pilot_wire::dataexchange::{Extension, MessageId};
 use pilot_wire::ipc::{Call, PeerInfo};
 use pilot_wire::mailbox::{List, Reply, Request};
 use pilot_wire::{Addr, NodeId};
@@ -58,11 +64,12 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::ask;
 use super::inbox::Message;
 use super::outbox::{Until, reached, word};
 use crate::context::Context;
 use crate::failure::{Code, Failure};
-use crate::mailbox::{ask, unexpected};
+use crate::mailbox::unexpected;
 use crate::output::Output;
 use crate::target::{self, Peer};
 use crate::{duration, humane, input, style};
@@ -86,6 +93,8 @@ impl Args {
             data_file: None,
             kind: "text".to_owned(),
             wait: None,
+            stream: false,
+            key: None,
             reply_to: None,
             now: false,
             ttl: None,
@@ -118,14 +127,14 @@ impl Args {
 }
 
 #[derive(Serialize)]
-struct Report {
+pub(crate) struct Report {
     target: Addr,
     to: String,
     #[serde(rename = "type")]
     kind: String,
     bytes: usize,
     #[serde(flatten)]
-    sent: Sent,
+    sent: Option<Sent>,
     elapsed_ms: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     reply_to: Option<MessageId>,
@@ -137,7 +146,7 @@ struct Report {
 
 /// What became of the message so far.
 #[derive(Serialize)]
-struct Sent {
+pub(crate) struct Sent {
     message_id: MessageId,
     state: &'static str,
     /// What the peer's node said when it had stored it.
@@ -153,27 +162,71 @@ struct Sent {
     expires_at: Option<String>,
 }
 
+impl Sent {
+    /// Of a message that waits for its answer.
+    pub(crate) fn of_request(pending: &pilot_client::PendingRequest) -> Self {
+        let item = pending.item();
+        Sent {
+            message_id: pending.id().clone(),
+            state: word(item.map_or(State::Queued, |item| item.state)),
+            ack: item.and_then(|item| item.ack.clone()),
+            tagged: item.and_then(|item| item.tagged),
+            reason: item.and_then(|item| item.reason.clone()),
+            expires_at: item.filter(|item| !item.state.is_settled()).map(|item| item.expires_at.clone()),
+        }
+    }
+}
+
+impl Report {
+    fn new(peer: &Peer, kind: &str, bytes: usize, reply_to: Option<MessageId>) -> Self {
+        Report {
+            target: peer.addr,
+            to: peer.name(),
+            kind: kind.to_owned(),
+            bytes,
+            sent: None,
+            elapsed_ms: 0.0,
+            reply_to,
+            reply: None,
+            reply_after_ms: None,
+        }
+    }
+
+    /// What became of it, and how long that took.
+    pub(crate) fn know(&mut self, sent: Sent, after: Duration) {
+        self.elapsed_ms = after.as_secs_f64() * 1e3;
+        self.sent = Some(sent);
+    }
+
+    /// The reply came.
+    pub(crate) fn answered(&mut self, reply: Message, after: Duration) {
+        self.reply_after_ms = Some((after.as_secs_f64() * 1e3 - self.elapsed_ms).max(0.0));
+        self.reply = Some(reply);
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(reply) = &self.reply {
             // The reply is what was asked for: it alone is on stdout.
             return write!(f, "{}", reply.body());
         }
-        match &self.sent.ack {
+        let Some(sent) = &self.sent else { return Ok(()) };
+        match &sent.ack {
             Some(ack) => {
                 writeln!(f, "{}: {} has it in its inbox", style::good("delivered"), self.to)?;
                 writeln!(f, "  ack         {}", humane::printable(ack))?;
-                writeln!(f, "  message id  {}", self.sent.message_id)?;
+                writeln!(f, "  message id  {}", sent.message_id)?;
                 write!(f, "  took        {:.1} ms", self.elapsed_ms)
             }
             None => {
                 let queued = style::strong("queued");
                 writeln!(f, "{queued}: {} gets it as soon as it can be reached", self.to)?;
-                if let Some(reason) = &self.sent.reason {
+                if let Some(reason) = &sent.reason {
                     writeln!(f, "  why         {}", humane::printable(reason))?;
                 }
-                writeln!(f, "  message id  {}", self.sent.message_id)?;
-                write!(f, "  follow it   pilotctl outbox show {}", self.sent.message_id)
+                writeln!(f, "  message id  {}", sent.message_id)?;
+                write!(f, "  follow it   pilotctl outbox show {}", sent.message_id)
             }
         }
     }
@@ -193,26 +246,36 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
     let sent_at = SystemTime::now();
     let begin = Instant::now();
     let bytes = body.len();
-    let outgoing = Outgoing { reply_to: reply_to.clone(), ..Outgoing::new(kind, body) };
+    if let (Some(patience), false) = (args.wait, args.now || client.is_reference()) {
+        let key = args.key.as_deref().map(parse_id).transpose()?;
+        let question = ask::Question {
+            kind,
+            body,
+            reply_to: reply_to.clone(),
+            patience,
+            ttl: args.ttl,
+            key,
+            stream: args.stream,
+        };
+        let report = Report::new(&peer, &args.kind, bytes, reply_to);
+        return ask::run(ctx, &client, &peer, question, report).await;
+    }
+    let outgoing = Outgoing {
+        reply_to: reply_to.clone(),
+        extension: Extension { hops: pilot_client::hops(), ..Extension::default() },
+        ..Outgoing::new(kind, body)
+    };
     let sent = match args.now || client.is_reference() {
         true => at_once(&client, &peer, outgoing, args.timeout).await?,
         false => through_the_outbox(&client, &peer, outgoing, &args).await?,
     };
-    let mut report = Report {
-        target: peer.addr,
-        to: peer.name(),
-        kind: args.kind.clone(),
-        bytes,
-        sent,
-        elapsed_ms: begin.elapsed().as_secs_f64() * 1e3,
-        reply_to,
-        reply: None,
-        reply_after_ms: None,
-    };
+    let message_id = sent.message_id.clone();
+    let mut report = Report::new(&peer, &args.kind, bytes, reply_to);
+    report.know(sent, begin.elapsed());
     if let Some(patience) = args.wait {
         let delivered = Instant::now();
         ctx.note(style::faint(format!("delivered; waiting for the reply of {}", peer.name())));
-        match client.wait_reply(peer.node, &report.sent.message_id, sent_at, patience).await? {
+        match client.wait_reply(peer.node, &message_id, sent_at, patience).await? {
             Some(mail) => {
                 let after = delivered.elapsed();
                 ctx.note(style::faint(format!("{} answered after {}", peer.name(), duration::show(after))));
@@ -280,7 +343,8 @@ pub(crate) async fn is_there(client: &Client, node: NodeId) -> Result<bool, Fail
     Ok(peer.is_some_and(|peer| peer.idle_ms.is_some_and(|idle| idle < HEARD)))
 }
 
-fn kind(name: &str, body: &[u8]) -> Result<MessageKind, Failure> {
+/// What a message of this type is; its bytes are checked.
+pub(crate) fn kind(name: &str, body: &[u8]) -> Result<MessageKind, Failure> {
     match name {
         "json" => {
             match serde_json::from_slice::<serde::de::IgnoredAny>(body) {
@@ -304,7 +368,8 @@ pub(crate) fn parse_id(text: &str) -> Result<MessageId, Failure> {
 }
 
 async fn last_of(ctx: &Context, peer: &Peer) -> Result<MessageId, Failure> {
-    let reply = ask(ctx, Request::List(List::newest(Some(peer.node), 1))).await?;
+    let newest = Request::List(List::newest(Some(peer.node), 1));
+    let reply = crate::mailbox::ask(ctx, newest).await?;
     let Reply::Messages { messages, .. } = reply else { return Err(unexpected(&reply)) };
     messages.into_iter().next_back().and_then(|entry| entry.message_id).ok_or_else(|| {
         Failure::new(Code::NotFound, format!("there is no message of {} that could be answered", peer.name()))

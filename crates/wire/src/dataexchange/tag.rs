@@ -128,6 +128,9 @@ pub struct Interim {
     pub number: u32,
     /// Which of the two.
     pub kind: InterimKind,
+    /// Tells apart the runs of work that was begun anew, whose numbers begin anew too; later ones are greater.
+    #[serde(default, skip_serializing_if = "is_zero_run")]
+    pub run: u64,
 }
 
 /// What an interim message carries.
@@ -161,6 +164,11 @@ const fn is_false(value: &bool) -> bool {
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
 const fn is_zero(value: &u8) -> bool {
+    *value == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+const fn is_zero_run(value: &u64) -> bool {
     *value == 0
 }
 

@@ -36,6 +36,8 @@ pub enum Code {
     Closed,
     /// The caller withdrew the request.
     Cancelled,
+    /// A program of the peer tried, and it failed; the text is its own.
+    Failed,
     /// The daemon or peer does not know how to do this.
     Unsupported,
     /// No daemon answers on the local socket.
@@ -64,6 +66,7 @@ impl Code {
             Self::Busy => "busy",
             Self::Closed => "closed",
             Self::Cancelled => "cancelled",
+            Self::Failed => "failed",
             Self::Unsupported => "unsupported",
             Self::NotRunning => "not_running",
             Self::Internal => "internal",

@@ -47,14 +47,15 @@ impl Receiver {
 }
 
 fn exchange_over(home: &Path) -> Exchange {
+    let store = Store::start(home).unwrap();
     Exchange {
-        store: Store::start(home).unwrap(),
+        store: store.clone(),
         files: Files::start(home, crate::config::ReceivedLimits::default()).unwrap(),
         handle: None,
         notices: Notices::new().0,
         controls: Controls {
             outbox: crate::service::outbox::Outbox::nowhere(),
-            serving: crate::service::serving::Serving::default(),
+            serving: crate::service::serving::Serving::nowhere(home, store),
             mailboxes: crate::service::mailboxes::Mailboxes::default(),
         },
         policy: Policy::default(),
