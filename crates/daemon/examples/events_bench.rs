@@ -15,7 +15,7 @@
 )]
 
 #[path = "../tests/daemon/common.rs"]
-#[allow(unreachable_pub, missing_docs, reason = "shared with the tests")]
+#[allow(missing_docs, reason = "shared with the tests")]
 mod common;
 
 use std::time::{Duration, Instant};
