@@ -1,4 +1,4 @@
-//! The built-in services: handshake (444), data exchange (1001), event stream (1002).
+//! The built-in services: handshake (444), data exchange (1001), event stream (1002), tasks (1003).
 //!
 //! They are applications of this daemon like any other: they listen and dial through a
 //! [`Client`](pilot_client::Client) whose socket is a pipe inside the process. Each service proper works on any
@@ -29,9 +29,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pilot_client::{Client, Stream};
-use pilot_wire::dataexchange::{Control, MessageId, Receipt, ReceiptState};
+use pilot_wire::dataexchange::{ContentHash, Control, MessageId, Receipt, ReceiptState};
 use pilot_wire::events::{Event, NOTHING};
 use pilot_wire::ipc::{Call, Code, Failure};
+use pilot_wire::tasks::{A2aState, Category, State, TaskId};
 use pilot_wire::{Addr, Endpoint, NodeId, Port, PublicKey};
 use serde::Serialize;
 use tokio::io::AsyncWriteExt;
@@ -47,9 +48,11 @@ use self::inbox::ReadNotice;
 use self::mailboxes::Mailboxes;
 use self::outbox::Outbox;
 use self::policy::Policy;
+use self::received::Files;
 use self::serving::Serving;
 use self::store::Store;
 use self::tasks::Tasks;
+use crate::config::ReceivedLimits;
 use crate::handle::Handle;
 
 /// Connections of one peer to one service. An agent needs one; a few more let it send while a file is under way.
@@ -90,21 +93,28 @@ const GREETING_PAUSE: Duration = Duration::from_secs(2);
 pub(crate) struct Config {
     /// `~/.pilot`: the inbox and the received files lie in it.
     pub(crate) home: PathBuf,
+    /// Where local programs reach the daemon.
+    pub(crate) socket: PathBuf,
     /// Whether messages and files are accepted.
     pub(crate) data_exchange: bool,
     /// Whether there is an event broker.
     pub(crate) event_stream: bool,
+    /// Whether there are tasks.
+    pub(crate) tasks: bool,
     /// Longest data-exchange payload accepted, in bytes.
     pub(crate) max_frame: usize,
+    /// How much peers may put here as files.
+    pub(crate) received: ReceivedLimits,
 }
 
 /// The running services; they end when the last of these is dropped.
 #[derive(Clone)]
 pub(crate) struct Services {
     store: Store,
+    files: Files,
     outbox: Outbox,
     serving: Serving,
-    tasks: Tasks,
+    tasks: Option<Tasks>,
     hooks: Hooks,
     policy: Policy,
     mailboxes: Mailboxes,
@@ -117,9 +127,13 @@ impl Services {
     pub(crate) async fn call(&self, call: Call) -> Result<serde_json::Value, Failure> {
         match call {
             Call::Mailbox(request) => json(&self.store.mailbox(request).await),
+            Call::Received(request) => json(&self.files.call(request).await?),
             Call::Outbox(request) => json(&self.outbox.call(request).await?),
             Call::Serving(request) => json(&self.serving.call(request).await?),
-            Call::Tasks(request) => json(&self.tasks.call(request).await?),
+            Call::Tasks(request) => match &self.tasks {
+                Some(tasks) => json(&tasks.call(request).await?),
+                None => Err(Failure::new(Code::Unsupported, "this daemon has no tasks (`--no-tasks`)")),
+            },
             Call::Hooks(request) => json(&self.hooks.call(request).await?),
             Call::Policy(request) => json(&self.policy.call(request).await?),
             Call::Mailboxes(request) => json(&self.mailboxes.call(request).await?),
@@ -152,7 +166,7 @@ fn json<T: Serialize>(value: &T) -> Result<serde_json::Value, Failure> {
 /// Starts the services. `deliveries` are the node's own handshake messages to be carried out.
 ///
 /// # Errors
-/// When the thread of the inbox or that of the outbox cannot be started.
+/// When the thread of the inbox, of the received files or of the outbox cannot be started.
 pub(crate) fn spawn(
     config: Config,
     client: Client,
@@ -162,9 +176,11 @@ pub(crate) fn spawn(
 ) -> io::Result<Services> {
     let (readings, readings_out) = mpsc::channel(READINGS);
     let store = Store::start_telling(&config.home, Some(readings))?;
+    let files = Files::start(&config.home, config.received.clone())?;
+    let (hooks, hooking) = Hooks::start(&config.home, &config.socket, store.clone(), &handle);
     let serving = Serving::default();
     let mailboxes = match config.data_exchange {
-        true => Mailboxes::open_or_off(&config.home, &client, &handle),
+        true => Mailboxes::open_or_off(&config.home, &client, &handle, &policy),
         false => Mailboxes::default(),
     };
     let outbox = Outbox::start(&config.home, client.clone(), &handle, mailboxes.clone())?;
@@ -173,6 +189,7 @@ pub(crate) fn spawn(
     let (notices, notices_out) = Notices::new();
     policy.connect(notices.clone(), handle.clone());
     tasks.spawn(forward_notices(notices_out, handle.clone()));
+    tasks.spawn(hooking);
     tasks.spawn(tell_readings(readings_out, outbox.clone()));
     tasks.spawn(handshake::deliver_all(client.clone(), deliveries));
     tasks.spawn(mailboxes.clone().run());
@@ -192,6 +209,7 @@ pub(crate) fn spawn(
         let large_frames = Arc::new(Semaphore::new(exchange::LARGE_FRAMES));
         let exchange = Exchange {
             store: store.clone(),
+            files: files.clone(),
             handle: Some(handle.clone()),
             notices: notices.clone(),
             controls: Controls {
@@ -217,6 +235,20 @@ pub(crate) fn spawn(
             },
         ));
     }
+    let mut tasks_way = None;
+    if config.tasks {
+        let service =
+            Tasks::start(&config.home, client.clone(), &handle, policy.clone(), notices.clone(), &mut tasks)?;
+        tasks_way = Some(service.clone());
+        tasks.spawn(accept(client.clone(), Port::TASKS, handle.clone(), move |stream, guest: Guest| {
+            let service = service.clone();
+            async move {
+                if let Err(error) = service.serve(stream, &guest.remote, &guest.share.large).await {
+                    tracing::info!(from = %guest.remote.endpoint, %error, "a connection about tasks ended");
+                }
+            }
+        }));
+    }
     if config.event_stream {
         let (broker, task) = Broker::new(
             Overlay(client.clone(), handle.clone()),
@@ -239,10 +271,11 @@ pub(crate) fn spawn(
     }
     Ok(Services {
         store,
+        files,
         outbox,
         serving,
-        tasks: Tasks::default(),
-        hooks: Hooks::default(),
+        tasks: tasks_way,
+        hooks,
         policy,
         mailboxes,
         broker: broker_way,
@@ -420,7 +453,7 @@ pub(crate) enum Notice {
         #[serde(rename = "type")]
         kind: String,
     },
-    /// A file is among the received ones.
+    /// A file or folder is among the received ones.
     FileReceived {
         /// Its name there.
         filename: String,
@@ -428,6 +461,16 @@ pub(crate) enum Notice {
         path: PathBuf,
         /// Its length in bytes.
         size: u64,
+        /// Who sent it.
+        from: Addr,
+        /// Their name, when known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        from_hostname: Option<String>,
+        /// Its SHA-256; of a folder, that of its manifest.
+        sha256: ContentHash,
+        /// How many files a folder has.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        files: Option<u64>,
     },
     /// A message was refused for want of room.
     InboxFull {
@@ -438,6 +481,28 @@ pub(crate) enum Notice {
     ReceivedFull {
         /// Whose.
         from: Addr,
+    },
+    /// A peer gave this node a task.
+    TaskReceived {
+        /// Its name.
+        task_id: TaskId,
+        /// Whose it is.
+        from: Addr,
+        /// How its description begins.
+        description: String,
+    },
+    /// A task is in another state.
+    TaskStatus {
+        /// Its name.
+        task_id: TaskId,
+        /// Whose it is.
+        category: Category,
+        /// Where it is.
+        status: State,
+        /// The same in the words of A2A.
+        a2a_state: A2aState,
+        /// Why.
+        justification: String,
     },
     /// Somebody subscribed at this broker.
     EventSubscribed {
@@ -482,6 +547,8 @@ impl Notice {
             Self::FileReceived { .. } => "file.received",
             Self::InboxFull { .. } => "inbox.full",
             Self::ReceivedFull { .. } => "received.full",
+            Self::TaskReceived { .. } => "task.received",
+            Self::TaskStatus { .. } => "task.status",
             Self::EventSubscribed { .. } => "pubsub.subscribed",
             Self::EventUnsubscribed { .. } => "pubsub.unsubscribed",
             Self::GuardTripped { .. } => "guard.tripped",
@@ -489,8 +556,16 @@ impl Notice {
         }
     }
 
-    fn file_received(path: received::ReceivedPath) -> Self {
-        Self::FileReceived { filename: path.name, path: path.path, size: path.bytes }
+    fn file_received(arrived: received::Arrived) -> Self {
+        Self::FileReceived {
+            filename: arrived.name,
+            path: arrived.path,
+            size: arrived.bytes,
+            from: arrived.from,
+            from_hostname: arrived.from_hostname,
+            sha256: arrived.sha256,
+            files: arrived.files,
+        }
     }
 }
 

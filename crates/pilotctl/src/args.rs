@@ -111,7 +111,8 @@ pub(crate) enum Command {
     Dgram(cmd::datagram::Args),
     /// Leave a message in a peer's inbox, and wait for a reply if wanted
     SendMessage(cmd::send_message::Args),
-    /// Send a file; the receiver checks its hash
+    /// Send a file or folder; the receiver checks its hash
+    #[command(visible_alias = "send-dir")]
     SendFile(cmd::send_file::Args),
     /// Messages that arrived
     Inbox(cmd::inbox::Args),
@@ -122,7 +123,12 @@ pub(crate) enum Command {
     /// Answer requests with a program
     Serve(cmd::serve::Args),
     /// Tasks: give, take, follow and answer them
-    Task(cmd::task::Args),
+    #[command(subcommand)]
+    Task(cmd::task::Command),
+    /// Take tasks of every trusted node
+    EnableTasks(cmd::task::EnableArgs),
+    /// Take tasks only while a program waits for one (the default)
+    DisableTasks(cmd::task::DisableArgs),
     /// What the daemon does when a message arrives
     Hook(cmd::hook::Args),
     /// What peers may do here
@@ -132,7 +138,7 @@ pub(crate) enum Command {
     PortPolicy(cmd::policy::PortPolicyArgs),
     /// Nodes that keep messages while one is away
     Mailbox(cmd::mailbox::Args),
-    /// Files that arrived
+    /// Files that arrived: list, wait, remove
     Received(cmd::received::Args),
     /// Print events as they happen: a topic of all trusted peers, or of one node
     Subscribe(cmd::subscribe::Args),
