@@ -1,5 +1,5 @@
-//! What the event stream carries: one publisher, a hundred subscribers on ten other nodes, all in this process, on
-//! loopback.
+//! What the event stream carries: one publisher, a hundred subscribers on ten other nodes, all in one thread of this
+//! process, on loopback.
 //!
 //! ```text
 //! cargo run --release -p pilot-daemon --example events_bench -- [EVENTS] [BYTES]
@@ -15,7 +15,7 @@
 )]
 
 #[path = "../tests/daemon/common.rs"]
-#[allow(unreachable_pub, missing_docs, reason = "shared with the tests")]
+#[allow(missing_docs, reason = "shared with the tests")]
 mod common;
 
 use std::time::{Duration, Instant};
@@ -43,7 +43,7 @@ struct Seen {
     finished: Option<Instant>,
 }
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() {
     let mut arguments = std::env::args().skip(1).map(|text| text.parse::<usize>().unwrap());
     let events = arguments.next().unwrap_or(20_000);

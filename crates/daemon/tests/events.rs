@@ -334,7 +334,6 @@ async fn the_two_agents_of_the_article_work_through_ten_restarts() {
         println!("restart {round} of agent {index}: three tasks done {:?} after it was up", back.elapsed());
     }
     assert!(!working.is_finished());
-    drop(finished);
     working.abort();
     planning.abort();
     assert_eq!(world.homes.len(), 2);

@@ -213,7 +213,7 @@ impl Hub {
         };
         let overflow = match wishes.overflow {
             Overflow::Block if !may_block => Overflow::DropOldest,
-            wished => wished,
+            wished @ (Overflow::Block | Overflow::DropOldest | Overflow::DropNewest) => wished,
         };
         let limit = wishes.queue.map_or(QUEUE_EVENTS, |wished| usize::try_from(wished).unwrap_or(usize::MAX));
         let link = match side {
