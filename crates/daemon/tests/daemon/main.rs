@@ -7,6 +7,7 @@ mod driver;
 mod hostile;
 #[cfg(target_os = "linux")]
 mod hosts;
+mod inbox;
 #[cfg(target_os = "linux")]
 mod lan;
 mod mailboxes;
