@@ -397,6 +397,7 @@ fn service_config(config: &Config) -> service::Config {
         event_stream: config.services.event_stream,
         tasks: config.services.tasks,
         max_frame: limit.unwrap_or(MAX_FRAME),
+        received: config.received.clone(),
     }
 }
 
