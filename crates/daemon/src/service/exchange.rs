@@ -307,6 +307,9 @@ impl<'a> Connection<'a> {
         let (Content::Text(body) | Content::Binary(body) | Content::Json(body)) = delivery.content else {
             return Taken::Answered(Answer::Failed { kind, reason: "not a message".to_owned() });
         };
+        if let Some(reason) = row.as_ref().and_then(Row::refused) {
+            return Taken::Answered(Answer::Failed { kind, reason: reason.to_owned() });
+        }
         let bytes = body.len() as u64;
         let extension = pilot.map(|extension| *extension).unwrap_or_default();
         if let Err(forbidden) = self.admit(bytes, &extension).await {

@@ -8,6 +8,7 @@ mod files;
 mod hostile;
 #[cfg(target_os = "linux")]
 mod hosts;
+mod inbox;
 #[cfg(target_os = "linux")]
 mod lan;
 mod mailboxes;

@@ -146,7 +146,7 @@ pub(crate) struct ClearArgs {
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:\n  pilotctl inbox rm TEXT-20261121-074618.799-000010")]
 pub(crate) struct RmArgs {
-    /// Ids of messages here
+    /// Ids of messages here; `last` is the newest
     #[arg(value_name = "ID", required = true)]
     pub(crate) ids: Vec<String>,
 }
@@ -154,7 +154,7 @@ pub(crate) struct RmArgs {
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:\n  pilotctl inbox mark TEXT-20261121-074618.799-000010 --unread")]
 pub(crate) struct MarkArgs {
-    /// Ids of messages here
+    /// Ids of messages here; `last` is the newest
     #[arg(value_name = "ID", required = true)]
     pub(crate) ids: Vec<String>,
     /// As unread instead of read
@@ -313,9 +313,10 @@ async fn clear(ctx: &Context, before: Option<Duration>, read: bool) -> Result<Ou
 }
 
 async fn remove(ctx: &Context, ids: &[String]) -> Result<Output, Failure> {
-    let reply = ask(ctx, Request::Remove { ids: ids.to_vec() }).await?;
+    let ids = named(ctx, ids).await?;
+    let reply = ask(ctx, Request::Remove { ids: ids.clone() }).await?;
     if reply == (Reply::Cleared { cleared: 0 }) {
-        return Err(no_such(ids));
+        return Err(no_such(&ids));
     }
     cleared(reply)
 }
@@ -326,9 +327,27 @@ fn cleared(reply: Reply) -> Result<Output, Failure> {
 }
 
 async fn mark(ctx: &Context, args: &MarkArgs) -> Result<Output, Failure> {
-    let reply = ask(ctx, Request::Mark { ids: args.ids.clone(), read: !args.unread }).await?;
+    let ids = named(ctx, &args.ids).await?;
+    let reply = ask(ctx, Request::Mark { ids, read: !args.unread }).await?;
     let Reply::Marked { marked } = reply else { return Err(unexpected(&reply)) };
     Ok(Output::of(Marked { marked, unread: args.unread }))
+}
+
+/// The ids; `last` is that of the newest message.
+async fn named(ctx: &Context, ids: &[String]) -> Result<Vec<String>, Failure> {
+    let mut named = Vec::new();
+    for id in ids {
+        named.push(match id.as_str() {
+            "last" => {
+                let reply = ask(ctx, Request::List(List::newest(None, 1))).await?;
+                let Reply::Messages { messages, .. } = reply else { return Err(unexpected(&reply)) };
+                let newest = messages.into_iter().next_back();
+                newest.ok_or_else(|| Failure::new(Code::NotFound, "the inbox is empty"))?.id
+            }
+            id => id.to_owned(),
+        });
+    }
+    Ok(named)
 }
 
 fn no_such(ids: &[String]) -> Failure {

@@ -1,3 +1,5 @@
+#![allow(clippy::print_stderr, reason = "measured times are shown")]
+
 use pilot_wire::NodeId;
 
 use super::*;
@@ -162,4 +164,70 @@ async fn a_message_that_another_program_puts_there_is_seen_at_the_next_look() {
     std::fs::write(home.path().join("inbox").join("TEXT-foreign.json"), file).unwrap();
     store.mailbox(Request::List(pilot_wire::mailbox::List::default())).await;
     assert_eq!(body(waiter.await.unwrap()), b"z");
+}
+
+/// How long each part takes is shown by `--no-capture`.
+#[tokio::test]
+async fn ten_thousand_messages_are_listed_and_taken_one_by_one() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir(home.path().join("inbox")).unwrap();
+    for number in 0..9_000 {
+        let file = format!(
+            r#"{{"bytes":4,"data":"{number:04}","from":"0:0000.0000.0001","message_id":"m-{number}","received_at":"2026-11-21T08:01:27.{number:09}Z","type":"TEXT"}}"#
+        );
+        std::fs::write(home.path().join("inbox").join(format!("TEXT-{number:05}.json")), file).unwrap();
+    }
+    let mut took = Vec::new();
+    let begun = Instant::now();
+    let store = Store::start(home.path()).unwrap();
+    assert_eq!(body(store.mailbox(next_unread(LONG)).await), b"0000");
+    took.push(("open with 9,000 and take the first", begun.elapsed()));
+
+    let begun = Instant::now();
+    let mut underway = Vec::new();
+    for number in 9_000..10_000 {
+        underway.push(store.begin_message(letter(b"more", &format!("m-{number}"), None)).await);
+        if underway.len() == 64 || number == 9_999 {
+            for storing in underway.drain(..) {
+                assert_eq!(storing.done().await, Ok(Outcome::Stored(())));
+            }
+        }
+    }
+    took.push(("store 1,000, handed over 64 at a time", begun.elapsed()));
+    let refused = store.put_message(letter(b"one too many", "m-10000", None)).await;
+    assert_eq!(refused, Err(Refusal::InboxFull));
+    assert_eq!(store.put_message(letter(b"known", "m-17", None)).await, Ok(Outcome::Duplicate));
+
+    let begun = Instant::now();
+    let mut list = pilot_wire::mailbox::List::newest(None, 500);
+    let mut listed = 0;
+    loop {
+        let Reply::Messages { messages, more, total, .. } = store.mailbox(Request::List(list.clone())).await
+        else {
+            panic!()
+        };
+        assert_eq!(total, 10_000);
+        listed += messages.len();
+        list.before_ns = messages.first().map(|entry| entry.arrived_ns);
+        if more == 0 {
+            break;
+        }
+    }
+    assert_eq!(listed, 10_000);
+    took.push(("list all in 20 pages", begun.elapsed()));
+
+    let begun = Instant::now();
+    for number in 1..501 {
+        assert_eq!(body(store.mailbox(next_unread(LONG)).await), format!("{number:04}").as_bytes());
+    }
+    took.push(("take 500, one by one", begun.elapsed()));
+
+    let begun = Instant::now();
+    let filter = Filter { text: Some("8765".into()), ..Filter::default() };
+    let found = Request::Wait(Wait { filter, timeout_ms: LONG, ..Wait::default() });
+    assert_eq!(body(store.mailbox(found).await), b"8765");
+    took.push(("wait for one with a text", begun.elapsed()));
+    for (what, time) in took {
+        eprintln!("{what}: {time:?}");
+    }
 }
