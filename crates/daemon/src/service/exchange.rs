@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pilot_wire::dataexchange::{
-    Answer, Content, Control, Decoder, Delivery, Extension, Frame, FrameError, FrameType, MessageId, RawFrame,
-    Tag, Timing, TransferWord, is_refused_for_good,
+    Answer, Content, Control, Decoder, Delivery, Extension, Frame, FrameError, FrameType, MessageId,
+    RawFrame, Tag, Timing, TransferWord, is_refused_for_good,
 };
 use pilot_wire::mailbox::{Path, Provenance};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -450,7 +450,6 @@ impl<'a> Connection<'a> {
             }
         }
     }
-
 }
 
 /// Those behind what was refused for now must not pass it.

@@ -335,9 +335,7 @@ impl Clerk {
 }
 
 fn open(home: &Path) -> std::io::Result<Shelves> {
-    Ok(Shelves {
-        inbox: Inbox::open(home.join("inbox"))?,
-    })
+    Ok(Shelves { inbox: Inbox::open(home.join("inbox"))? })
 }
 
 impl Shelves {
