@@ -93,6 +93,8 @@ const GREETING_PAUSE: Duration = Duration::from_secs(2);
 pub(crate) struct Config {
     /// `~/.pilot`: the inbox and the received files lie in it.
     pub(crate) home: PathBuf,
+    /// Where local programs reach the daemon.
+    pub(crate) socket: PathBuf,
     /// Whether messages and files are accepted.
     pub(crate) data_exchange: bool,
     /// Whether there is an event broker.
@@ -175,9 +177,10 @@ pub(crate) fn spawn(
     let (readings, readings_out) = mpsc::channel(READINGS);
     let store = Store::start_telling(&config.home, Some(readings))?;
     let files = Files::start(&config.home, config.received.clone())?;
+    let (hooks, hooking) = Hooks::start(&config.home, &config.socket, store.clone(), &handle);
     let serving = Serving::default();
     let mailboxes = match config.data_exchange {
-        true => Mailboxes::open_or_off(&config.home, &client, &handle),
+        true => Mailboxes::open_or_off(&config.home, &client, &handle, &policy),
         false => Mailboxes::default(),
     };
     let outbox = Outbox::start(&config.home, client.clone(), &handle, mailboxes.clone())?;
@@ -186,6 +189,7 @@ pub(crate) fn spawn(
     let (notices, notices_out) = Notices::new();
     policy.connect(notices.clone(), handle.clone());
     tasks.spawn(forward_notices(notices_out, handle.clone()));
+    tasks.spawn(hooking);
     tasks.spawn(tell_readings(readings_out, outbox.clone()));
     tasks.spawn(handshake::deliver_all(client.clone(), deliveries));
     tasks.spawn(mailboxes.clone().run());
@@ -233,7 +237,8 @@ pub(crate) fn spawn(
     }
     let mut tasks_way = None;
     if config.tasks {
-        let service = Tasks::start(&config.home, client.clone(), &handle, notices.clone(), &mut tasks)?;
+        let service =
+            Tasks::start(&config.home, client.clone(), &handle, policy.clone(), notices.clone(), &mut tasks)?;
         tasks_way = Some(service.clone());
         tasks.spawn(accept(client.clone(), Port::TASKS, handle.clone(), move |stream, guest: Guest| {
             let service = service.clone();
@@ -270,7 +275,7 @@ pub(crate) fn spawn(
         outbox,
         serving,
         tasks: tasks_way,
-        hooks: Hooks::default(),
+        hooks,
         policy,
         mailboxes,
         broker: broker_way,
