@@ -102,10 +102,13 @@ fn open(path: &Path, name: String) -> Result<Parcel, Error> {
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Error {
-    let code = match error.kind() {
-        io::ErrorKind::NotFound => Code::NotFound,
-        io::ErrorKind::PermissionDenied => Code::PermissionDenied,
-        _ => Code::InvalidArgument,
+    let kind = error.kind();
+    let code = if kind == io::ErrorKind::NotFound {
+        Code::NotFound
+    } else if kind == io::ErrorKind::PermissionDenied {
+        Code::PermissionDenied
+    } else {
+        Code::InvalidArgument
     };
     Failure::new(code, format!("cannot read {}: {error}", path.display())).into()
 }

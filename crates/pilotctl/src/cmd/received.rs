@@ -193,6 +193,7 @@ async fn wait_for(ctx: &Context, args: &WaitArgs) -> Result<Output, Failure> {
     let since_ns =
         args.after.or(args.since.map(nanos_before_now)).unwrap_or_else(|| nanos_before_now(Duration::ZERO));
     let since = std::time::UNIX_EPOCH + Duration::from_nanos(since_ns);
+    ctx.note(style::faint("waiting for a file"));
     match client.wait_file(from, since, args.timeout).await? {
         Some(file) => {
             ctx.note(style::faint(line(&file)));

@@ -276,16 +276,18 @@ async fn queue(
 
 fn explain(peer: &Peer, parcel: &Parcel, error: pilot_client::Error) -> Failure {
     let name = peer.name();
-    let away = match parcel.is_folder {
-        true => format!(
-            "is it up? pilotctl ping {name}; a folder is sent while the peer is there, an archive can wait"
-        ),
-        false => format!("is it up? pilotctl ping {name}"),
-    };
-    Failure::from(error)
+    let is_away = parcel.is_folder && is_about_reaching(&error);
+    let failure = Failure::from(error);
+    if is_away {
+        return failure.hint(format!(
+            "a folder is sent while the peer is there; an archive can wait: tar c FOLDER | pilotctl send-file {name} - --name \
+             FOLDER.tar"
+        ));
+    }
+    failure
         .advise(Code::TrustRequired, format!("ask for trust: pilotctl handshake {name}"))
-        .advise(Code::Unreachable, away.clone())
-        .advise(Code::Timeout, away)
+        .advise(Code::Unreachable, format!("is it up? pilotctl ping {name}"))
+        .advise(Code::Timeout, format!("is it up? pilotctl ping {name}"))
 }
 
 /// What came on stdin, in a file: its length and hash go ahead of it.

@@ -7,11 +7,14 @@ use std::sync::Arc;
 
 use super::super::disk::Refusal;
 
+/// Tells how many bytes are free on the disk that a file is on.
+type Measure = dyn Fn(&File) -> io::Result<u64> + Send + Sync;
+
 /// How much of the disk is left alone, and how one asks for what is free.
 #[derive(Clone)]
 pub(super) struct Space {
     min_free: u64,
-    free: Arc<dyn Fn(&File) -> io::Result<u64> + Send + Sync>,
+    free: Arc<Measure>,
 }
 
 impl fmt::Debug for Space {
