@@ -166,6 +166,8 @@ fn an_unknown_peer_gets_one_message_and_a_question_and_one_of_ours_a_window() {
     }
     desk.connect();
     assert_eq!(desk.writes(), ["m-0", "probe"]);
+    assert_eq!(desk.state("m-0"), State::Queued, "nobody is reached yet");
+    desk.ledger.on_connected(KEY);
     assert_eq!(desk.state("m-0"), State::Sent);
     desk.hears(STORED);
     assert_eq!(desk.state("m-0"), State::Stored);
@@ -394,6 +396,7 @@ fn a_message_expires_in_time_unless_it_is_under_way() {
     desk.ledger.know(PEER, Known::Tagged);
     desk.connect();
     assert_eq!(desk.writes(), ["m-0"]);
+    desk.ledger.on_connected(KEY);
     desk.pass(Duration::from_millis(HOUR));
     assert_eq!(desk.look(), []);
     assert_eq!((desk.state("m-0"), desk.state("m-1")), (State::Sent, State::Expired));
