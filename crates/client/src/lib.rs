@@ -71,6 +71,19 @@
 //! # }
 //! ```
 //!
+//! ```no_run
+//! # async fn agent() -> Result<(), pilot_client::Error> {
+//! use pilot_client::{Client, mailbox::Filter};
+//!
+//! let client = Client::connect().await?;
+//! let mut inbox = client.inbox(Filter { unread: true, ..Filter::default() }).await?;
+//! loop {
+//!     let mail = inbox.next().await?;
+//!     println!("{} says {:?}", mail.message.from, mail.message.data);
+//! }
+//! # }
+//! ```
+//!
 //! # Errors
 //!
 //! Every [`Error`] has a class ([`Error::code`]) for programs, a sentence for people, and often a hint what to do.
@@ -87,6 +100,7 @@ mod driver;
 mod error;
 mod events;
 mod file;
+mod inbox;
 mod listener;
 mod mailboxes;
 mod message;
@@ -100,8 +114,9 @@ mod stream;
 pub use client::Client;
 pub use datagrams::Datagrams;
 pub use error::{ConnectError, Error};
-pub use events::{EventStream, Received, Subscribed};
+pub use events::{EventStream, Received, SubscribeOptions, Subscribed};
 pub use file::{FileReceipt, Progress, Transport};
+pub use inbox::Inbox;
 pub use listener::Listener;
 pub use message::{Courier, MAX_MESSAGE, Mail, MessageKind, Outgoing, Receipt, new_message_id};
 pub use outbox::{Outbox, OutboxFilter, Queued, QueuedContent};
@@ -109,6 +124,7 @@ pub use socket::default_socket;
 pub use stream::{ReadHalf, Stream, WriteHalf};
 
 pub use pilot_wire::dataexchange::MessageId;
+pub use pilot_wire::events::Overflow;
 pub use pilot_wire::outbox::{Item as OutboxItem, State as DeliveryState};
 pub use pilot_wire::{Addr, Endpoint, NetworkId, NodeId, Port, StreamId};
 pub use pilot_wire::{ipc, mailbox};

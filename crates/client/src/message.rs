@@ -9,7 +9,7 @@ use pilot_wire::dataexchange::{
     Tag, Timing,
 };
 use pilot_wire::ipc::{Call, Code, Failure};
-use pilot_wire::mailbox::{Reply, Request, StoredMessage};
+use pilot_wire::mailbox::{Filter, Reply, Request, StoredMessage, Wait};
 use pilot_wire::{Addr, NodeId, Port};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::sleep;
@@ -20,7 +20,7 @@ use crate::{Client, Error, Stream};
 const MAX_ANSWER: usize = 64 << 10;
 
 /// Pause before a wait is taken up again with a daemon that was restarted.
-const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Longest message sent in one frame: what release 1.18.0 accepts.
 pub const MAX_MESSAGE: usize = DEFAULT_MAX_FRAME - 4096;
@@ -110,6 +110,8 @@ pub struct Mail {
     pub id: String,
     /// Its file.
     pub path: PathBuf,
+    /// When it arrived, in nanoseconds since 1970. Later messages have more: a place in the inbox.
+    pub arrived_ns: u64,
     /// Itself.
     pub message: StoredMessage,
 }
@@ -306,14 +308,9 @@ impl Client {
         sent_at: SystemTime,
         limit: Duration,
     ) -> Result<Option<Mail>, Error> {
-        let request = |timeout_ms| Request::Wait {
-            from: Some(from),
-            reply_to: Some(message_id.clone()),
-            since_ns: Some(unix_ns(sent_at)),
-            after: None,
-            timeout_ms,
-        };
-        self.wait_mail(request, limit).await
+        let filter = Filter { from: Some(from), since_ns: Some(unix_ns(sent_at)), ..Filter::default() };
+        let reply_to = Some(message_id.clone());
+        self.wait_mail(Wait { filter, reply_to, ..Wait::default() }, limit).await
     }
 
     /// Waits for the next message, of anyone or of one sender, that arrives after `since`; `None` when none came in
@@ -327,14 +324,8 @@ impl Client {
         since: SystemTime,
         limit: Duration,
     ) -> Result<Option<Mail>, Error> {
-        let request = |timeout_ms| Request::Wait {
-            from,
-            reply_to: None,
-            since_ns: Some(unix_ns(since)),
-            after: None,
-            timeout_ms,
-        };
-        self.wait_mail(request, limit).await
+        let filter = Filter { from, since_ns: Some(unix_ns(since)), ..Filter::default() };
+        self.wait_mail(Wait { filter, ..Wait::default() }, limit).await
     }
 
     /// One message of the inbox, or the newest.
@@ -342,36 +333,19 @@ impl Client {
     /// # Errors
     /// When there is no such message.
     pub async fn read_message(&self, id: Option<String>) -> Result<Mail, Error> {
-        match self.mailbox(Request::Read { id }).await? {
-            Reply::Message { id, path, message } => mail(id, path, message).await,
-            other @ (Reply::Messages { .. }
-            | Reply::TimedOut
-            | Reply::Files { .. }
-            | Reply::Cleared { .. }
-            | Reply::Failed { .. }) => Err(unexpected(&other)),
-        }
+        mail(self.mailbox(Request::Read { id, peek: false }).await?).await
     }
 
     /// What is waited for lies on disk, so the wait outlives a restart of the daemon.
-    async fn wait_mail(
-        &self,
-        request: impl Fn(u64) -> Request,
-        limit: Duration,
-    ) -> Result<Option<Mail>, Error> {
+    pub(crate) async fn wait_mail(&self, wait: Wait, limit: Duration) -> Result<Option<Mail>, Error> {
         let started = Instant::now();
         let mut client = self.clone();
         loop {
             let left = limit.saturating_sub(started.elapsed());
             let timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-            match client.mailbox(request(timeout_ms)).await {
-                Ok(Reply::Message { id, path, message }) => return mail(id, path, message).await.map(Some),
+            match client.mailbox(Request::Wait(Wait { timeout_ms, ..wait.clone() })).await {
                 Ok(Reply::TimedOut) => return Ok(None),
-                Ok(
-                    other @ (Reply::Messages { .. }
-                    | Reply::Files { .. }
-                    | Reply::Cleared { .. }
-                    | Reply::Failed { .. }),
-                ) => return Err(unexpected(&other)),
+                Ok(reply) => return mail(reply).await.map(Some),
                 Err(error @ (Error::Disconnected | Error::Connect(_))) if left > RECONNECT_PAUSE => {
                     sleep(RECONNECT_PAUSE).await;
                     client = client.mended(&error).await;
@@ -395,16 +369,19 @@ impl Client {
             | Reply::Message { .. }
             | Reply::TimedOut
             | Reply::Files { .. }
+            | Reply::Marked { .. }
             | Reply::Cleared { .. }) => Ok(reply),
         }
     }
 }
 
-fn unexpected(reply: &Reply) -> Error {
+pub(crate) fn unexpected(reply: &Reply) -> Error {
     Error::Protocol(format!("unexpected answer about the mailbox: {reply:?}"))
 }
 
-async fn mail(id: String, path: String, message: Option<Box<StoredMessage>>) -> Result<Mail, Error> {
+/// The message in a reply, or behind it.
+pub(crate) async fn mail(reply: Reply) -> Result<Mail, Error> {
+    let Reply::Message { id, path, arrived_ns, message } = reply else { return Err(unexpected(&reply)) };
     let path = PathBuf::from(path);
     let message = match message {
         Some(message) => *message,
@@ -413,7 +390,7 @@ async fn mail(id: String, path: String, message: Option<Box<StoredMessage>>) -> 
             serde_json::from_slice(&content).map_err(|error| Error::Protocol(error.to_string()))?
         }
     };
-    Ok(Mail { id, path, message })
+    Ok(Mail { id, path, arrived_ns, message })
 }
 
 #[cfg(test)]

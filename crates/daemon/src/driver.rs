@@ -537,7 +537,8 @@ impl Driver {
                 let hostname = Some(self.hostname_of(node)).filter(|name| !name.is_empty());
                 let key = self.known_key(node);
                 // The service that asked may have given up.
-                let _ = answer.send(PeerIdentity { hostname, key });
+                let (trust, path) = (self.trust_state(node), self.path_of(node));
+                let _ = answer.send(PeerIdentity { hostname, key, trust, path });
             }
             ServiceOrder::Identity(answer) => drop(answer.send(self.identity.clone())),
         }

@@ -28,6 +28,23 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     written
 }
 
+/// Creates or replaces `path` with synced content. The name itself is safe only after [`sync_directory`]; several files
+/// can share one of those.
+pub(crate) fn place(path: &Path, content: &[u8]) -> io::Result<()> {
+    let temporary = temporary_beside(path);
+    let written = write_synced(&temporary, content).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        // A left-over temporary would only take space.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// Makes the names in a directory survive a crash.
+pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
 /// [`replace`] with the JSON of `value`.
 pub(crate) fn replace_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     let mut text = serde_json::to_vec_pretty(value)?;

@@ -1,6 +1,8 @@
 //! What the built-in services see of the driver.
 
 use pilot_crypto::Identity;
+use pilot_wire::ipc::TrustState;
+use pilot_wire::mailbox::Path;
 use pilot_wire::{NodeId, PublicKey, handshake};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -14,6 +16,10 @@ pub(crate) struct PeerIdentity {
     pub(crate) hostname: Option<String>,
     /// Its key, pinned or shown in a tunnel.
     pub(crate) key: Option<PublicKey>,
+    /// How it stands to us.
+    pub(crate) trust: TrustState,
+    /// How it is reached now.
+    pub(crate) path: Path,
 }
 
 /// What a service tells or asks the driver.

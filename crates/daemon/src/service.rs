@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pilot_client::{Client, Stream};
-use pilot_wire::dataexchange::MessageId;
+use pilot_wire::dataexchange::{Control, MessageId, Receipt, ReceiptState};
 use pilot_wire::events::{Event, NOTHING};
 use pilot_wire::ipc::{Call, Code, Failure};
 use pilot_wire::{Addr, Endpoint, NodeId, Port, PublicKey};
@@ -43,6 +43,7 @@ use self::control::Controls;
 use self::events::{Broker, DialBroker, Side};
 use self::exchange::Exchange;
 use self::hooks::Hooks;
+use self::inbox::ReadNotice;
 use self::mailboxes::Mailboxes;
 use self::outbox::Outbox;
 use self::policy::Policy;
@@ -59,6 +60,12 @@ const CONNECTIONS: usize = 512;
 
 /// Notices on their way to log and webhook. Beyond, they are dropped: they must not slow a service down.
 const NOTICES: usize = 256;
+
+/// Senders that wait to be told that their messages were read. Beyond, they are not told.
+const READINGS: usize = 4096;
+
+/// Of these, in one word to one sender.
+const READINGS_AT_ONCE: usize = 256;
 
 /// Pause before listening again when the daemon's own socket refused.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
@@ -153,7 +160,8 @@ pub(crate) fn spawn(
     policy: Policy,
     deliveries: mpsc::Receiver<handshake::Delivery>,
 ) -> io::Result<Services> {
-    let store = Store::start(&config.home)?;
+    let (readings, readings_out) = mpsc::channel(READINGS);
+    let store = Store::start_telling(&config.home, Some(readings))?;
     let outbox = Outbox::start(&config.home, client.clone(), &handle)?;
     let serving = Serving::default();
     let mailboxes = match config.data_exchange {
@@ -170,6 +178,7 @@ pub(crate) fn spawn(
     let (notices, notices_out) = Notices::new();
     policy.connect(notices.clone(), handle.clone());
     tasks.spawn(forward_notices(notices_out, handle.clone()));
+    tasks.spawn(tell_readings(readings_out, outbox.clone()));
     tasks.spawn(handshake::deliver_all(client.clone(), deliveries));
     tasks.spawn(mailboxes.clone().run());
     tasks.spawn(greet(client.clone(), handle.trusted().borrow().clone()));
@@ -188,6 +197,7 @@ pub(crate) fn spawn(
         let large_frames = Arc::new(Semaphore::new(exchange::LARGE_FRAMES));
         let exchange = Exchange {
             store: store.clone(),
+            handle: Some(handle.clone()),
             notices: notices.clone(),
             controls: Controls {
                 outbox: outbox.clone(),
@@ -213,7 +223,13 @@ pub(crate) fn spawn(
         ));
     }
     if config.event_stream {
-        let (broker, task) = Broker::new(Overlay(client.clone()), handle.trusted(), handle.signs(), notices);
+        let (broker, task) = Broker::new(
+            Overlay(client.clone(), handle.clone()),
+            handle.trusted(),
+            handle.signs(),
+            policy.clone(),
+            notices,
+        );
         broker_way = Some(broker.clone());
         tasks.spawn(task);
         tasks.spawn(accept(client, Port::EVENT_STREAM, handle, move |stream, guest: Guest| {
@@ -374,7 +390,7 @@ where
 
 /// Other nodes' brokers, through this daemon.
 #[derive(Clone)]
-struct Overlay(Client);
+struct Overlay(Client, Handle);
 
 impl DialBroker for Overlay {
     type Stream = Stream;
@@ -385,6 +401,10 @@ impl DialBroker for Overlay {
 
     async fn drain(stream: &mut Stream) -> io::Result<()> {
         stream.drain().await.map_err(io::Error::other)
+    }
+
+    async fn hostname(&self, node: NodeId) -> Option<String> {
+        self.1.describe(node).await.hostname
     }
 }
 
@@ -491,7 +511,26 @@ impl Notices {
 
     fn send(&self, notice: Notice) {
         if let Err(mpsc::error::TrySendError::Full(notice)) = self.0.try_send(notice) {
-            tracing::warn!(event = notice.event(), "a notice was dropped");
+            // There may be thousands of events in a second.
+            if let Notice::EventPublished { .. } = notice {
+                tracing::debug!(event = notice.event(), "a notice was dropped");
+            } else {
+                tracing::warn!(event = notice.event(), "a notice was dropped");
+            }
+        }
+    }
+}
+
+/// Tells senders that their messages were read, those of one sender together.
+async fn tell_readings(mut readings: mpsc::Receiver<ReadNotice>, outbox: Outbox) {
+    let mut batch = Vec::new();
+    while readings.recv_many(&mut batch, READINGS_AT_ONCE).await > 0 {
+        let mut by_sender: BTreeMap<NodeId, Vec<Receipt>> = BTreeMap::new();
+        for ReadNotice { to, id } in batch.drain(..) {
+            by_sender.entry(to).or_default().push(Receipt { id, state: ReceiptState::Read });
+        }
+        for (to, receipts) in by_sender {
+            outbox.tell(to, Control::Receipts { receipts }, Bytes::new()).await;
         }
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use common::{Daemon, Home, Rendezvous, befriend, within};
 use pilot_client::ipc::Code;
-use pilot_client::mailbox::{Reply, Request};
+use pilot_client::mailbox::{List, Reply, Request};
 use pilot_client::{Addr, Client, EventStream, MessageKind, Outgoing, Received, Transport};
 use pilot_daemon::Config;
 
@@ -96,7 +96,7 @@ async fn a_question_gets_its_answer_and_a_repetition_is_stored_once() {
 
     let repeated = Outgoing { message_id: Some(question.message_id), ..Outgoing::text("2 + 2?") };
     assert!(asking.send_message(addr(b), repeated).await.unwrap().duplicate);
-    let list = Request::List { from: None, since_ns: None, limit: None };
+    let list = Request::List(List::default());
     let Reply::Messages { total, .. } = answering.mailbox(list).await.unwrap() else { panic!() };
     assert_eq!(total, 1);
 }
@@ -139,7 +139,7 @@ async fn the_inbox_and_trust_are_the_same_after_kills() {
     b.kill().await;
     let b = Daemon::start(config).await;
     within("a message to the new process", sender.send_message(to, Outgoing::text("after"))).await.unwrap();
-    let list = Request::List { from: None, since_ns: None, limit: None };
+    let list = Request::List(List::default());
     let Reply::Messages { messages, .. } = client(&b).await.mailbox(list).await.unwrap() else { panic!() };
     let previews: Vec<_> = messages.iter().filter_map(|entry| entry.preview.as_deref()).collect();
     assert_eq!(previews, ["before", "after"]);

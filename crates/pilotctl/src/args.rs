@@ -138,9 +138,8 @@ pub(crate) enum Command {
     Subscribe(cmd::subscribe::Args),
     /// Publish an event to all trusted peers, or at one node
     Publish(cmd::publish::Args),
-    /// The article forms `events subscribe --topic T` and `events publish --topic T --data D`
-    #[command(subcommand, hide = true)]
-    Events(cmd::events::Command),
+    /// How the event stream stands: subscriptions, links to other brokers, history
+    Events(cmd::events::Args),
     /// The article forms `data send TARGET FILE` and `data recv`
     #[command(subcommand, hide = true)]
     Data(cmd::data::Command),

@@ -120,7 +120,7 @@ pub(crate) async fn run(ctx: &Context, command: Command) -> Result<Output, Failu
         Command::Received(args) => received::run(ctx, &args).await,
         Command::Subscribe(args) => subscribe::run(ctx, &args).await,
         Command::Publish(args) => publish::run(ctx, &args).await,
-        Command::Events(command) => events::run(ctx, command).await,
+        Command::Events(args) => events::run(ctx, args).await,
         Command::Data(command) => data::run(ctx, command).await,
         Command::Ping(args) => ping::run(ctx, &args).await,
         Command::Why(args) => why::run(ctx, &args).await,

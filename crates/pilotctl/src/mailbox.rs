@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pilot_wire::ipc::Call;
-use pilot_wire::mailbox::{Entry, ReceivedFile, Reply, Request, StoredMessage};
+use pilot_wire::mailbox::{Entry, Filter, ReceivedFile, Reply, Request, StoredMessage};
 
 use crate::context::Context;
 use crate::failure::{Code, Failure};
@@ -34,7 +34,7 @@ pub(crate) async fn ask(ctx: &Context, request: Request) -> Result<Reply, Failur
 
 /// One message with its content, from the file if it is too long for the socket.
 pub(crate) fn content(reply: Reply) -> Result<(String, StoredMessage), Failure> {
-    let Reply::Message { id, path, message } = reply else { return Err(unexpected(&reply)) };
+    let Reply::Message { id, path, message, .. } = reply else { return Err(unexpected(&reply)) };
     match message {
         Some(message) => Ok((id, *message)),
         None => Ok((id, stored(Path::new(&path))?)),
@@ -55,46 +55,55 @@ pub(crate) fn nanos_before_now(ago: Duration) -> u64 {
 fn locally(ctx: &Context, request: &Request) -> Result<Reply, Failure> {
     let (inbox, received) = (ctx.settings.home().join("inbox"), ctx.settings.home().join("received"));
     match request {
-        Request::List { from, since_ns, limit } => {
-            let mut messages = messages(&inbox)?;
-            messages.retain(|entry| {
-                from.is_none_or(|node| entry.from.node == node) && younger(&entry.received_at, *since_ns)
-            });
+        // Which were read is in the daemon's own file.
+        Request::List(list) if list.filter.unread => Err(Failure::not_running(&ctx.settings.socket())),
+        Request::List(list) => {
+            let mut messages = messages(&inbox, &list.filter)?;
             let total = messages.len() as u64;
-            Ok(Reply::Messages {
-                messages: newest(messages, *limit),
-                total,
-                dir: inbox.display().to_string(),
-            })
+            messages.retain(|entry| list.before_ns.is_none_or(|before| entry.arrived_ns < before));
+            let fitting = messages.len();
+            let messages = newest(messages, list.limit);
+            let more = (fitting - messages.len()) as u64;
+            Ok(Reply::Messages { messages, total, unread: 0, more, dir: inbox.display().to_string() })
         }
-        Request::Read { id } => {
+        Request::Read { id, .. } => {
             let id = match id {
                 Some(id) => id.clone(),
                 None => {
-                    messages(&inbox)?
+                    messages(&inbox, &Filter::default())?
                         .pop()
                         .ok_or_else(|| Failure::new(Code::NotFound, "the inbox is empty"))?
                         .id
                 }
             };
-            let path = inbox.join(format!("{id}.json"));
-            if id.contains('/') || !path.exists() {
-                return Err(Failure::new(Code::NotFound, format!("no message has the id `{id}`")));
-            }
+            let path = file_of(&inbox, &id)?;
             Ok(Reply::Message {
                 id,
+                arrived_ns: 0,
                 message: Some(Box::new(stored(&path)?)),
                 path: path.display().to_string(),
             })
         }
-        Request::Clear { before_ns } => clear(&inbox, *before_ns),
+        Request::Remove { ids } => {
+            let mut cleared = 0;
+            for id in ids {
+                let path = file_of(&inbox, id)?;
+                std::fs::remove_file(&path)
+                    .map_err(|e| Failure::io(format!("removing {}", path.display()), &e))?;
+                cleared += 1;
+            }
+            Ok(Reply::Cleared { cleared })
+        }
+        Request::Clear { before_ns, read: false } => clear(&inbox, *before_ns),
         Request::ListFiles { limit } => {
             let files = files(&received)?;
             let total = files.len() as u64;
             Ok(Reply::Files { files: newest(files, *limit), total, dir: received.display().to_string() })
         }
         Request::ClearFiles { before_ns } => clear(&received, *before_ns),
-        Request::Wait { .. } => Err(Failure::not_running(&ctx.settings.socket())),
+        Request::Wait(_) | Request::Mark { .. } | Request::Clear { read: true, .. } => {
+            Err(Failure::not_running(&ctx.settings.socket()))
+        }
     }
 }
 
@@ -103,8 +112,24 @@ fn newest<T>(mut items: Vec<T>, limit: Option<u32>) -> Vec<T> {
     items.split_off(items.len().saturating_sub(limit))
 }
 
-fn younger(received_at: &str, since_ns: Option<u64>) -> bool {
-    since_ns.is_none_or(|since| humane::from_rfc3339(received_at).unwrap_or(0) >= since / 1_000_000_000)
+/// The file of a message; an id cannot lead elsewhere.
+fn file_of(inbox: &Path, id: &str) -> Result<std::path::PathBuf, Failure> {
+    let path = inbox.join(format!("{id}.json"));
+    if id.contains('/') || !path.exists() {
+        return Err(Failure::new(Code::NotFound, format!("no message has the id `{id}`")));
+    }
+    Ok(path)
+}
+
+fn fits(message: &StoredMessage, filter: &Filter) -> bool {
+    let seconds = humane::from_rfc3339(&message.received_at).unwrap_or(0);
+    let has = |text: &String| {
+        message.body().is_ok_and(|body| String::from_utf8_lossy(&body).contains(text.as_str()))
+    };
+    filter.from.is_none_or(|node| message.from.node == node)
+        && filter.since_ns.is_none_or(|since| seconds >= since / 1_000_000_000)
+        && filter.kind.as_ref().is_none_or(|kind| kind.eq_ignore_ascii_case(&message.kind))
+        && filter.text.as_ref().is_none_or(has)
 }
 
 fn stored(path: &Path) -> Result<StoredMessage, Failure> {
@@ -132,12 +157,15 @@ fn entries(directory: &Path) -> Result<Vec<std::fs::DirEntry>, Failure> {
     Ok(found)
 }
 
-fn messages(inbox: &Path) -> Result<Vec<Entry>, Failure> {
+fn messages(inbox: &Path, filter: &Filter) -> Result<Vec<Entry>, Failure> {
     let mut found = Vec::new();
     for file in entries(inbox)? {
         let path = file.path();
         // A file of another program, or half of one, is no message.
         let Ok(message) = stored(&path) else { continue };
+        if !fits(&message, filter) {
+            continue;
+        }
         found.push(Entry {
             id: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
             bytes: message.bytes,
@@ -145,12 +173,18 @@ fn messages(inbox: &Path) -> Result<Vec<Entry>, Failure> {
             from_hostname: message.from_hostname,
             message_id: message.message_id,
             preview: message.data.map(|text| humane::preview(&text, PREVIEW)),
+            read_at: None,
             received_at: message.received_at,
+            arrived_ns: 0,
             reply_to: message.reply_to,
             kind: message.kind,
         });
     }
-    found.sort_by(|a, b| a.received_at.cmp(&b.received_at));
+    found.sort_by(|a, b| (&a.received_at, &a.id).cmp(&(&b.received_at, &b.id)));
+    // Places for pages; they need only be in order.
+    for (place, entry) in found.iter_mut().enumerate() {
+        entry.arrived_ns = place as u64 + 1;
+    }
     Ok(found)
 }
 

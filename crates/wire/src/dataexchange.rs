@@ -12,7 +12,7 @@ mod frame;
 mod tag;
 
 pub use answer::{Answer, AnswerError, Timing, is_refused_for_good};
-pub use control::{Control, ControlError, NOT_WANTED, Receipt, ReceiptState};
+pub use control::{CONTROL_HEADER_MAX, Control, ControlError, NOT_WANTED, Receipt, ReceiptState};
 pub use decoder::{DEFAULT_MAX_FRAME, Decoder, FrameTooLarge, HEADER_LEN, RawFrame};
 pub use filestream::{
     CHUNK_LEN, FileStream, FileStreamError, Init, NO_ACTIVE_TRANSFER, TransferId, WINDOW_CHUNKS,

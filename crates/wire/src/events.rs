@@ -6,11 +6,13 @@
 
 mod note;
 mod pattern;
+mod wishes;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-pub use note::{Note, NoteToken};
+pub use note::{Note, NoteToken, Source};
 pub use pattern::Pattern;
+pub use wishes::{Ask, Overflow, Past, Position, REPLAY_MAX, RESUME_MAX, Reached, Wishes};
 
 /// Longest topic in bytes; brokers close the connection of a longer one.
 pub const MAX_TOPIC: usize = 1024;

@@ -33,7 +33,7 @@ pub use call::{
     TrustWait, WebLink,
 };
 pub use command::Command;
-pub use events::EventsStatus;
+pub use events::{EventCounters, EventsStatus, HistoryStatus, LinkState, LinkStatus, SubscriptionStatus};
 pub use failure::{Code, Failure};
 pub use frame::{Decoder, FrameTooLong, MAX_DATA, MAX_FRAME, data_header};
 pub use json::{

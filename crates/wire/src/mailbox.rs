@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::dataexchange::{Extension, MessageId};
+use crate::ipc::TrustState;
 use crate::{Addr, NodeId};
 
 /// How the bytes of a [`StoredMessage`] are written down.
@@ -55,6 +56,46 @@ pub struct StoredMessage {
     /// What else a sender that is one of our nodes says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pilot: Option<Box<Extension>>,
+    /// How it came here, as this node saw it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provenance: Option<Box<Provenance>>,
+}
+
+/// How a message came here. Nothing in it is the sender's word, except [`sent_at`](Self::sent_at).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Provenance {
+    /// How the sender stood to this node when the message arrived.
+    pub trust: TrustState,
+    /// The way it took.
+    #[serde(flatten)]
+    pub path: Path,
+    /// When it was sent by the sender's clock, RFC 3339, UTC; known of messages that ask for times.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sent_at: Option<String>,
+}
+
+/// The way a message took.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "path", rename_all = "snake_case")]
+pub enum Path {
+    /// Not known.
+    #[default]
+    Unknown,
+    /// From this node itself.
+    Own,
+    /// Straight from the sender.
+    Direct {
+        /// Its UDP address, `ip:port`.
+        endpoint: String,
+    },
+    /// Through the beacon.
+    Relayed,
+    /// A node kept it, sealed, until it could be fetched.
+    Mailbox {
+        /// Which.
+        via: Addr,
+    },
 }
 
 impl StoredMessage {
@@ -120,14 +161,82 @@ pub struct Entry {
     /// The first characters of a text message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preview: Option<String>,
+    /// When a program took it, RFC 3339, UTC; absent while it is unread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_at: Option<String>,
     /// When it arrived, RFC 3339, UTC.
     pub received_at: String,
+    /// The same in nanoseconds since 1970. No two messages have the same, and later ones have more, so it also is a
+    /// place in the list.
+    #[serde(default)]
+    pub arrived_ns: u64,
     /// The id of the message this one answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<MessageId>,
     /// `TEXT`, `JSON` or `BINARY`.
     #[serde(rename = "type")]
     pub kind: String,
+}
+
+/// Which messages are meant. Nothing set means all of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Filter {
+    /// Only of this sender.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<NodeId>,
+    /// Only those that no program has taken.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unread: bool,
+    /// Only those that arrived later: nanoseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since_ns: Option<u64>,
+    /// Only of this type: `TEXT`, `JSON` or `BINARY`, in any case.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Only those with these bytes somewhere in their body.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+/// What [`Request::List`] asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct List {
+    /// Which messages.
+    #[serde(flatten)]
+    pub filter: Filter,
+    /// Only those that arrived earlier: the [`Entry::arrived_ns`] of the first of the page before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before_ns: Option<u64>,
+    /// How many at most; the daemon has a ceiling of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+impl List {
+    /// The newest messages of a node, or of all.
+    #[must_use]
+    pub fn newest(from: Option<NodeId>, limit: u32) -> Self {
+        Self { filter: Filter { from, ..Filter::default() }, limit: Some(limit), ..Self::default() }
+    }
+}
+
+/// What [`Request::Wait`] waits for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Wait {
+    /// Which messages.
+    #[serde(flatten)]
+    pub filter: Filter,
+    /// The id of the message to be answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<MessageId>,
+    /// Leave it unread.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub peek: bool,
+    /// How long, in milliseconds.
+    pub timeout_ms: u64,
 }
 
 /// What a list says of one received file.
@@ -151,49 +260,42 @@ pub struct ReceivedFile {
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Request {
     /// The newest messages, oldest of them first. Answered with [`Reply::Messages`].
-    List {
-        /// Only of this sender.
-        #[serde(default)]
-        from: Option<NodeId>,
-        /// Only those that arrived later: nanoseconds since 1970.
-        #[serde(default)]
-        since_ns: Option<u64>,
-        /// How many at most; the daemon has a ceiling of its own.
-        #[serde(default)]
-        limit: Option<u32>,
-    },
+    List(List),
     /// One message, or the newest when no id is given. Answered with [`Reply::Message`].
     Read {
-        /// Its [`Entry::id`].
+        /// Its [`Entry::id`], or the id that its sender gave it.
         #[serde(default)]
         id: Option<String>,
+        /// Leave it unread.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        peek: bool,
     },
     /// Waits until a message is there. Answered with [`Reply::Message`] or [`Reply::TimedOut`].
     ///
     /// With `reply_to`, the message that answers that id is taken, whenever it arrived; failing that one of
     /// the same sender that answers no id at all and arrived after `since_ns`. Without, the first message
-    /// after `since_ns` (or after the one called `after`).
-    Wait {
-        /// Only of this sender.
-        #[serde(default)]
-        from: Option<NodeId>,
-        /// The id of the message to be answered.
-        #[serde(default)]
-        reply_to: Option<MessageId>,
-        /// Only those that arrived later: nanoseconds since 1970.
-        #[serde(default)]
-        since_ns: Option<u64>,
-        /// Only those after this one, by [`Entry::id`].
-        #[serde(default)]
-        after: Option<String>,
-        /// How long.
-        timeout_ms: u64,
+    /// that fits. No two waits for unread messages get the same one.
+    Wait(Wait),
+    /// Marks messages as read or unread. Answered with [`Reply::Marked`].
+    Mark {
+        /// Their [`Entry::id`]s.
+        ids: Vec<String>,
+        /// As read.
+        read: bool,
+    },
+    /// Removes these messages. Answered with [`Reply::Cleared`].
+    Remove {
+        /// Their [`Entry::id`]s.
+        ids: Vec<String>,
     },
     /// Removes messages. Answered with [`Reply::Cleared`].
     Clear {
         /// Only those that arrived earlier: nanoseconds since 1970.
         #[serde(default)]
         before_ns: Option<u64>,
+        /// Only those that were read.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        read: bool,
     },
     /// The newest received files, oldest of them first. Answered with [`Reply::Files`].
     ListFiles {
@@ -219,6 +321,12 @@ pub enum Reply {
         messages: Vec<Entry>,
         /// How many there are in all.
         total: u64,
+        /// How many of all no program has taken.
+        #[serde(default)]
+        unread: u64,
+        /// How many older ones the filter lets through beside those in `messages`.
+        #[serde(default)]
+        more: u64,
         /// Where they are kept.
         dir: String,
     },
@@ -228,6 +336,9 @@ pub enum Reply {
         id: String,
         /// Its file, absolute.
         path: String,
+        /// Its [`Entry::arrived_ns`].
+        #[serde(default)]
+        arrived_ns: u64,
         /// Its content; absent when too long for the local socket: read the file.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<Box<StoredMessage>>,
@@ -242,6 +353,11 @@ pub enum Reply {
         total: u64,
         /// Where they are kept.
         dir: String,
+    },
+    /// To [`Request::Mark`].
+    Marked {
+        /// How many were marked otherwise before.
+        marked: u64,
     },
     /// To the clearing requests.
     Cleared {
@@ -276,20 +392,27 @@ mod tests {
     }
 
     #[test]
+    fn how_a_message_came_stands_behind_what_release_1_18_writes() {
+        let file = r#"{"bytes":1,"data":"x","data_encoding":"utf8","from":"0:0000.0000.0001","received_at":"2026-11-21T08:01:27Z","type":"TEXT","provenance":{"trust":"trusted","path":"direct","endpoint":"192.0.2.1:4000"}}"#;
+        let message: StoredMessage = serde_json::from_str(file).unwrap();
+        let path = Path::Direct { endpoint: "192.0.2.1:4000".to_owned() };
+        assert_eq!(message.provenance.as_ref().unwrap().path, path);
+        assert_eq!(serde_json::to_string(&message).unwrap(), file);
+    }
+
+    #[test]
     fn requests_name_their_operation() {
-        let request = Request::Wait {
-            from: Some(NodeId(2)),
-            reply_to: Some("m-1".parse().unwrap()),
-            since_ns: None,
-            after: None,
-            timeout_ms: 30_000,
-        };
+        let filter = Filter { from: Some(NodeId(2)), ..Filter::default() };
+        let reply_to = Some("m-1".parse().unwrap());
+        let request = Request::Wait(Wait { filter, reply_to, timeout_ms: 30_000, ..Wait::default() });
         let json = serde_json::to_string(&request).unwrap();
-        assert!(json.starts_with(r#"{"op":"wait","from":2,"reply_to":"m-1""#), "{json}");
+        assert_eq!(json, r#"{"op":"wait","from":2,"reply_to":"m-1","timeout_ms":30000}"#);
         assert_eq!(serde_json::from_str::<Request>(&json).unwrap(), request);
         assert_eq!(
             serde_json::from_str::<Request>(r#"{"op":"list"}"#).unwrap(),
-            Request::List { from: None, since_ns: None, limit: None }
+            Request::List(List::default())
         );
+        let read = Request::Read { id: None, peek: false };
+        assert_eq!(serde_json::from_str::<Request>(r#"{"op":"read"}"#).unwrap(), read);
     }
 }

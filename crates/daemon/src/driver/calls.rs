@@ -8,8 +8,10 @@ use pilot_wire::ipc::{
     AutoApprove, Call, Code, Command, Done, Failure, Pong, Reply, Resolved, TrustEntry, TrustList, TrustState,
 };
 use pilot_wire::registry::{self, ResolveHostname, Signed};
-use pilot_wire::{Addr, NodeId};
+use pilot_wire::{Addr, NodeId, mailbox};
+use tokio::sync::watch;
 
+use super::clients::Client;
 use super::deadlines::{self, Deadline};
 use super::info::ROWS_MAX;
 use super::paths::Called;
@@ -219,8 +221,13 @@ impl Driver {
             return self.refuse(to, Refusal::new(Code::Busy, "the daemon's services have not started yet"));
         };
         let commands = self.commands.clone();
+        let presence = self.clients.get(&to.client).map(Client::presence).filter(|_| is_wait(&call));
         self.tasks.spawn(async move {
-            let answer = services.call(call).await;
+            let answer = tokio::select! {
+                answer = services.call(call) => answer,
+                // Whoever waited is gone: what comes must not be given to nobody.
+                () = gone(presence) => return,
+            };
             let _ = commands.send(Inbox::Answered(Answered { to, answer })).await;
         });
     }
@@ -231,6 +238,23 @@ impl Driver {
             Ok(value) => self.reply(to, &Reply::json(Command::CallOk, &value)),
             Err(failure) => self.refuse(to, failure),
         }
+    }
+}
+
+/// Ends when the program does; never, if that does not matter.
+async fn gone(presence: Option<watch::Receiver<()>>) {
+    match presence {
+        Some(mut presence) => while presence.changed().await.is_ok() {},
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether a call takes something from others that comes later.
+#[expect(clippy::wildcard_enum_match_arm, reason = "few calls wait, and a new one says so here")]
+fn is_wait(call: &Call) -> bool {
+    match call {
+        Call::Mailbox(mailbox::Request::Wait(_)) => true,
+        _ => false,
     }
 }
 

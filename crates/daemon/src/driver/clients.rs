@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use pilot_wire::ipc::{DaemonFrame, Failure, Reply, data_header};
 use pilot_wire::{Port, StreamId, ipc};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::replies::{Refusal, Slot};
@@ -56,6 +57,8 @@ pub(super) struct Client {
     next_slot: u64,
     reading: AbortHandle,
     writing: Option<AbortHandle>,
+    /// Dropped with the program.
+    present: watch::Sender<()>,
 }
 
 impl Client {
@@ -71,7 +74,13 @@ impl Client {
             next_slot: 0,
             reading,
             writing: Some(writing),
+            present: watch::Sender::new(()),
         }
+    }
+
+    /// Ends with an error when the program is gone.
+    pub(super) fn presence(&self) -> watch::Receiver<()> {
+        self.present.subscribe()
     }
 
     /// Keeps the place of the reply to a request without a number.

@@ -6,7 +6,8 @@ use pilot_proto::node::{PathView, PeerView, StreamView};
 use pilot_wire::ipc::{
     ConnInfo, DIALECT_FEATURE, Health, Info, PeerInfo, RegistryStatus, ServiceStatus, Status,
 };
-use pilot_wire::{Addr, Port};
+use pilot_wire::mailbox::Path;
+use pilot_wire::{Addr, NodeId, Port};
 use serde_json::json;
 
 use super::Driver;
@@ -171,6 +172,18 @@ impl Driver {
             rtt_us: rtt.map(micros),
             idle_ms: idle.and_then(|idle| u64::try_from(idle).ok()),
             ..PeerInfo::default()
+        }
+    }
+
+    /// The way to a node, in the words that messages are kept with.
+    pub(super) fn path_of(&self, node: NodeId) -> Path {
+        if node == self.own_node() {
+            return Path::Own;
+        }
+        match self.node.peers().find(|peer| peer.node == node).map(|peer| peer.path) {
+            Some(PathView::Direct(address)) => Path::Direct { endpoint: address.to_string() },
+            Some(PathView::Relayed) => Path::Relayed,
+            Some(PathView::Unknown) | None => Path::Unknown,
         }
     }
 

@@ -22,6 +22,9 @@ pub(super) enum Refusal {
     /// Anything else the disk said; the local log has it.
     #[error("the receiver cannot write to its disk")]
     Disk,
+    /// One before it in its row was refused, for this reason.
+    #[error("{0}")]
+    Behind(String),
     /// The store is shutting down.
     #[error("the receiver is shutting down")]
     Stopped,

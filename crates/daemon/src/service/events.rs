@@ -1,29 +1,37 @@
 //! Event stream, port 1002: a broker between this node's applications, other nodes, and their brokers.
 //!
-//! The broker is one task that owns the [`Hub`]; each connection and each [`link`] to another node's broker is a
-//! task that talks to it over a bounded channel. A subscriber that does not read fills its own queue and nobody
-//! else's.
+//! The broker is one [`task`] that owns the [`hub`]; each connection and each [`link`] to another node's broker is a
+//! task that talks to it over a bounded channel. What a connection has read is taken before it reads on, so a
+//! subscriber for which publishers shall wait is felt at their end; any other that does not read fills its own queue
+//! and nobody else's. The [`history`] keeps the last events, so that a subscription can begin with them or go on
+//! after an interruption.
 
+mod catch_up;
+mod history;
 mod hub;
 mod link;
+mod published;
+mod queue;
+mod task;
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use pilot_wire::events::{Decoder, Event, EventError, Note, NoteToken, RESERVED_PREFIX};
+use pilot_wire::events::{Ask, Decoder, Event, EventError, Note, NoteToken, Position};
 use pilot_wire::ipc::EventsStatus;
-use pilot_wire::{Addr, Endpoint, NodeId};
+use pilot_wire::{Endpoint, NodeId};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{Notify, Semaphore, broadcast, mpsc, oneshot, watch};
-use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep, timeout};
 
-use self::hub::{Hub, Origin, SubscriberId};
-use self::link::{LinkKey, LinkState};
-use super::{Notice, Notices, Remote};
+use self::hub::{SubscriberId, Subscription};
+use self::link::{Arrival, LinkKey};
+use self::task::Task;
+use super::policy::Policy;
+use super::{Notices, Remote};
 use crate::handle::Sign;
 
 pub(super) use self::hub::Side;
@@ -35,9 +43,9 @@ const QUEUE: usize = 256;
 /// Subscriptions at the same time.
 const SUBSCRIBERS_MAX: usize = 1024;
 
-/// How long a confirmation waits for the brokers of trusted nodes. One that is away must not hold up who
-/// listens to the others.
-const CONFIRM_WITHIN: Duration = Duration::from_secs(2);
+/// How long a confirmation waits for the brokers of trusted nodes, and then their past. One that is away must not hold
+/// up who listens to the others.
+const SUBSCRIBED_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long a connection may take to say what it subscribes to.
 const SUBSCRIBE_WITHIN: Duration = Duration::from_secs(30);
@@ -52,30 +60,57 @@ const RATE: f64 = 100.0;
 /// An event longer than this is admitted one at a time per peer.
 const LARGE_EVENT: usize = 1 << 20;
 
+/// Events of one connection handed to the broker together.
+const BATCH_EVENTS: usize = 64;
+
+/// Bytes of such events; one may be longer.
+const BATCH_BYTES: usize = 256 << 10;
+
+/// Questions on their way to one broker. One is put for each subscription that is renewed; for further ones the
+/// missed events count as lost.
+const LINK_ASKS: usize = SUBSCRIBERS_MAX;
+
 enum Command {
     Subscribe {
-        side: Side,
+        asked: Subscription,
         remote: Endpoint,
-        topic: String,
-        token: Option<NoteToken>,
-        answer: oneshot::Sender<Subscription>,
+        answer: oneshot::Sender<Connected>,
     },
     Unsubscribe(SubscriberId),
-    Publish(SubscriberId, Endpoint, Event),
+    /// Answered when all of it is taken.
+    Publish {
+        id: SubscriberId,
+        from: Endpoint,
+        events: VecDeque<Event>,
+        done: oneshot::Sender<()>,
+    },
+    Ask(SubscriberId, Ask),
     WriterIdle(SubscriberId),
+    /// Answered when all of it is taken.
     FromBroker {
         key: LinkKey,
-        publisher: Option<Addr>,
-        event: Event,
+        arrivals: VecDeque<Arrival>,
+        done: oneshot::Sender<()>,
     },
-    Link(LinkKey, LinkState),
+    LinkUp {
+        key: LinkKey,
+        numbered: bool,
+        at: Option<Position>,
+    },
+    LinkDown(LinkKey),
     Status(oneshot::Sender<EventsStatus>),
 }
 
 /// What a connection gets for its subscription.
-struct Subscription {
-    id: SubscriberId,
-    batches: mpsc::Receiver<Bytes>,
+enum Connected {
+    As { id: SubscriberId, batches: mpsc::Receiver<Bytes> },
+    Refused(String),
+}
+
+/// The Unix time in nanoseconds.
+fn unix_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The way to the broker; cheap to clone.
@@ -91,21 +126,11 @@ impl Broker {
         dial: D,
         trusted: watch::Receiver<Vec<NodeId>>,
         signs: broadcast::Receiver<Sign>,
+        policy: Policy,
         notices: Notices,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (commands, queue) = mpsc::channel(QUEUE);
-        let task = Task {
-            hub: Hub::default(),
-            writers: BTreeMap::new(),
-            dial,
-            trusted,
-            signs,
-            commands: commands.clone(),
-            links: BTreeMap::new(),
-            link_tasks: JoinSet::new(),
-            confirmations: Vec::new(),
-            notices,
-        };
+        let task = Task::new(dial, trusted, signs, policy, notices, commands.clone());
         (Self { commands, large_events: Arc::new(Semaphore::new(2)) }, task.run(queue))
     }
 
@@ -128,18 +153,38 @@ impl Broker {
     where
         S: AsyncRead + AsyncWrite,
     {
-        let (reader, writer) = tokio::io::split(stream);
+        let (reader, mut writer) = tokio::io::split(stream);
         let mut reader =
             EventReader { reader, decoder: Decoder::new(), large_of_peer, large_events: &self.large_events };
         let first = timeout(SUBSCRIBE_WITHIN, reader.next()).await.map_err(|_| Closed::NoSubscription)??;
         let Some(first) = first else { return Ok(()) };
         let (answer, answered) = oneshot::channel();
-        let token = NoteToken::asked(&first.payload);
-        let subscribe = Command::Subscribe { side, remote: from.endpoint, topic: first.topic, token, answer };
+        let asked = NoteToken::asked(&first.payload);
+        let token = asked.as_ref().map(|(token, _)| token.clone());
+        let asked = Subscription {
+            side,
+            addr: from.endpoint.addr,
+            hostname: from.hostname.clone(),
+            topic: first.topic,
+            asked,
+            may_block: false,
+        };
+        let subscribe = Command::Subscribe { asked, remote: from.endpoint, answer };
         self.commands.send(subscribe).await.map_err(|_| Closed::Stopped)?;
-        let Subscription { id, batches } = answered.await.map_err(|_| Closed::TooMany)?;
+        let (id, batches) = match answered.await.map_err(|_| Closed::TooMany)? {
+            Connected::As { id, batches } => (id, batches),
+            Connected::Refused(reason) => {
+                if let Some(token) = token {
+                    let mut frame = Vec::new();
+                    token.note(&Note::Refused { reason: reason.clone() }).emit(&mut frame);
+                    writer.write_all(&frame).await?;
+                    writer.shutdown().await?;
+                }
+                return Err(Closed::Refused(reason));
+            }
+        };
         let ended = tokio::select! {
-            read = self.publish_all(reader, id, from.endpoint, side) => read,
+            read = self.publish_all(reader, id, token, from.endpoint, side) => read,
             written = self.write_all(writer, id, batches) => written,
         };
         self.commands.send(Command::Unsubscribe(id)).await.map_err(|_| Closed::Stopped)?;
@@ -150,16 +195,33 @@ impl Broker {
         &self,
         mut reader: EventReader<'_, R>,
         id: SubscriberId,
+        token: Option<NoteToken>,
         from: Endpoint,
         side: Side,
     ) -> Result<(), Closed> {
         let mut allowance = Allowance::full();
-        while let Some(event) = reader.next().await? {
+        while let Some(first) = reader.next().await? {
+            let (mut bytes, mut events) = (first.wire_len(), VecDeque::from([first]));
+            while events.len() < BATCH_EVENTS && bytes < BATCH_BYTES {
+                let Some(event) = reader.decoder.next_event()? else { break };
+                bytes += event.wire_len();
+                events.push_back(event);
+            }
             match side {
                 Side::Own => {}
-                Side::Other => sleep(allowance.take()).await,
+                Side::Other => sleep(allowance.take(events.len())).await,
             }
-            self.commands.send(Command::Publish(id, from, event)).await.map_err(|_| Closed::Stopped)?;
+            if let Some(token) = &token {
+                let asks: Vec<Ask> = events.iter().filter_map(|event| token.read_ask(event)).collect();
+                for ask in asks {
+                    self.commands.send(Command::Ask(id, ask)).await.map_err(|_| Closed::Stopped)?;
+                }
+            }
+            // The next are read when the broker has taken these: so a publisher waits for who shall lose nothing.
+            let (done, is_done) = oneshot::channel();
+            let publish = Command::Publish { id, from, events, done };
+            self.commands.send(publish).await.map_err(|_| Closed::Stopped)?;
+            is_done.await.map_err(|_| Closed::Stopped)?;
         }
         Ok(())
     }
@@ -194,6 +256,9 @@ pub(super) enum Closed {
     /// The broker has as many subscribers as it takes.
     #[error("too many subscribers")]
     TooMany,
+    /// The rules say no.
+    #[error("{0}")]
+    Refused(String),
     /// The daemon stops.
     #[error("the broker has stopped")]
     Stopped,
@@ -237,231 +302,13 @@ impl Allowance {
         Self { tokens: BURST, at: Instant::now() }
     }
 
-    fn take(&mut self) -> Duration {
+    /// How long to wait before so many events may pass.
+    fn take(&mut self, events: usize) -> Duration {
         let now = Instant::now();
-        self.tokens = (self.tokens + now.duration_since(self.at).as_secs_f64() * RATE).min(BURST) - 1.0;
+        let events = events.min(BATCH_EVENTS) as f64;
+        self.tokens = (self.tokens + now.duration_since(self.at).as_secs_f64() * RATE).min(BURST) - events;
         self.at = now;
         if self.tokens >= 0.0 { Duration::ZERO } else { Duration::from_secs_f64(-self.tokens / RATE) }
-    }
-}
-
-struct Link {
-    state: LinkState,
-    task: AbortHandle,
-    awake: Arc<Notify>,
-}
-
-impl Link {
-    fn wake(&self) {
-        match self.state {
-            LinkState::Down => self.awake.notify_one(),
-            LinkState::Connecting | LinkState::Live => {}
-        }
-    }
-}
-
-struct Confirmation {
-    id: SubscriberId,
-    deadline: Instant,
-}
-
-struct Writer {
-    batches: mpsc::Sender<Bytes>,
-    remote: Endpoint,
-    topic: String,
-}
-
-struct Task<D> {
-    hub: Hub,
-    writers: BTreeMap<SubscriberId, Writer>,
-    dial: D,
-    trusted: watch::Receiver<Vec<NodeId>>,
-    signs: broadcast::Receiver<Sign>,
-    /// For the links.
-    commands: mpsc::Sender<Command>,
-    links: BTreeMap<LinkKey, Link>,
-    link_tasks: JoinSet<()>,
-    confirmations: Vec<Confirmation>,
-    notices: Notices,
-}
-
-impl<D: DialBroker> Task<D> {
-    async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
-        let mut trust_can_change = true;
-        let mut signs_can_come = true;
-        loop {
-            let deadline = self.confirmations.iter().map(|waiting| waiting.deadline).min();
-            let next_deadline = async {
-                match deadline {
-                    Some(at) => sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                command = queue.recv() => match command {
-                    Some(command) => self.handle(command),
-                    None => return,
-                },
-                changed = self.trusted.changed(), if trust_can_change => {
-                    trust_can_change = changed.is_ok();
-                    self.update_links();
-                }
-                sign = self.signs.recv(), if signs_can_come => match sign {
-                    Ok(Sign::Peer(node)) => self.wake_links(node),
-                    Ok(Sign::Network) | Err(broadcast::error::RecvError::Lagged(_)) => self.wake_all_links(),
-                    Err(broadcast::error::RecvError::Closed) => signs_can_come = false,
-                },
-                Some(_) = self.link_tasks.join_next() => {}
-                () = next_deadline => {}
-            }
-            self.confirm();
-        }
-    }
-
-    fn handle(&mut self, command: Command) {
-        match command {
-            Command::Subscribe { side, remote, topic, token, answer } => {
-                self.subscribe(side, remote, topic, token, answer);
-            }
-            Command::Unsubscribe(id) => self.unsubscribe(id),
-            Command::Publish(id, from, event) => {
-                let ready = self.hub.publish(Origin::Connection(id), &event);
-                self.write(ready);
-                if !event.topic.starts_with(RESERVED_PREFIX) {
-                    let size = event.payload.len() as u64;
-                    self.notices.send(Notice::EventPublished { topic: event.topic, size, from });
-                }
-            }
-            Command::WriterIdle(id) => {
-                self.hub.writer_idle(id);
-                self.write([id]);
-            }
-            Command::FromBroker { key, publisher, event } => {
-                let origin = Origin::Broker { node: key.node, topic: &key.topic, publisher };
-                let ready = self.hub.publish(origin, &event);
-                self.write(ready);
-            }
-            Command::Status(answer) => {
-                let _ = answer.send(EventsStatus { subscribers: self.hub.len() as u64 });
-            }
-            Command::Link(key, state) => {
-                // An aborted task's last words may still be in the queue.
-                if let Some(link) = self.links.get_mut(&key) {
-                    link.state = state;
-                }
-            }
-        }
-    }
-
-    fn subscribe(
-        &mut self,
-        side: Side,
-        remote: Endpoint,
-        topic: String,
-        token: Option<NoteToken>,
-        answer: oneshot::Sender<Subscription>,
-    ) {
-        self.wake_links(remote.addr.node);
-        if self.hub.len() >= SUBSCRIBERS_MAX {
-            return;
-        }
-        let wants_confirmation = token.is_some();
-        let id = self.hub.subscribe(side, remote.addr, &topic, token);
-        let (batches, batches_out) = mpsc::channel(1);
-        if answer.send(Subscription { id, batches: batches_out }).is_err() {
-            self.hub.unsubscribe(id);
-            return;
-        }
-        if !topic.starts_with(RESERVED_PREFIX) {
-            self.notices.send(Notice::EventSubscribed { topic: topic.clone(), remote });
-        }
-        self.writers.insert(id, Writer { batches, remote, topic });
-        self.update_links();
-        if wants_confirmation {
-            self.confirmations.push(Confirmation { id, deadline: Instant::now() + CONFIRM_WITHIN });
-        }
-    }
-
-    fn unsubscribe(&mut self, id: SubscriberId) {
-        self.hub.unsubscribe(id);
-        self.confirmations.retain(|waiting| waiting.id != id);
-        if let Some(Writer { topic, remote, .. }) = self.writers.remove(&id)
-            && !topic.starts_with(RESERVED_PREFIX)
-        {
-            self.notices.send(Notice::EventUnsubscribed { topic, remote });
-        }
-        self.update_links();
-    }
-
-    fn write(&mut self, ready: impl IntoIterator<Item = SubscriberId>) {
-        for id in ready {
-            let Some(writer) = self.writers.get(&id) else { continue };
-            // A writer is asked only while it is idle, so the one place in its channel is free.
-            let Ok(place) = writer.batches.try_reserve() else { continue };
-            if let Some(batch) = self.hub.take(id) {
-                place.send(batch);
-            }
-        }
-    }
-
-    /// Starts the links that are wanted and ends those that are not.
-    fn update_links(&mut self) {
-        let trusted = self.trusted.borrow_and_update().clone();
-        let topics = self.hub.link_topics();
-        let wanted = |key: &LinkKey| trusted.contains(&key.node) && topics.contains(key.topic.as_str());
-        self.links.retain(|key, link| {
-            let keep = wanted(key);
-            if !keep {
-                link.task.abort();
-            }
-            keep
-        });
-        for node in &trusted {
-            for topic in &topics {
-                let key = LinkKey { node: *node, topic: (*topic).to_owned() };
-                self.links.entry(key.clone()).or_insert_with(|| {
-                    let awake = Arc::new(Notify::new());
-                    let run = link::run(key, self.dial.clone(), self.commands.clone(), Arc::clone(&awake));
-                    Link { state: LinkState::Connecting, task: self.link_tasks.spawn(run), awake }
-                });
-            }
-        }
-    }
-
-    /// A node was heard of: links to it that wait for their next try need not wait.
-    fn wake_links(&self, node: NodeId) {
-        self.links.iter().filter(|(key, _)| key.node == node).for_each(|(_, link)| link.wake());
-    }
-
-    fn wake_all_links(&self) {
-        self.links.values().for_each(Link::wake);
-    }
-
-    /// Tells subscribers that everything they can hear is connected.
-    fn confirm(&mut self) {
-        let now = Instant::now();
-        let waiting = std::mem::take(&mut self.confirmations);
-        for confirmation in waiting {
-            let Some(topic) = self.hub.link_topic(confirmation.id).map(str::to_owned) else {
-                self.tell_subscribed(confirmation.id, 0);
-                continue;
-            };
-            let states =
-                || self.links.iter().filter(|(key, _)| key.topic == topic).map(|(_, link)| link.state);
-            let is_connecting = states().any(|state| state == LinkState::Connecting);
-            if is_connecting && confirmation.deadline > now {
-                self.confirmations.push(confirmation);
-                continue;
-            }
-            let brokers = states().filter(|state| *state == LinkState::Live).count();
-            self.tell_subscribed(confirmation.id, u32::try_from(brokers).unwrap_or(u32::MAX));
-        }
-    }
-
-    fn tell_subscribed(&mut self, id: SubscriberId, brokers: u32) {
-        if self.hub.tell(id, &Note::Subscribed { brokers }) {
-            self.write([id]);
-        }
     }
 }
 

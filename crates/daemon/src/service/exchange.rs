@@ -7,19 +7,22 @@ use std::time::{Duration, SystemTime};
 
 use pilot_wire::dataexchange::{
     Answer, Content, Control, Decoder, Delivery, Extension, FileStream, Frame, FrameError, FrameType, Init,
-    NO_ACTIVE_TRANSFER, RawFrame, Tag, Timing, TransferId, is_refused_for_good,
+    MessageId, NO_ACTIVE_TRANSFER, RawFrame, Tag, Timing, TransferId, is_refused_for_good,
 };
+use pilot_wire::mailbox::{Path, Provenance};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::control::Controls;
 use super::disk::{Refusal, unix_ns};
-use super::inbox::Letter;
+use super::inbox::{Letter, Row};
 use super::policy::{Forbidden, Policy};
 use super::received::{BadName, Begun, SafeName, Transfer, TransferError, hash_resumed};
-use super::store::{IncomingFile, Outcome, Store};
+use super::store::{IncomingFile, Outcome, Store, Storing};
 use super::{Notice, Notices, Remote};
+use crate::datetime;
+use crate::handle::{Handle, PeerIdentity};
 
 /// A connection on which nothing moves for so long is closed, as release 1.18.0 does.
 const IDLE: Duration = Duration::from_secs(120);
@@ -44,6 +47,8 @@ const TAKE_OVER_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub(super) struct Exchange {
     pub(super) store: Store,
+    /// Tells how a peer stands and is reached at the moment; absent where there is no driver.
+    pub(super) handle: Option<Handle>,
     pub(super) notices: Notices,
     pub(super) controls: Controls,
     pub(super) policy: Policy,
@@ -90,13 +95,30 @@ impl Exchange {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let (cancel, mut cancelled) = watch::channel(false);
-        let connection = Connection { exchange: self, from, transfer: None, cancel, refused: None };
+        let connection = Connection::new(self, from);
+        let mut cancelled = connection.cancel.subscribe();
         tokio::select! {
             served = connection.run(stream, large_of_peer) => served,
             Ok(_) = cancelled.wait_for(|cancelled| *cancelled) => Err(Closed::TakenOver),
         }
     }
+}
+
+/// A message whose storing is under way, and what its answer needs.
+struct Underway {
+    kind: FrameType,
+    bytes: u64,
+    message_id: Option<MessageId>,
+    reply_to: Option<MessageId>,
+    sent_at_ns: Option<u64>,
+    received_at: SystemTime,
+    storing: Storing,
+}
+
+/// What became of a message at first.
+enum Taken {
+    Storing(Underway),
+    Answered(Answer),
 }
 
 struct Connection<'a> {
@@ -106,20 +128,29 @@ struct Connection<'a> {
     /// For whoever takes the transfer over.
     cancel: watch::Sender<bool>,
     /// Why a message of a row was refused that may be accepted later: those behind it must not pass it.
-    refused: Option<String>,
+    row: Row,
 }
 
-impl Connection<'_> {
+impl<'a> Connection<'a> {
+    fn new(exchange: &'a Exchange, from: &'a Remote) -> Self {
+        let cancel = watch::channel(false).0;
+        Self { exchange, from, transfer: None, cancel, row: Row::default() }
+    }
+
     async fn run<S>(mut self, mut stream: S, large_of_peer: &Semaphore) -> Result<(), Closed>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let mut decoder = Decoder::new(self.exchange.max_frame);
         let mut answers = Vec::new();
+        let mut underway = Vec::new();
         let mut large = None;
         loop {
             while let Some(frame) = decoder.next_frame()? {
-                self.handle(frame, &mut answers).await?;
+                self.handle(frame, &mut underway, &mut answers).await?;
+            }
+            self.settle(&mut underway, &mut answers).await;
+            if decoder.announced()?.is_none() {
                 large = None;
             }
             if !answers.is_empty() {
@@ -154,9 +185,31 @@ impl Connection<'_> {
         }
     }
 
-    async fn handle(&mut self, frame: RawFrame, answers: &mut Vec<u8>) -> Result<(), Closed> {
+    async fn handle(
+        &mut self,
+        frame: RawFrame,
+        underway: &mut Vec<Underway>,
+        answers: &mut Vec<u8>,
+    ) -> Result<(), Closed> {
         let received_at = SystemTime::now();
-        match Frame::parse(frame) {
+        let frame = match Frame::parse(frame) {
+            Ok(Frame::Delivery(delivery)) if is_message(&delivery.content) => {
+                let (sent_at_ns, row) = (delivery.sent_at_ns, self.row_of(&delivery));
+                match self.begin_message(delivery, received_at).await {
+                    Taken::Storing(message) => underway.push(message),
+                    Taken::Answered(answer) => {
+                        self.settle(underway, answers).await;
+                        note_refusal(row.as_ref(), &answer);
+                        emit(&answer, sent_at_ns, received_at, answers);
+                    }
+                }
+                return Ok(());
+            }
+            other => other,
+        };
+        // Answers leave in the order of the frames.
+        self.settle(underway, answers).await;
+        match frame {
             Ok(Frame::Delivery(delivery)) => self.deliver(delivery, received_at, answers).await,
             Ok(Frame::FileStream(step)) => self.file_step(step, answers).await,
             Ok(Frame::Control(Control::Forward { from, id }, body)) => {
@@ -205,75 +258,108 @@ impl Connection<'_> {
     ) -> Result<(), Closed> {
         let sent_at_ns = delivery.sent_at_ns;
         let kind = delivery.content.kind();
-        let pilot = delivery.tag.as_ref().and_then(|tag| tag.pilot.as_deref());
-        let answer = match (pilot.is_some_and(|pilot| pilot.ordered), &self.refused) {
-            (true, Some(reason)) => Answer::Failed { kind, reason: reason.clone() },
-            (false, _) => self.store(delivery).await?,
-            (true, None) => {
-                let answer = self.store(delivery).await?;
-                if let Answer::Failed { reason, .. } = &answer
-                    && !is_refused_for_good(reason)
-                {
-                    self.refused = Some(reason.clone());
-                }
-                answer
-            }
+        let row = self.row_of(&delivery);
+        let answer = match row.as_ref().and_then(Row::refused) {
+            Some(reason) => Answer::Failed { kind, reason: reason.to_owned() },
+            None => self.store(delivery).await?,
         };
-        match sent_at_ns {
-            None => answer.emit(answers),
-            Some(sent_at_ns) => {
-                let stored_at = unix_ns(SystemTime::now());
-                Answer::Timed(Timing {
-                    ack_sent_at_ns: stored_at,
-                    inbox_written_at_ns: stored_at,
-                    inner_ack: answer.text(),
-                    received_at_ns: unix_ns(received_at),
-                    sent_at_ns,
-                })
-                .emit(answers);
-            }
-        }
+        note_refusal(row.as_ref(), &answer);
+        emit(&answer, sent_at_ns, received_at, answers);
         Ok(())
+    }
+
+    /// Hands a message to the store and does not wait for it: those that came together are made safe together.
+    async fn begin_message(&self, delivery: Delivery, received_at: SystemTime) -> Taken {
+        let kind = delivery.content.kind();
+        let row = self.row_of(&delivery);
+        let Tag { message_id, reply_to, pilot } = delivery.tag.unwrap_or_default();
+        let sent_at_ns = delivery.sent_at_ns;
+        let (Content::Text(body) | Content::Binary(body) | Content::Json(body)) = delivery.content else {
+            return Taken::Answered(Answer::Failed { kind, reason: "not a message".to_owned() });
+        };
+        let bytes = body.len() as u64;
+        let extension = pilot.map(|extension| *extension).unwrap_or_default();
+        if let Err(forbidden) = self.admit(bytes, &extension).await {
+            return Taken::Answered(Answer::Failed { kind, reason: forbidden.to_string() });
+        }
+        if let (Some(interim), Some(reply_to)) = (extension.interim, &reply_to) {
+            self.exchange.controls.serving.on_interim(self.from, reply_to, interim, body);
+            return Taken::Answered(Answer::Stored { kind, bytes, duplicate: false });
+        }
+        let known = self.known().await;
+        let sent_at =
+            sent_at_ns.map(|ns| datetime::rfc3339(SystemTime::UNIX_EPOCH + Duration::from_nanos(ns)));
+        let provenance = known.clone().map(|known| {
+            let path = self.from.via.map_or(known.path, |via| Path::Mailbox { via });
+            Provenance { trust: known.trust, path, sent_at }
+        });
+        let known = known.unwrap_or_else(|| PeerIdentity {
+            hostname: self.from.hostname.clone(),
+            key: self.from.key,
+            ..PeerIdentity::default()
+        });
+        let letter = Letter {
+            kind: kind.to_string(),
+            binary: kind == FrameType::BINARY,
+            body,
+            from: self.from.endpoint.addr,
+            from_hostname: known.hostname,
+            from_key: known.key.map(|key| key.fingerprint()),
+            message_id: message_id.clone(),
+            reply_to: reply_to.clone(),
+            extension,
+            provenance,
+            row: row.clone(),
+        };
+        let storing = self.exchange.store.begin_message(letter).await;
+        Taken::Storing(Underway { kind, bytes, message_id, reply_to, sent_at_ns, received_at, storing })
+    }
+
+    /// The row that a delivery stands in, if its sender wants its order kept.
+    fn row_of(&self, delivery: &Delivery) -> Option<Row> {
+        let pilot = delivery.tag.as_ref().and_then(|tag| tag.pilot.as_deref());
+        pilot.is_some_and(|pilot| pilot.ordered).then(|| self.row.clone())
+    }
+
+    /// Who the peer is and how it is reached, at this moment.
+    async fn known(&self) -> Option<PeerIdentity> {
+        match &self.exchange.handle {
+            Some(handle) => Some(handle.describe(self.from.endpoint.addr.node).await),
+            None => None,
+        }
+    }
+
+    /// Waits for the messages that were handed to the store, and answers them.
+    async fn settle(&self, underway: &mut Vec<Underway>, answers: &mut Vec<u8>) {
+        for message in underway.drain(..) {
+            let (sent_at_ns, received_at) = (message.sent_at_ns, message.received_at);
+            emit(&self.settled(message).await, sent_at_ns, received_at, answers);
+        }
+    }
+
+    /// Waits for a message that was handed to the store, and says what its sender is told.
+    async fn settled(&self, message: Underway) -> Answer {
+        let Underway { kind, bytes, message_id, reply_to, storing, .. } = message;
+        let outcome = storing.done().await;
+        if let (Ok(Outcome::Stored(())), Some(answered)) = (&outcome, &reply_to) {
+            self.exchange.controls.outbox.on_answer(self.from.endpoint.addr.node, answered).await;
+        }
+        let notice = |()| Notice::MessageReceived {
+            from: self.from.endpoint.addr,
+            message_id,
+            size: bytes,
+            kind: kind.to_string(),
+        };
+        self.answer(kind, bytes, outcome, notice)
     }
 
     async fn store(&self, delivery: Delivery) -> Result<Answer, Closed> {
         let kind = delivery.content.kind();
         let failed = |reason: String| Ok(Answer::Failed { kind, reason });
-        let Tag { message_id, reply_to, pilot } = delivery.tag.unwrap_or_default();
+        let Tag { message_id, .. } = delivery.tag.unwrap_or_default();
         match delivery.content {
-            Content::Text(body) | Content::Binary(body) | Content::Json(body) => {
-                let bytes = body.len() as u64;
-                let extension = pilot.map(|extension| *extension).unwrap_or_default();
-                if let Err(forbidden) = self.admit(bytes, &extension).await {
-                    return failed(forbidden.to_string());
-                }
-                if let (Some(interim), Some(reply_to)) = (extension.interim, &reply_to) {
-                    self.exchange.controls.serving.on_interim(self.from, reply_to, interim, body);
-                    return Ok(Answer::Stored { kind, bytes, duplicate: false });
-                }
-                let answers = reply_to.clone();
-                let letter = Letter {
-                    kind: kind.to_string(),
-                    binary: kind == FrameType::BINARY,
-                    body,
-                    from: self.from.endpoint.addr,
-                    from_hostname: self.from.hostname.clone(),
-                    from_key: self.from.key.map(|key| key.fingerprint()),
-                    message_id: message_id.clone(),
-                    reply_to,
-                    extension,
-                };
-                let outcome = self.exchange.store.put_message(letter).await;
-                if let (Ok(Outcome::Stored(())), Some(answers)) = (&outcome, &answers) {
-                    self.exchange.controls.outbox.on_answer(self.from.endpoint.addr.node, answers).await;
-                }
-                let notice = |()| Notice::MessageReceived {
-                    from: self.from.endpoint.addr,
-                    message_id,
-                    size: bytes,
-                    kind: kind.to_string(),
-                };
-                Ok(self.answer(kind, bytes, outcome, notice))
+            Content::Text(_) | Content::Binary(_) | Content::Json(_) => {
+                failed("a message is stored in another way".to_owned())
             }
             Content::File(file) => {
                 let name = match SafeName::parse(&file.name) {
@@ -347,7 +433,7 @@ impl Connection<'_> {
         match refusal {
             Refusal::InboxFull => self.exchange.notices.send(Notice::InboxFull { from }),
             Refusal::ReceivedFull => self.exchange.notices.send(Notice::ReceivedFull { from }),
-            Refusal::DiskFull | Refusal::Disk | Refusal::Stopped => {}
+            Refusal::DiskFull | Refusal::Disk | Refusal::Stopped | Refusal::Behind(_) => {}
         }
     }
 
@@ -463,6 +549,33 @@ impl Connection<'_> {
     fn take(&mut self, id: TransferId) -> Option<Box<Transfer>> {
         self.transfer.take_if(|transfer| transfer.key.1 == id)
     }
+}
+
+/// Those behind what was refused for now must not pass it.
+fn note_refusal(row: Option<&Row>, answer: &Answer) {
+    if let (Some(row), Answer::Failed { reason, .. }) = (row, answer)
+        && !is_refused_for_good(reason)
+    {
+        row.refuse(reason);
+    }
+}
+
+fn is_message(content: &Content) -> bool {
+    matches!(content, Content::Text(_) | Content::Binary(_) | Content::Json(_))
+}
+
+/// Appends an answer, with the times that the sender may have asked for.
+fn emit(answer: &Answer, sent_at_ns: Option<u64>, received_at: SystemTime, answers: &mut Vec<u8>) {
+    let Some(sent_at_ns) = sent_at_ns else { return answer.emit(answers) };
+    let stored_at = unix_ns(SystemTime::now());
+    Answer::Timed(Timing {
+        ack_sent_at_ns: stored_at,
+        inbox_written_at_ns: stored_at,
+        inner_ack: answer.text(),
+        received_at_ns: unix_ns(received_at),
+        sent_at_ns,
+    })
+    .emit(answers);
 }
 
 fn abort(id: TransferId, message: &str) -> FileStream {

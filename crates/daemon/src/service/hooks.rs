@@ -11,6 +11,6 @@ impl Hooks {
     /// Answers an application.
     #[expect(clippy::unused_async, reason = "filled in with the service")]
     pub(super) async fn call(&self, _request: Request) -> Result<Reply, Failure> {
-        Ok(Reply::State {})
+        Ok(Reply::Hooks { hooks: Vec::new() })
     }
 }

@@ -15,6 +15,7 @@ mod mailboxes;
 mod namespace;
 mod outbox;
 mod paths;
+mod policy;
 mod programs;
 mod registry;
 mod restarts;

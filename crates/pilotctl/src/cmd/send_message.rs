@@ -53,7 +53,7 @@ use std::time::SystemTime;
 use pilot_client::{Client, DeliveryState as State, MessageKind, Outgoing, Queued};
 use pilot_wire::dataexchange::MessageId;
 use pilot_wire::ipc::{Call, PeerInfo};
-use pilot_wire::mailbox::{Reply, Request};
+use pilot_wire::mailbox::{List, Reply, Request};
 use pilot_wire::{Addr, NodeId};
 use serde::Serialize;
 use serde_json::json;
@@ -309,7 +309,7 @@ pub(crate) fn parse_id(text: &str) -> Result<MessageId, Failure> {
 }
 
 async fn last_of(ctx: &Context, peer: &Peer) -> Result<MessageId, Failure> {
-    let reply = ask(ctx, Request::List { from: Some(peer.node), since_ns: None, limit: Some(1) }).await?;
+    let reply = ask(ctx, Request::List(List::newest(Some(peer.node), 1))).await?;
     let Reply::Messages { messages, .. } = reply else { return Err(unexpected(&reply)) };
     messages.into_iter().next_back().and_then(|entry| entry.message_id).ok_or_else(|| {
         Failure::new(Code::NotFound, format!("there is no message of {} that could be answered", peer.name()))

@@ -5,7 +5,8 @@ use std::time::Duration;
 #[derive(Debug, clap::Args)]
 #[command(
     before_help = "Examples:\n  pilotctl subscribe \"agent-b.results\"          a topic of all trusted peers\n  \
-        pilotctl subscribe 'metrics.*' --count 10\n  pilotctl subscribe agent-b status          a topic of one node",
+        pilotctl subscribe 'metrics.*' --count 10\n  pilotctl subscribe agent-b status          a topic of one node\n  \
+        pilotctl subscribe alerts --replay 20 --full\n  pilotctl subscribe 'jobs.>' --policy block --queue 100 --json",
     override_usage = "pilotctl subscribe [OPTIONS] [TARGET] <TOPIC>"
 )]
 pub(crate) struct Args {
@@ -18,14 +19,56 @@ pub(crate) struct Args {
     /// End after this time
     #[arg(long, value_parser = crate::duration::parse, value_name = "DURATION")]
     pub(crate) timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) how: How,
+}
+
+/// How the events are wanted.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct How {
+    /// First the last matching events, at most so many; brokers keep the past in memory
+    #[arg(long, value_name = "COUNT", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub(crate) replay: u32,
+    /// When events come faster than they are read: which of them are dropped, or that publishers wait
+    #[arg(long, value_enum, value_name = "POLICY", default_value_t = Policy::DropOldest)]
+    pub(crate) policy: Policy,
+    /// Events the broker queues for this subscription
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) queue: Option<u32>,
+    /// Print source, time and number with each event
+    #[arg(long)]
+    pub(crate) full: bool,
+}
+
+/// What happens when the queue is full.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Policy {
+    /// The oldest event makes room
+    #[default]
+    DropOldest,
+    /// The new event is dropped
+    DropNewest,
+    /// Publishers wait, so that nothing is lost
+    Block,
+}
+
+impl From<Policy> for Overflow {
+    fn from(policy: Policy) -> Self {
+        match policy {
+            Policy::DropOldest => Self::DropOldest,
+            Policy::DropNewest => Self::DropNewest,
+            Policy::Block => Self::Block,
+        }
+    }
 }
 
 use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use pilot_client::{EventStream, Received};
+use pilot_client::{EventStream, Overflow, Received, SubscribeOptions};
 use pilot_wire::Addr;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::context::Context;
@@ -53,22 +96,38 @@ struct Event {
     data: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data_b64: Option<String>,
+    /// The payload again, if it is a JSON object or array.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    json: Option<Value>,
     bytes: usize,
     /// The node that published it, if its broker says so.
     #[serde(skip_serializing_if = "Option::is_none")]
-    from: Option<Addr>,
-    /// The node whose broker passed it on.
+    source: Option<Source>,
+    /// The node at whose broker it was published.
     #[serde(skip_serializing_if = "Option::is_none")]
-    via: Option<Addr>,
-    /// Events before this one that were dropped because they were not read in time.
-    #[serde(skip_serializing_if = "is_zero")]
+    broker: Option<Addr>,
+    /// When that broker took it.
+    time: String,
+    time_ns: u64,
+    /// Its number there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<u64>,
+    /// It comes out of the broker's history.
+    replayed: bool,
+    /// Events before this one that are lost.
     lost: u64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    lost_at_least: bool,
     received_at: String,
+    #[serde(skip)]
+    is_full: bool,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
-fn is_zero(count: &u64) -> bool {
-    *count == 0
+#[derive(Serialize)]
+struct Source {
+    address: Addr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hostname: Option<String>,
 }
 
 impl fmt::Display for Event {
@@ -77,22 +136,50 @@ impl fmt::Display for Event {
             .data
             .as_deref()
             .map_or_else(|| format!("({} bytes of binary)", self.bytes), humane::printable);
-        write!(f, "{} {shown}", style::strong(format!("[{}]", humane::printable(&self.topic))))
+        let topic = style::strong(format!("[{}]", humane::printable(&self.topic)));
+        if !self.is_full {
+            return write!(f, "{topic} {shown}");
+        }
+        let source = self.source.as_ref().map_or_else(
+            || "unknown".to_owned(),
+            |source| source.hostname.clone().unwrap_or_else(|| source.address.to_string()),
+        );
+        let number = self.seq.map(|seq| format!(" #{seq}")).unwrap_or_default();
+        let replayed = if self.replayed { " replayed" } else { "" };
+        let lost = match (self.lost, self.lost_at_least) {
+            (0, false) => String::new(),
+            (lost, false) => format!(" ({lost} lost before)"),
+            (lost, true) => format!(" (at least {lost} lost before)"),
+        };
+        let about = style::faint(format!("{} {source}{number}{replayed}{lost}", self.time));
+        write!(f, "{about} {topic} {shown}")
     }
 }
 
-impl From<Received> for Event {
-    fn from(received: Received) -> Self {
+impl Event {
+    fn of(received: Received, is_full: bool) -> Self {
         let (data, data_b64) = input::shown(&received.payload);
+        // Only what is clearly meant as JSON: `7` and `true` are words first.
+        let is_json = data.as_deref().is_some_and(|text| text.trim_start().starts_with(['{', '[']));
+        let json = if is_json { serde_json::from_slice(&received.payload).ok() } else { None };
+        let hostname = received.hostname.map(|name| humane::printable(&name));
+        let since = received.time.duration_since(UNIX_EPOCH).unwrap_or_default();
         Event {
             topic: received.topic,
             data,
             data_b64,
+            json,
             bytes: received.payload.len(),
-            from: received.publisher,
-            via: received.broker,
+            source: received.publisher.map(|address| Source { address, hostname }),
+            broker: received.broker,
+            time: humane::rfc3339(received.time),
+            time_ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
+            seq: received.seq,
+            replayed: received.replayed,
             lost: received.lost,
-            received_at: humane::rfc3339(std::time::SystemTime::now()),
+            lost_at_least: received.lost_at_least,
+            received_at: humane::rfc3339(SystemTime::now()),
+            is_full,
         }
     }
 }
@@ -105,8 +192,14 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
         [topic] => (client.open_event_stream().await?, "this node", topic),
         _ => return Err(Failure::usage("a topic is missing").hint("pilotctl subscribe 'metrics.*'")),
     };
-    events.subscribe(topic.as_str()).await.map_err(|error| explain(place, error.into()))?;
+    let How { replay, policy, queue, full } = args.how.clone();
+    let options = SubscribeOptions { policy: policy.into(), queue, replay };
+    let subscribed = events.subscribe_with(topic.as_str(), options).await;
+    let subscribed = subscribed.map_err(|error| explain(place, error.into()))?;
     ctx.note(style::faint(format!("subscribed to {topic}")));
+    if options.policy == Overflow::Block && subscribed.policy != Overflow::Block {
+        ctx.note(format!("publishers at {place} do not wait for us: the oldest events may be dropped"));
+    }
     let deadline = args.timeout.map(|timeout| Instant::now() + timeout);
     // One document at the end, unless there is no end in sight.
     let gather = ctx.format == Format::Json && (args.count.is_some() || deadline.is_some());
@@ -123,7 +216,12 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
             },
         };
         seen += 1;
-        let event = Event::from(received);
+        if received.demoted {
+            ctx.note(
+                "publishers waited too long for this subscription: from now on the oldest events are dropped",
+            );
+        }
+        let event = Event::of(received, full);
         if gather { gathered.push(event) } else { output::item(ctx.format, &event)? }
     }
     Ok(if gather { Output::of(Report { events: gathered, timeout: false }) } else { Output::streamed() })

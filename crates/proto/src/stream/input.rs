@@ -71,7 +71,7 @@ impl Stream {
     fn on_reset(&mut self, header: &Header) {
         let bare = header.seq.0 == 0 && header.ack.0 == 0;
         let reason = match &self.phase {
-            Phase::Dialing(_) if bare || header.ack == self.initial + 1 => CloseReason::Refused,
+            Phase::Dialing(_) if bare || self.is_of_our_syn(header) => CloseReason::Refused,
             Phase::Answering(_) | Phase::Connected { .. } if bare || self.in_window(header) => {
                 CloseReason::Reset
             }
@@ -93,6 +93,11 @@ impl Stream {
             && (theirs || (self.orphaned && self.sender.fin_acknowledged()));
         self.owed = None;
         self.end(if complete { CloseReason::Finished } else { reason });
+    }
+
+    /// The one who refuses may have taken what our SYN brought along, or part of it.
+    fn is_of_our_syn(&self, header: &Header) -> bool {
+        u64::from(header.ack - (self.initial + 1)) <= self.sender.early()
     }
 
     /// An RST must lie where the peer may send, lest an old one ends a new stream (RFC 5961 3).

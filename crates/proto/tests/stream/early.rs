@@ -301,6 +301,21 @@ fn a_closed_port_refuses_a_syn_with_data_as_any() {
     script.done();
 }
 
+#[test]
+fn a_peer_that_took_the_data_and_then_refuses_is_believed_at_once() {
+    let mut script = Script::dialing(config(), Peer::Extended);
+    script.written_before_dialing(100);
+    script.run(
+        "0 > S 0 early 100
+         10 < R 1 ack 102      # of another connection
+         10 state SYN_SENT
+         20 < R 1 ack 101
+         20 event Closed(Refused)
+         20 gone",
+    );
+    script.done();
+}
+
 /// What one of ours sends to one of ours at once, as packets.
 fn packets(stream: &mut Stream) -> Vec<Vec<u8>> {
     let mut all = Vec::new();

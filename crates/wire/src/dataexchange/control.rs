@@ -10,13 +10,17 @@ use super::decoder::emit_with;
 use super::{FrameType, MessageId};
 use crate::NodeId;
 
+/// Longest header, in bytes: a few hundred receipts with the longest ids. A frame may be a thousand times as long, and a peer
+/// must not make of it as many values in memory.
+pub const CONTROL_HEADER_MAX: usize = 64 << 10;
+
 /// One such word. The body of those that have none is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
 pub enum Control {
     /// What became of messages of the node that hears this.
     Receipts {
-        /// Any number.
+        /// As many as [`CONTROL_HEADER_MAX`] has room for: at least 350.
         receipts: Vec<Receipt>,
     },
     /// The requester no longer waits for the answer.
@@ -80,6 +84,9 @@ impl Control {
     pub fn parse(mut payload: Bytes) -> Result<(Self, Bytes), ControlError> {
         let length = payload.try_get_u32().map_err(|_| ControlError::TooShort)?;
         let length = usize::try_from(length).unwrap_or(usize::MAX);
+        if length > CONTROL_HEADER_MAX {
+            return Err(ControlError::TooLong(length));
+        }
         if payload.len() < length {
             return Err(ControlError::TooShort);
         }
@@ -103,6 +110,9 @@ pub enum ControlError {
     /// It ends before its header does.
     #[error("control payload too short")]
     TooShort,
+    /// The header is longer than [`CONTROL_HEADER_MAX`].
+    #[error("control header of {0} bytes, over {CONTROL_HEADER_MAX}")]
+    TooLong(usize),
     /// The header is not one that this release knows.
     #[error("control header: {0}")]
     Header(String),
@@ -129,6 +139,26 @@ mod tests {
             Control::parse(payload(&deposit, b"sealed")),
             Ok((deposit, Bytes::from_static(b"sealed")))
         );
+    }
+
+    #[test]
+    fn a_header_without_end_is_refused_unread() {
+        let receipts = |count| Control::Receipts {
+            receipts: vec![
+                Receipt {
+                    id: "x".repeat(MessageId::MAX_LEN).parse().unwrap(),
+                    state: ReceiptState::Stored
+                };
+                count
+            ],
+        };
+        assert!(Control::parse(payload(&receipts(350), b"")).is_ok());
+        let long = Control::parse(payload(&receipts(500), b"")).unwrap_err();
+        assert!(matches!(long, ControlError::TooLong(_)), "{long}");
+        assert!(matches!(
+            Control::parse(Bytes::from_static(b"\xFF\xFF\xFF\xFF")),
+            Err(ControlError::TooLong(_))
+        ));
     }
 
     #[test]

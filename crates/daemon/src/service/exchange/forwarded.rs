@@ -1,11 +1,12 @@
 //! What a mailbox brings: opened, and then taken in as if its author had brought it.
 
+use std::time::SystemTime;
+
 use bytes::Bytes;
 use pilot_wire::NodeId;
 use pilot_wire::dataexchange::{Answer, FrameType, MessageId, NOT_WANTED};
-use tokio::sync::watch;
 
-use super::Connection;
+use super::{Connection, Taken, is_message};
 use crate::service::mailboxes::Opened;
 use crate::service::mailboxes::letter::Inside;
 
@@ -25,10 +26,15 @@ impl Connection<'_> {
             Inside::Message(delivery) => delivery,
             Inside::Word(word) => return controls.handle(&author, word, Bytes::new()).await,
         };
-        let cancel = watch::channel(false).0;
-        let as_author =
-            Connection { exchange: self.exchange, from: &author, transfer: None, cancel, refused: None };
-        match as_author.store(delivery).await {
+        let as_author = Connection::new(self.exchange, &author);
+        let taken = match is_message(&delivery.content) {
+            false => as_author.store(delivery).await,
+            true => match as_author.begin_message(delivery, SystemTime::now()).await {
+                Taken::Answered(answer) => Ok(answer),
+                Taken::Storing(message) => Ok(as_author.settled(message).await),
+            },
+        };
+        match taken {
             Ok(Answer::Stored { duplicate, .. }) => {
                 controls.mailboxes.delivered(from, id);
                 Answer::Stored { kind, bytes, duplicate }

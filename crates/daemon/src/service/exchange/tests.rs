@@ -49,6 +49,7 @@ impl Receiver {
 fn exchange_over(home: &Path) -> Exchange {
     Exchange {
         store: Store::start(home).unwrap(),
+        handle: None,
         notices: Notices::new().0,
         controls: Controls {
             outbox: crate::service::outbox::Outbox::nowhere(),
@@ -261,7 +262,7 @@ async fn a_name_that_leads_elsewhere_stores_nothing_anywhere() {
 #[tokio::test]
 async fn a_storage_error_tells_the_peer_no_path() {
     let receiver = Receiver::start();
-    let list = Request::List { from: None, since_ns: None, limit: None };
+    let list = Request::List(pilot_wire::mailbox::List::default());
     assert!(matches!(receiver.exchange.store.mailbox(list).await, Reply::Messages { .. }));
     std::fs::remove_dir(receiver.home.path().join("inbox")).unwrap();
     let (mut stream, _serving) = receiver.connect();
