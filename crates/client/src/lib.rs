@@ -110,6 +110,7 @@ mod reference;
 mod session;
 mod socket;
 mod stream;
+mod tasks;
 
 pub use client::Client;
 pub use datagrams::Datagrams;
@@ -122,9 +123,11 @@ pub use message::{Courier, MAX_MESSAGE, Mail, MessageKind, Outgoing, Receipt, ne
 pub use outbox::{Outbox, OutboxFilter, Queued, QueuedContent};
 pub use socket::default_socket;
 pub use stream::{ReadHalf, Stream, WriteHalf};
+pub use tasks::{NewTask, TaskResult, TaskSettings};
 
 pub use pilot_wire::dataexchange::MessageId;
 pub use pilot_wire::events::Overflow;
 pub use pilot_wire::outbox::{Item as OutboxItem, State as DeliveryState};
+pub use pilot_wire::tasks::{A2aState, Category, State as TaskState, Task, TaskId};
 pub use pilot_wire::{Addr, Endpoint, NetworkId, NodeId, Port, StreamId};
 pub use pilot_wire::{ipc, mailbox};

@@ -126,11 +126,13 @@ pub struct Services {
     pub data_exchange: bool,
     /// Port 1002.
     pub event_stream: bool,
+    /// Tasks, port 1003.
+    pub tasks: bool,
 }
 
 impl Default for Services {
     fn default() -> Self {
-        Self { echo: true, data_exchange: true, event_stream: true }
+        Self { echo: true, data_exchange: true, event_stream: true, tasks: true }
     }
 }
 

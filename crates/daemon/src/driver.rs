@@ -506,7 +506,8 @@ impl Driver {
         let listening = |port: Port, on: bool| !on || self.ports.contains_key(&port);
         let serves = listening(Port::HANDSHAKE, true)
             && listening(Port::DATA_EXCHANGE, services.data_exchange)
-            && listening(Port::EVENT_STREAM, services.event_stream);
+            && listening(Port::EVENT_STREAM, services.event_stream)
+            && listening(Port::TASKS, services.tasks);
         if serves
             && !self.registry.awaited
             && let Some(ready) = self.ready.take()
@@ -541,6 +542,11 @@ impl Driver {
                 let _ = answer.send(PeerIdentity { hostname, key, trust, path });
             }
             ServiceOrder::Identity(answer) => drop(answer.send(self.identity.clone())),
+            ServiceOrder::Sign(text, answer) => {
+                let _ = answer.send(self.identity.sign(text.as_bytes()));
+            }
+            ServiceOrder::Registry(request, answer) => self.ask_registry_for_service(*request, answer),
+            ServiceOrder::TaskExec(enabled) => self.set_task_exec(enabled),
         }
     }
 

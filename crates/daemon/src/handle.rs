@@ -3,10 +3,11 @@
 use pilot_crypto::Identity;
 use pilot_wire::ipc::TrustState;
 use pilot_wire::mailbox::Path;
-use pilot_wire::{NodeId, PublicKey, handshake};
+use pilot_wire::{NodeId, PublicKey, Signature, handshake, registry};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::driver::Command;
+use crate::registry::CallError;
 use crate::service::Notice;
 
 /// What this node knows of another one without asking anybody.
@@ -35,6 +36,12 @@ pub(crate) enum ServiceOrder {
     Describe(NodeId, oneshot::Sender<PeerIdentity>),
     /// The identity in use; another one after the key has been replaced.
     Identity(oneshot::Sender<Identity>),
+    /// Sign this text with the node's key.
+    Sign(String, oneshot::Sender<Signature>),
+    /// Ask the registry.
+    Registry(Box<registry::Request>, oneshot::Sender<Result<Vec<u8>, CallError>>),
+    /// The registry is to be told, now and at every registration, whether this node takes tasks.
+    TaskExec(bool),
 }
 
 /// A reason to try again what failed.
@@ -97,6 +104,26 @@ impl Handle {
         answered.await.ok()
     }
 
+    /// The node's signature under a text of a service; `None` while the daemon stops.
+    pub(crate) async fn sign(&self, text: String) -> Option<Signature> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(ServiceOrder::Sign(text, answer)).await;
+        answered.await.ok()
+    }
+
+    /// Asks the registry; the reply is its JSON.
+    pub(crate) async fn registry(&self, request: registry::Request) -> Result<Vec<u8>, CallError> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(ServiceOrder::Registry(Box::new(request), answer)).await;
+        let stopping = |_| Err(CallError::Unreachable("the daemon is stopping".to_owned()));
+        answered.await.unwrap_or_else(stopping)
+    }
+
+    /// Has the registry told whether this node takes tasks.
+    pub(crate) async fn set_task_exec(&self, enabled: bool) {
+        self.tell(ServiceOrder::TaskExec(enabled)).await;
+    }
+
     /// Whom this node trusts, and every change of it.
     pub(crate) fn trusted(&self) -> watch::Receiver<Vec<NodeId>> {
         self.trusted.clone()
@@ -105,6 +132,11 @@ impl Handle {
     /// The number of this node; unset before its first registration.
     pub(crate) fn node(&self) -> NodeId {
         *self.node.borrow()
+    }
+
+    /// The number of this node, and every change of it.
+    pub(crate) fn numbers(&self) -> watch::Receiver<NodeId> {
+        self.node.clone()
     }
 
     /// Reasons to try again, from now on.

@@ -15,8 +15,8 @@ use std::time::Duration;
 use pilot_crypto::Identity;
 use pilot_proto::{Answer, Query, QueryError, QueryId};
 use pilot_wire::registry::{
-    AwaitNotices, Envelope, Handshakes, Register, Registered, Request, Response, SetTags, SetVisibility,
-    Signed,
+    AwaitNotices, Envelope, Handshakes, Register, Registered, Request, Response, SetTags, SetTaskExec,
+    SetVisibility, Signed,
 };
 use pilot_wire::{NodeId, PublicKey};
 use tokio::sync::mpsc;
@@ -544,6 +544,10 @@ where
         if !self.profile.tags.is_empty() {
             let tags = SetTags { node_id, tags: self.profile.tags.clone(), ..SetTags::default() };
             self.ask(session, Request::SetTags(tags), Asker::Profile("tags"), now);
+        }
+        if self.profile.task_exec {
+            let enabled = SetTaskExec { node_id, enabled: true, ..SetTaskExec::default() };
+            self.ask(session, Request::SetTaskExec(enabled), Asker::Profile("task_exec"), now);
         }
         self.fetch_handshakes(session, now);
         let question = AwaitNotices { node_id, timeout_ms: notices::PATIENCE_MS, ..AwaitNotices::default() };

@@ -169,6 +169,7 @@ pub async fn run(
         hostname: config.hostname.clone().unwrap_or_else(|| memory.hostname.clone()),
         public: config.public.unwrap_or(memory.public),
         tags: memory.tags.clone(),
+        task_exec: false,
         listen: Some(socket.local()),
         lan: surroundings.lan(socket.local()),
         observed: None,
@@ -393,6 +394,7 @@ fn service_config(config: &Config) -> service::Config {
         home: config.home.clone(),
         data_exchange: config.services.data_exchange,
         event_stream: config.services.event_stream,
+        tasks: config.services.tasks,
         max_frame: limit.unwrap_or(MAX_FRAME),
     }
 }

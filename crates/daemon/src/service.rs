@@ -1,4 +1,4 @@
-//! The built-in services: handshake (444), data exchange (1001), event stream (1002).
+//! The built-in services: handshake (444), data exchange (1001), event stream (1002), tasks (1003).
 //!
 //! They are applications of this daemon like any other: they listen and dial through a
 //! [`Client`](pilot_client::Client) whose socket is a pipe inside the process. Each service proper works on any
@@ -32,6 +32,7 @@ use pilot_client::{Client, Stream};
 use pilot_wire::dataexchange::{Control, MessageId, Receipt, ReceiptState};
 use pilot_wire::events::{Event, NOTHING};
 use pilot_wire::ipc::{Call, Code, Failure};
+use pilot_wire::tasks::{A2aState, Category, State, TaskId};
 use pilot_wire::{Addr, Endpoint, NodeId, Port, PublicKey};
 use serde::Serialize;
 use tokio::io::AsyncWriteExt;
@@ -94,6 +95,8 @@ pub(crate) struct Config {
     pub(crate) data_exchange: bool,
     /// Whether there is an event broker.
     pub(crate) event_stream: bool,
+    /// Whether there are tasks.
+    pub(crate) tasks: bool,
     /// Longest data-exchange payload accepted, in bytes.
     pub(crate) max_frame: usize,
 }
@@ -104,7 +107,7 @@ pub(crate) struct Services {
     store: Store,
     outbox: Outbox,
     serving: Serving,
-    tasks: Tasks,
+    tasks: Option<Tasks>,
     hooks: Hooks,
     policy: Policy,
     mailboxes: Mailboxes,
@@ -119,7 +122,10 @@ impl Services {
             Call::Mailbox(request) => json(&self.store.mailbox(request).await),
             Call::Outbox(request) => json(&self.outbox.call(request).await?),
             Call::Serving(request) => json(&self.serving.call(request).await?),
-            Call::Tasks(request) => json(&self.tasks.call(request).await?),
+            Call::Tasks(request) => match &self.tasks {
+                Some(tasks) => json(&tasks.call(request).await?),
+                None => Err(Failure::new(Code::Unsupported, "this daemon has no tasks (`--no-tasks`)")),
+            },
             Call::Hooks(request) => json(&self.hooks.call(request).await?),
             Call::Policy(request) => json(&self.policy.call(request).await?),
             Call::Mailboxes(request) => json(&self.mailboxes.call(request).await?),
@@ -162,17 +168,12 @@ pub(crate) fn spawn(
 ) -> io::Result<Services> {
     let (readings, readings_out) = mpsc::channel(READINGS);
     let store = Store::start_telling(&config.home, Some(readings))?;
-    let outbox = Outbox::start(&config.home, client.clone(), &handle)?;
     let serving = Serving::default();
     let mailboxes = match config.data_exchange {
-        true => Mailboxes::open(&config.home, client.clone(), handle.clone(), policy.clone()).unwrap_or_else(
-            |error| {
-                tracing::error!(%error, "the files of the mailboxes cannot be read: there are none until they can");
-                Mailboxes::off(&format!("the files of the mailboxes cannot be read: {error}"))
-            },
-        ),
+        true => Mailboxes::open_or_off(&config.home, &client, &handle),
         false => Mailboxes::default(),
     };
+    let outbox = Outbox::start(&config.home, client.clone(), &handle, mailboxes.clone())?;
     let mut broker_way = None;
     let mut tasks = JoinSet::new();
     let (notices, notices_out) = Notices::new();
@@ -222,6 +223,19 @@ pub(crate) fn spawn(
             },
         ));
     }
+    let mut tasks_way = None;
+    if config.tasks {
+        let service = Tasks::start(&config.home, client.clone(), &handle, notices.clone(), &mut tasks)?;
+        tasks_way = Some(service.clone());
+        tasks.spawn(accept(client.clone(), Port::TASKS, handle.clone(), move |stream, guest: Guest| {
+            let service = service.clone();
+            async move {
+                if let Err(error) = service.serve(stream, &guest.remote, &guest.share.large).await {
+                    tracing::info!(from = %guest.remote.endpoint, %error, "a connection about tasks ended");
+                }
+            }
+        }));
+    }
     if config.event_stream {
         let (broker, task) = Broker::new(
             Overlay(client.clone(), handle.clone()),
@@ -246,7 +260,7 @@ pub(crate) fn spawn(
         store,
         outbox,
         serving,
-        tasks: Tasks::default(),
+        tasks: tasks_way,
         hooks: Hooks::default(),
         policy,
         mailboxes,
@@ -444,6 +458,28 @@ pub(crate) enum Notice {
         /// Whose.
         from: Addr,
     },
+    /// A peer gave this node a task.
+    TaskReceived {
+        /// Its name.
+        task_id: TaskId,
+        /// Whose it is.
+        from: Addr,
+        /// How its description begins.
+        description: String,
+    },
+    /// A task is in another state.
+    TaskStatus {
+        /// Its name.
+        task_id: TaskId,
+        /// Whose it is.
+        category: Category,
+        /// Where it is.
+        status: State,
+        /// The same in the words of A2A.
+        a2a_state: A2aState,
+        /// Why.
+        justification: String,
+    },
     /// Somebody subscribed at this broker.
     EventSubscribed {
         /// To what.
@@ -487,6 +523,8 @@ impl Notice {
             Self::FileReceived { .. } => "file.received",
             Self::InboxFull { .. } => "inbox.full",
             Self::ReceivedFull { .. } => "received.full",
+            Self::TaskReceived { .. } => "task.received",
+            Self::TaskStatus { .. } => "task.status",
             Self::EventSubscribed { .. } => "pubsub.subscribed",
             Self::EventUnsubscribed { .. } => "pubsub.unsubscribed",
             Self::GuardTripped { .. } => "guard.tripped",

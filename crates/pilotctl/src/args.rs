@@ -122,7 +122,12 @@ pub(crate) enum Command {
     /// Answer requests with a program
     Serve(cmd::serve::Args),
     /// Tasks: give, take, follow and answer them
-    Task(cmd::task::Args),
+    #[command(subcommand)]
+    Task(cmd::task::Command),
+    /// Take tasks of every trusted node
+    EnableTasks(cmd::task::EnableArgs),
+    /// Take tasks only while a program waits for one (the default)
+    DisableTasks(cmd::task::DisableArgs),
     /// What the daemon does when a message arrives
     Hook(cmd::hook::Args),
     /// What peers may do here

@@ -161,6 +161,7 @@ pub(crate) const KEYS: &[Key] = &[
         Some("false"),
         "do not serve events, port 1002",
     ),
+    key("no_tasks", "PILOT_NO_TASKS", Kind::Bool, Some("false"), "do not serve tasks, port 1003"),
     key(
         "log_level",
         "PILOT_LOG_LEVEL",

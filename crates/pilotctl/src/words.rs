@@ -43,20 +43,9 @@ const RENAMED: &[(&str, &str)] = &[("advertise-endpoint", "endpoint"), ("compat-
 /// Commands that exist elsewhere but not here, why, and what to do instead.
 const UNSUPPORTED: &[(&str, &str, &str)] = &[
     (
-        "task",
-        "tasks are not part of this version",
-        "use `pilotctl send-message NODE --type json --data '{...}' --wait`",
-    ),
-    ("enable-tasks", "tasks are not part of this version", "say what the node does with `pilotctl set-tags`"),
-    (
-        "disable-tasks",
-        "tasks are not part of this version",
-        "change the node's tags with `pilotctl set-tags`",
-    ),
-    (
         "set-polo-gate",
-        "scores belonged to the tasks of the reference",
-        "decide whom to trust with `pilotctl approve`",
+        "a score is compared with this node's own",
+        "switch that on with `pilotctl task gate on`",
     ),
     (
         "gateway",
@@ -275,7 +264,7 @@ mod tests {
     fn extras_is_passed_through_and_unsupported_commands_say_why() {
         assert_eq!(run("pilotctl --json extras set-tags a").unwrap(), "pilotctl --json set-tags a");
         for line in
-            ["pilotctl task list", "pilotctl --socket x --json gateway start", "pilotctl network kick 1"]
+            ["pilotctl register", "pilotctl --socket x --json gateway start", "pilotctl network kick 1"]
         {
             let failure = run(line).unwrap_err();
             assert_eq!(failure.code, Code::Unsupported, "{line}");

@@ -8,6 +8,7 @@ mod networks;
 mod nodes;
 pub mod record;
 mod refusal;
+mod scores;
 mod session;
 mod state;
 mod trust;

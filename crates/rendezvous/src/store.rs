@@ -243,6 +243,7 @@ fn encode(key: Key) -> Vec<u8> {
         Key::Node(node) => (b'n', node.0),
         Key::Consents(node) => (b't', node.0),
         Key::Inbox(node) => (b'i', node.0),
+        Key::Tasks(node) => (b'k', node.0),
         Key::Network(network) => (b'w', u32::from(network.0)),
     };
     let mut bytes = vec![kind];
@@ -258,6 +259,7 @@ fn decode(bytes: &[u8]) -> Option<Key> {
         b'n' => Some(Key::Node(NodeId(number))),
         b't' => Some(Key::Consents(NodeId(number))),
         b'i' => Some(Key::Inbox(NodeId(number))),
+        b'k' => Some(Key::Tasks(NodeId(number))),
         b'w' => u16::try_from(number).ok().map(|number| Key::Network(NetworkId(number))),
         _ => None,
     }

@@ -13,13 +13,8 @@ use pilot_rendezvous::registry::ConnId;
 use pilot_wire::registry::{Envelope, RequestError, Response};
 use serde_json::Value;
 
-/// Requests this registry does not know. Scores and task execution went with the newest reference servers; the others
-/// are for operators of a public registry, and no node asks for them.
+/// Requests this registry does not know: they are for operators of a public registry, and no node asks for them.
 const UNKNOWN: &[&str] = &[
-    "set_task_exec",
-    "get_polo_score",
-    "update_polo_score",
-    "set_polo_score",
     "set_key_expiry",
     "get_key_info",
     "set_external_id",
@@ -63,6 +58,9 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("list_nodes backbone admin", "one node more"),
     ("list_networks (after)", "one node more"),
     ("rotate_key (v1.18 challenge, signed by current key)", "both texts are accepted"),
+    ("update_polo_score", "scores follow from what both sides of a task have signed"),
+    ("update_polo_score fractional", "scores follow from what both sides of a task have signed"),
+    ("set_polo_score", "scores follow from what both sides of a task have signed"),
     ("re-register deregistered key (reclaimed_identity)", "a key that has signed must sign (S2)"),
     ("lookup reclaimed (hostname/tags/visibility/score reset)", "it was not registered again"),
 ];

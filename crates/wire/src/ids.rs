@@ -51,6 +51,8 @@ impl Port {
     pub const DATA_EXCHANGE: Self = Self(1001);
     /// Publish and subscribe.
     pub const EVENT_STREAM: Self = Self(1002);
+    /// Tasks.
+    pub const TASKS: Self = Self(1003);
     /// Ports handed out to dialers.
     pub const EPHEMERAL: RangeInclusive<u16> = 49152..=65535;
 

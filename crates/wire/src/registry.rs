@@ -18,12 +18,13 @@ pub use decoder::{Decoder, FrameError, MAX_FRAME, frame};
 pub use request::{
     AwaitNotices, BeaconRegister, CreateNetwork, Envelope, ExprPolicyUpdate, Handshake, HandshakeAnswer,
     Invite, InviteAnswer, JoinNetwork, MemberQuery, MemberTagsUpdate, Membership, NetworkQuery,
-    NetworkUpdate, Pair, PolicyUpdate, Punch, Register, Request, RequestError, Resolve, ResolveHostname,
-    RotateKey, SetEnterprise, SetHostname, SetTags, SetVisibility, Signed, TransferOwnership,
+    NetworkUpdate, Pair, PolicyUpdate, Punch, Register, ReportTask, Request, RequestError, Resolve,
+    ResolveHostname, RotateKey, ScoreUpdate, SetEnterprise, SetHostname, SetTags, SetTaskExec, SetVisibility,
+    Signed, TransferOwnership,
 };
 pub use response::{
     Beacon, HandshakeNotice, HandshakeVerdict, Handshakes, InviteNotice, JoinedNetwork, ListedNode, Lookup,
     MemberRole, MemberTags, Network, NetworkPolicy, Punched, Registered, Resolved, ResolvedHostname,
-    Response, ResponseError, Role, RotatedKey, Visibility,
+    Response, ResponseError, Role, RotatedKey, Score, Visibility,
 };
 pub use sent::Sent;

@@ -16,13 +16,9 @@ fn vectors() -> Value {
     serde_json::from_str(include_str!("vectors/registry.json")).unwrap()
 }
 
-/// Requests of the reference's servers that this registry does not know: scores and task execution (which the newest
-/// ones do not know either), key expiry, audit, webhooks, identity providers, provisioning, replication.
+/// Requests of the reference's servers that this registry does not know: key expiry, audit, webhooks, identity
+/// providers, provisioning, replication.
 const UNKNOWN: &[&str] = &[
-    "set_task_exec",
-    "get_polo_score",
-    "update_polo_score",
-    "set_polo_score",
     "set_key_expiry",
     "get_key_info",
     "set_external_id",

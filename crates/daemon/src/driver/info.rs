@@ -144,6 +144,7 @@ impl Driver {
             ("handshake", Port::HANDSHAKE, true),
             ("dataexchange", Port::DATA_EXCHANGE, enabled.data_exchange),
             ("eventstream", Port::EVENT_STREAM, enabled.event_stream),
+            ("tasks", Port::TASKS, enabled.tasks),
         ];
         let running = all.into_iter().filter(|(_, _, on)| *on);
         running.map(|(name, port, _)| ServiceStatus { name: name.to_owned(), port }).collect()
@@ -233,6 +234,7 @@ impl Driver {
             "no_echo": !config.services.echo,
             "no_dataexchange": !config.services.data_exchange,
             "no_eventstream": !config.services.event_stream,
+            "no_tasks": !config.services.tasks,
         })
     }
 }

@@ -10,10 +10,11 @@ use pilot_proto::{Answer, CandidateSource, Location, PeerEvent, Query, QueryErro
 use pilot_wire::ipc::{Code, Command, Managed, Preferred, Reply, Resolved, VerifyEnvelope};
 use pilot_wire::registry::{
     self, Envelope, ExprPolicyUpdate, Handshakes, MemberQuery, MemberTagsUpdate, NetworkQuery, Registered,
-    Response, RotateKey, Signed,
+    Response, RotateKey, SetTaskExec, Signed,
 };
 use pilot_wire::{Addr, Endpoint, NetworkId, NodeId, Port};
 use serde_json::json;
+use tokio::sync::oneshot;
 
 use super::Driver;
 use super::replies::{Refusal, ReplyTo};
@@ -36,6 +37,8 @@ pub(super) struct Standing {
     owed: Vec<Query>,
     /// Look-ups under way whose only purpose is a name.
     names: BTreeMap<CallId, NodeId>,
+    /// Requests of the built-in services.
+    of_services: BTreeMap<CallId, oneshot::Sender<Result<Vec<u8>, CallError>>>,
 }
 
 impl Standing {
@@ -47,6 +50,7 @@ impl Standing {
             error: None,
             owed: Vec::new(),
             names: BTreeMap::new(),
+            of_services: BTreeMap::new(),
         }
     }
 
@@ -169,6 +173,32 @@ impl Driver {
 
     pub(super) fn tell_link_profile(&self) {
         let _ = self.link.send(Order::Profile(Box::new(self.profile.clone())));
+    }
+
+    /// A built-in service asks; the link answers each request, so the table has a bound: its own.
+    pub(super) fn ask_registry_for_service(
+        &mut self,
+        request: registry::Request,
+        answer: oneshot::Sender<Result<Vec<u8>, CallError>>,
+    ) {
+        match self.send_call(request.into()) {
+            Some(id) => drop(self.registry.of_services.insert(id, answer)),
+            None => {
+                let busy = "too many requests to the registry are under way".to_owned();
+                let _ = answer.send(Err(CallError::Unreachable(busy)));
+            }
+        }
+    }
+
+    /// Whether this node takes tasks is told at every registration, and now if there is one.
+    pub(super) fn set_task_exec(&mut self, enabled: bool) {
+        self.profile.task_exec = enabled;
+        self.tell_link_profile();
+        if let Some(node_id) = self.node.id() {
+            let request = SetTaskExec { node_id, enabled, ..SetTaskExec::default() };
+            // A full queue ends with the next registration, which tells it too.
+            let _ = self.send_call(registry::Request::SetTaskExec(request).into());
+        }
     }
 
     /// Learns the name of a node that people will see in lists.
@@ -470,6 +500,11 @@ impl Driver {
     fn on_reply(&mut self, now: Instant, id: CallId, outcome: Result<Vec<u8>, CallError>) {
         if let Some(node) = self.registry.names.remove(&id) {
             return self.on_name(node, outcome);
+        }
+        if let Some(answer) = self.registry.of_services.remove(&id) {
+            // The service may have given up meanwhile.
+            let _ = answer.send(outcome);
+            return;
         }
         if let Some(inquiry) = self.inquiries.answered(id) {
             return self.on_listing(now, inquiry, outcome);

@@ -16,6 +16,8 @@ pub(crate) struct Profile {
     pub(crate) public: bool,
     /// Labels.
     pub(crate) tags: Vec<String>,
+    /// Takes tasks?
+    pub(crate) task_exec: bool,
     /// Local address of the tunnel socket.
     pub(crate) listen: Option<SocketAddr>,
     /// Addresses for peers in the same network, the likeliest first.

@@ -213,7 +213,11 @@ impl<'a> Connection<'a> {
             Ok(Frame::Delivery(delivery)) => self.deliver(delivery, received_at, answers).await,
             Ok(Frame::FileStream(step)) => self.file_step(step, answers).await,
             Ok(Frame::Control(Control::Forward { from, id }, body)) => {
-                self.forwarded(from, id, body).await.emit(answers);
+                let answer = match self.admit_control(body.len() as u64).await {
+                    Ok(()) => self.exchange.forwarded(self.from, from, id, body).await,
+                    Err(forbidden) => Answer::Failed { kind: FrameType::TEXT, reason: forbidden.to_string() },
+                };
+                answer.emit(answers);
                 Ok(())
             }
             Ok(Frame::Control(control, body)) => {

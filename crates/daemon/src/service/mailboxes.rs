@@ -19,7 +19,6 @@ mod shelf;
 mod way;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
@@ -38,11 +37,11 @@ use self::book::{Book, BookError};
 use self::rounds::Rounds;
 use self::shelf::{Allowance, Shelf};
 use self::way::{Lost, Said, Way};
-use super::policy::Policy;
 use crate::datetime;
 use crate::handle::Handle;
 
 pub(super) use self::incoming::Opened;
+pub(super) use self::leaving::NotLeft;
 
 /// Peers in one answer to a program: more would not fit into a frame of the local socket.
 const SHOWN_MAX: usize = 500;
@@ -61,7 +60,6 @@ impl Default for Mailboxes {
 struct Inner {
     client: Client,
     handle: Handle,
-    policy: Policy,
     book: Mutex<Book>,
     shelf: Mutex<Shelf>,
     rounds: Mutex<Rounds>,
@@ -96,22 +94,29 @@ fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Mailboxes {
-    /// Reads what is on disk. [`Mailboxes::run`] brings what is owed to others.
-    pub(super) fn open(home: &Path, client: Client, handle: Handle, policy: Policy) -> io::Result<Self> {
-        Ok(Self(Ok(Arc::new(Inner {
-            client,
-            handle,
-            policy,
-            book: Mutex::new(Book::open(home)?),
-            shelf: Mutex::new(Shelf::open(home, SystemTime::now())?),
+    /// Reads what is on disk; without that there are none. [`Mailboxes::run`] brings what is owed to others.
+    pub(super) fn open_or_off(home: &Path, client: &Client, handle: &Handle) -> Self {
+        let opened = Book::open(home).and_then(|book| Ok((book, Shelf::open(home, SystemTime::now())?)));
+        let (book, shelf) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                tracing::error!(%error, "the files of the mailboxes cannot be read: there are none until they can");
+                return Self::off(&format!("the files of the mailboxes cannot be read: {error}"));
+            }
+        };
+        Self(Ok(Arc::new(Inner {
+            client: client.clone(),
+            handle: handle.clone(),
+            book: Mutex::new(book),
+            shelf: Mutex::new(shelf),
             rounds: Mutex::default(),
             standing: Mutex::default(),
             news: Notify::new(),
-        }))))
+        })))
     }
 
     /// None, for this reason.
-    pub(super) fn off(why: &str) -> Self {
+    fn off(why: &str) -> Self {
         Self(Err(why.into()))
     }
 

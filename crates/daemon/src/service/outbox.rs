@@ -2,8 +2,10 @@
 //!
 //! What is handed over is on disk before it is acknowledged, and is then tried until the peer has stored it, does not
 //! want it, or its time is over. [`ledger`] decides, [`disk`] keeps, [`carrier`] carries; [`desk`] holds them together.
+//! Messages for a peer that is away are also left with its mailboxes, if it has any: [`deposit`].
 
 mod carrier;
+mod deposit;
 mod desk;
 mod disk;
 mod entry;
@@ -35,6 +37,7 @@ use self::desk::{Desk, forgotten, stopping};
 use self::disk::{Disk, IN_DATABASE};
 use self::entry::{Now, Place, Record, Seq, millis};
 use self::ledger::{LIMITS, NotAdmitted, Taken};
+use super::mailboxes::Mailboxes;
 use crate::handle::{Handle, Sign};
 
 /// How long a message is tried when its sender does not say.
@@ -117,12 +120,18 @@ impl Outbox {
     ///
     /// # Errors
     /// When its thread cannot be started.
-    pub(super) fn start(home: &Path, client: Client, handle: &Handle) -> io::Result<Self> {
+    pub(super) fn start(
+        home: &Path,
+        client: Client,
+        handle: &Handle,
+        mailboxes: Mailboxes,
+    ) -> io::Result<Self> {
         let seed = pilot_crypto::random_bytes().map_or(1, u32::from_be_bytes);
         let desk = Arc::new(Desk::new(Disk::at(home), seed));
         let disk = Arc::clone(&desk);
         std::thread::Builder::new().name("pilot-outbox".into()).spawn(move || disk.run_disk())?;
-        let carriers = Carriers { desk: Arc::clone(&desk), client, large: Arc::new(Semaphore::new(1)) };
+        let carriers =
+            Carriers { desk: Arc::clone(&desk), client, mailboxes, large: Arc::new(Semaphore::new(1)) };
         let pump = tokio::spawn(pump(carriers, handle.signs())).abort_handle();
         let office = Office {
             desk,
@@ -406,6 +415,7 @@ impl Draft {
             reason: None,
             ack: None,
             tagged: None,
+            left: None,
         }
     }
 }
@@ -419,7 +429,11 @@ async fn pump(carriers: Carriers, mut signs: broadcast::Receiver<Sign>) {
         for key in desk.with(|ledger, now| ledger.look(now)) {
             running.spawn(carriers.clone().carry(key));
         }
-        let next = desk.with(|ledger, now| ledger.next_look(now));
+        for peer in desk.with(|ledger, now| ledger.to_leave(now)) {
+            running.spawn(carriers.clone().leave(peer));
+        }
+        let next =
+            desk.with(|ledger, now| ledger.next_look(now).into_iter().chain(ledger.next_leaving(now)).min());
         tokio::select! {
             () = desk.look.notified() => {}
             () = sleep_until(next.unwrap_or_else(std::time::Instant::now).into()), if next.is_some() => {}

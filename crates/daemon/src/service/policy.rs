@@ -66,24 +66,6 @@ impl Default for State {
     fn default() -> Self {
         Self::InForce(Engine::default())
     }
-
-    /// Whether a node may publish on this topic here.
-    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "filled in with the rules")]
-    pub(super) fn may_publish(&self, _peer: NodeId, _topic: &str) -> Result<(), Forbidden> {
-        Ok(())
-    }
-
-    /// Whether a node may subscribe to this topic here.
-    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "filled in with the rules")]
-    pub(super) fn may_subscribe(&self, _peer: NodeId, _topic: &str) -> Result<(), Forbidden> {
-        Ok(())
-    }
-
-    /// Whether an event about this topic may go to a node.
-    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "filled in with the rules")]
-    pub(super) fn may_hear(&self, _peer: NodeId, _topic: &str) -> Result<(), Forbidden> {
-        Ok(())
-    }
 }
 
 /// What the rules have to know of nodes.

@@ -76,6 +76,11 @@ impl SafeName {
         Ok(Self { base: base.to_owned(), extension: extension.to_owned() })
     }
 
+    /// The whole name, and its extension without the dot.
+    pub(super) fn parts(&self) -> (String, &str) {
+        (format!("{}{}", self.base, self.extension), self.extension.trim_start_matches('.'))
+    }
+
     fn with_time(&self, names: &mut SequenceNames, now: SystemTime) -> String {
         // Time and number take 26 bytes of the name.
         let room = NAME_MAX - 32 - self.extension.len();

@@ -118,6 +118,9 @@ pub(crate) struct DaemonFlags {
     /// Do not serve events, port 1002
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) no_eventstream: Option<String>,
+    /// Do not serve tasks, port 1003
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) no_tasks: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -187,6 +190,7 @@ impl DaemonFlags {
             ("no_echo", &self.no_echo),
             ("no_dataexchange", &self.no_dataexchange),
             ("no_eventstream", &self.no_eventstream),
+            ("no_tasks", &self.no_tasks),
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value.clone()?)))

@@ -105,7 +105,10 @@ impl State {
         self.counters.next_node += 1;
         self.touch(Key::Counters);
         let key_since = self.clock.unix(now);
-        self.nodes.insert(id, Node { key, signs: false, key_since, owner: String::new(), presence: None });
+        self.nodes.insert(
+            id,
+            Node { key, signs: false, key_since, owner: String::new(), score: 0, presence: None },
+        );
         self.by_key.insert(key, id);
         Ok(id)
     }
@@ -265,6 +268,8 @@ impl State {
             relay_only: presence.relay_only,
             last_seen_unix: self.last_seen.get(&id).filter(|_| sees).map(|at| self.clock.unix(*at)),
             verified: false,
+            polo_score: node.score,
+            task_exec: presence.task_exec,
         }))
     }
 

@@ -3,6 +3,7 @@
 use pilot_wire::{
     NetworkId, NodeId, PublicKey,
     registry::{Role, Visibility},
+    tasks::TaskId,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -21,6 +22,8 @@ pub enum Key {
     Consents(NodeId),
     /// What waits for a node, and what it was asked.
     Inbox(NodeId),
+    /// Tasks of a worker that have been counted.
+    Tasks(NodeId),
     /// A network.
     Network(NetworkId),
 }
@@ -40,6 +43,11 @@ pub enum Record {
     },
     /// For [`Key::Inbox`].
     Inbox(Inbox),
+    /// For [`Key::Tasks`].
+    Tasks {
+        /// Oldest first.
+        counted: Vec<Counted>,
+    },
     /// For [`Key::Network`].
     Network(Network),
 }
@@ -65,8 +73,29 @@ pub struct Node {
     /// Free text.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub owner: String,
+    /// What its tasks have earned it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub score: i32,
     /// What it says of itself while it is registered.
     pub presence: Option<Presence>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+const fn is_zero(score: &i32) -> bool {
+    *score == 0
+}
+
+/// A task that has been counted, and must not be again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// Its name, which its submitter chose.
+    pub task_id: TaskId,
+    /// Who gave it.
+    pub submitter: NodeId,
+    /// When it ended, or was accepted if it expired: seconds since 1970, by the worker's clock.
+    pub at: u64,
+    /// When it was counted, seconds since 1970.
+    pub counted_at: u64,
 }
 
 /// What a node says of itself while it is registered.
@@ -91,6 +120,9 @@ pub struct Presence {
     /// Never to be reached directly.
     #[serde(default)]
     pub relay_only: bool,
+    /// Takes tasks.
+    #[serde(default)]
+    pub task_exec: bool,
 }
 
 /// What waits for a node, and what it was asked.

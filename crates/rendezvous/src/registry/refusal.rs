@@ -95,6 +95,33 @@ pub enum Refusal {
     #[error("the handshake request from node {0} has already been answered otherwise")]
     AlreadyAnswered(NodeId),
 
+    // Tasks and scores.
+    #[error("node {0} not found")]
+    NoScore(NodeId),
+    #[error("update_polo_score requires delta field")]
+    DeltaRequired,
+    #[error("set_polo_score requires polo_score field")]
+    ScoreRequired,
+    #[error("{0} out of range (max {1})")]
+    ScoreRange(&'static str, i32),
+    #[error(
+        "scores follow from tasks that both sides have signed for (report_task), or are set by the operator; invalid \
+         admin token"
+    )]
+    ScoreNeedsAdmin,
+    #[error("report_task requires task_id, submitter_id, worker_id and an outcome of done or expired")]
+    ReportMalformed,
+    #[error("a task that a node gives itself does not count")]
+    ReportSelf,
+    #[error("that is not over yet")]
+    ReportEarly,
+    #[error("that is over for more than a week")]
+    ReportLate,
+    #[error("no more than {max} tasks of node {submitter} for node {worker} count per day")]
+    ReportsPerDay { submitter: NodeId, worker: NodeId, max: usize },
+    #[error("too many tasks of node {0} have been counted this week")]
+    ReportsFull(NodeId),
+
     // Networks.
     #[error("network {0}: network not found")]
     UnknownNetwork(NetworkId),

@@ -74,6 +74,8 @@ pub struct State {
     pub(super) trust: Trust,
     pub(super) inboxes: BTreeMap<NodeId, Inbox>,
     pub(super) networks: Networks,
+    /// Tasks that have been counted, by worker.
+    pub(super) counted: BTreeMap<NodeId, Vec<record::Counted>>,
     pub(super) beacons: BTreeMap<u32, (String, Instant)>,
     pub(super) registrations: Limiter<IpAddr>,
     pub(super) searches: Limiter<IpAddr>,
@@ -120,6 +122,7 @@ impl State {
             trust: Trust::default(),
             inboxes: BTreeMap::new(),
             networks: Networks::default(),
+            counted: BTreeMap::new(),
             beacons: BTreeMap::new(),
             registrations,
             searches: Limiter::new(SEARCHES),
@@ -155,6 +158,9 @@ impl State {
                 (Key::Inbox(id), Record::Inbox(inbox)) => {
                     state.inboxes.insert(id, Inbox::restore(inbox));
                 }
+                (Key::Tasks(id), Record::Tasks { counted }) => {
+                    state.counted.insert(id, counted);
+                }
                 (Key::Network(id), Record::Network(network)) => state.networks.restore(id, network),
                 (
                     key,
@@ -162,6 +168,7 @@ impl State {
                     | Record::Node(_)
                     | Record::Consents { .. }
                     | Record::Inbox(_)
+                    | Record::Tasks { .. }
                     | Record::Network(_),
                 ) => return Err(RestoreError::Mislabelled(key)),
             }
@@ -352,6 +359,16 @@ impl State {
                 self.prove_or_admin(conn, request.node_id, &text, &request.signature, token)?;
                 self.set_tags(request.node_id, &request.tags)?
             }
+            Request::SetTaskExec(request) => {
+                self.prove_or_admin(conn, request.node_id, &text, &request.signature, token)?;
+                self.set_task_exec(request.node_id, request.enabled)?
+            }
+            Request::GetPoloScore(request) => Response::GetPoloScore(self.polo_score(request.node_id)?),
+            Request::UpdatePoloScore(request) => {
+                Response::UpdatePoloScore(self.update_polo_score(&request, token)?)
+            }
+            Request::SetPoloScore(request) => Response::SetPoloScore(self.set_polo_score(&request, token)?),
+            Request::ReportTask(request) => self.report_task(now, &request)?,
             Request::RotateKey(request) => self.rotate_key(now, conn, &text, request)?,
             Request::ReportTrust(request) => {
                 self.prove(conn, request.node_id, &text, &request.signature)?;
@@ -649,6 +666,10 @@ impl State {
             Key::Node(id) => self.nodes.get(&id).cloned().map(Record::Node),
             Key::Consents(id) => self.trust.of(id).map(|peers| Record::Consents { peers: peers.clone() }),
             Key::Inbox(id) => self.inboxes.get(&id).and_then(Inbox::record).map(Record::Inbox),
+            Key::Tasks(id) => {
+                let counted = self.counted.get(&id).filter(|counted| !counted.is_empty());
+                counted.map(|counted| Record::Tasks { counted: counted.clone() })
+            }
             Key::Network(id) => self.networks.get(id).cloned().map(Record::Network),
         }
     }

@@ -116,6 +116,14 @@ pub(super) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, 
     Ok(Loose::deserialize(deserializer)?.whole(u32::MAX))
 }
 
+/// A number without its fraction; what is none is not there.
+pub(super) fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    let Loose::Number(number) = Loose::deserialize(deserializer)? else { return Ok(None) };
+    #[expect(clippy::cast_possible_truncation, reason = "a number out of the range becomes its end")]
+    let whole = number.trunc() as i64;
+    Ok(Some(whole))
+}
+
 pub(super) fn node<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NodeId, D::Error> {
     number(deserializer).map(NodeId)
 }

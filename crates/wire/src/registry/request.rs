@@ -1,6 +1,7 @@
 //! What nodes and operators ask of the registry.
 
 use super::{Sent, lenient, signed_text};
+use crate::tasks::score::{Outcome, Proof, Statement};
 use crate::{NetworkId, NodeId, PublicKey, Signature};
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +89,11 @@ const TYPES: &[&str] = &[
     "set_visibility",
     "set_hostname",
     "set_tags",
+    "set_task_exec",
+    "get_polo_score",
+    "update_polo_score",
+    "set_polo_score",
+    "report_task",
     "rotate_key",
     "report_trust",
     "revoke_trust",
@@ -145,6 +151,16 @@ pub enum Request {
     SetHostname(SetHostname),
     /// Labels the node.
     SetTags(SetTags),
+    /// Says whether the node takes tasks.
+    SetTaskExec(SetTaskExec),
+    /// The score of a node.
+    GetPoloScore(Signed),
+    /// Changes a score; for the operator.
+    UpdatePoloScore(ScoreUpdate),
+    /// Sets a score; for the operator.
+    SetPoloScore(ScoreUpdate),
+    /// Our extension: how a task between two nodes ended, with the signatures of both, which is what changes scores.
+    ReportTask(ReportTask),
     /// Gives the node another key.
     RotateKey(RotateKey),
     /// "I trust this peer."
@@ -323,6 +339,109 @@ pub struct SetTags {
     /// By the node, over the text of [`signed_text`].
     #[serde(skip_serializing_if = "Sent::is_missing")]
     pub signature: Sent<Signature>,
+}
+
+/// Says whether a node takes tasks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SetTaskExec {
+    /// The node.
+    #[serde(deserialize_with = "lenient::node")]
+    pub node_id: NodeId,
+    /// True if it does.
+    #[serde(deserialize_with = "lenient::flag")]
+    pub enabled: bool,
+    /// By the node, over the text of [`signed_text`].
+    #[serde(skip_serializing_if = "Sent::is_missing")]
+    pub signature: Sent<Signature>,
+}
+
+/// Changes or sets a score. Fractions are cut off.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ScoreUpdate {
+    /// The node.
+    #[serde(deserialize_with = "lenient::node")]
+    pub node_id: NodeId,
+    /// By how much, for `update_polo_score`.
+    #[serde(deserialize_with = "lenient::whole", skip_serializing_if = "Option::is_none")]
+    pub delta: Option<i64>,
+    /// To what, for `set_polo_score`.
+    #[serde(deserialize_with = "lenient::whole", skip_serializing_if = "Option::is_none")]
+    pub polo_score: Option<i64>,
+}
+
+/// How a task ended: a [`Proof`] as fields of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ReportTask {
+    /// The task.
+    #[serde(deserialize_with = "lenient::text")]
+    pub task_id: String,
+    /// Who gave it.
+    #[serde(deserialize_with = "lenient::node")]
+    pub submitter_id: NodeId,
+    /// Who took it.
+    #[serde(deserialize_with = "lenient::node")]
+    pub worker_id: NodeId,
+    /// `done` or `expired`.
+    #[serde(deserialize_with = "lenient::text")]
+    pub outcome: String,
+    /// Milliseconds of work.
+    #[serde(deserialize_with = "lenient::or_default")]
+    pub cpu_ms: u64,
+    /// Milliseconds before acceptance.
+    #[serde(deserialize_with = "lenient::or_default")]
+    pub idle_ms: u64,
+    /// Milliseconds at the head of the queue.
+    #[serde(deserialize_with = "lenient::or_default")]
+    pub staged_ms: u64,
+    /// When it was done, or accepted if it expired: seconds since 1970.
+    #[serde(deserialize_with = "lenient::or_default")]
+    pub at: u64,
+    /// By the submitter, over the first of [`Statement::texts`].
+    #[serde(skip_serializing_if = "Sent::is_missing")]
+    pub submitter_signature: Sent<Signature>,
+    /// By the worker, over the second.
+    #[serde(skip_serializing_if = "Sent::is_missing")]
+    pub worker_signature: Sent<Signature>,
+}
+
+impl ReportTask {
+    /// What is stated, if it makes sense.
+    #[must_use]
+    pub fn statement(&self) -> Option<Statement> {
+        let Self { cpu_ms, idle_ms, staged_ms, at, .. } = *self;
+        let outcome = match self.outcome.as_str() {
+            "done" => Outcome::Done { cpu_ms, idle_ms, staged_ms, at },
+            "expired" => Outcome::Expired { accepted_at: at },
+            _ => return None,
+        };
+        let task_id = self.task_id.parse().ok()?;
+        Some(Statement { task_id, submitter: self.submitter_id, worker: self.worker_id, outcome })
+    }
+}
+
+impl From<Proof> for ReportTask {
+    fn from(proof: Proof) -> Self {
+        let Statement { task_id, submitter, worker, outcome } = proof.statement;
+        let report = Self {
+            task_id: task_id.to_string(),
+            submitter_id: submitter,
+            worker_id: worker,
+            submitter_signature: proof.submitter_signature.into(),
+            worker_signature: proof.worker_signature.into(),
+            ..Self::default()
+        };
+        match outcome {
+            Outcome::Done { cpu_ms, idle_ms, staged_ms, at } => {
+                Self { outcome: "done".to_owned(), cpu_ms, idle_ms, staged_ms, at, ..report }
+            }
+            Outcome::Expired { accepted_at } => {
+                Self { outcome: "expired".to_owned(), at: accepted_at, ..report }
+            }
+        }
+    }
 }
 
 /// Replaces the key of a node.
@@ -675,6 +794,7 @@ impl Request {
             Self::SetVisibility(r) => Some(signed_text::set_visibility(r.node_id)),
             Self::SetHostname(r) => Some(signed_text::set_hostname(r.node_id)),
             Self::SetTags(r) => Some(signed_text::set_tags(r.node_id)),
+            Self::SetTaskExec(r) => Some(signed_text::set_task_exec(r.node_id)),
             Self::RotateKey(r) => r.new_public_key.given().map(|key| signed_text::rotate_key(r.node_id, key)),
             Self::ReportTrust(r) => Some(signed_text::report_trust(r.node_id, r.peer_id)),
             Self::RevokeTrust(r) => Some(signed_text::revoke_trust(r.node_id, r.peer_id)),
@@ -691,6 +811,10 @@ impl Request {
             Self::PollInvites(r) => Some(signed_text::poll_invites(r.node_id)),
             Self::RespondInvite(r) => Some(signed_text::respond_invite(r.node_id, r.network_id)),
             Self::Lookup(_)
+            | Self::GetPoloScore(_)
+            | Self::UpdatePoloScore(_)
+            | Self::SetPoloScore(_)
+            | Self::ReportTask(_)
             | Self::ResolveHostname(_)
             | Self::CheckTrust(_)
             | Self::BeaconRegister(_)
@@ -745,6 +869,7 @@ impl Request {
             Self::SetVisibility(r) => Some(&mut r.signature),
             Self::SetHostname(r) => Some(&mut r.signature),
             Self::SetTags(r) => Some(&mut r.signature),
+            Self::SetTaskExec(r) => Some(&mut r.signature),
             Self::RotateKey(r) => Some(&mut r.signature),
             Self::ReportTrust(r) | Self::RevokeTrust(r) => Some(&mut r.signature),
             Self::RequestHandshake(r) => Some(&mut r.signature),
@@ -756,6 +881,10 @@ impl Request {
             Self::InviteToNetwork(r) => Some(&mut r.signature),
             Self::RespondInvite(r) => Some(&mut r.signature),
             Self::Lookup(_)
+            | Self::GetPoloScore(_)
+            | Self::UpdatePoloScore(_)
+            | Self::SetPoloScore(_)
+            | Self::ReportTask(_)
             | Self::ResolveHostname(_)
             | Self::CheckTrust(_)
             | Self::BeaconRegister(_)

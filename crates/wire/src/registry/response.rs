@@ -56,6 +56,33 @@ pub enum Response {
         tags: Option<Vec<String>>,
     },
     /// Changed.
+    #[serde(rename = "set_task_exec_ok")]
+    SetTaskExec {
+        /// The node.
+        node_id: NodeId,
+        /// As it now is.
+        task_exec: bool,
+    },
+    /// The score.
+    #[serde(rename = "get_polo_score_ok")]
+    GetPoloScore(Score),
+    /// As it now is.
+    #[serde(rename = "update_polo_score_ok")]
+    UpdatePoloScore(Score),
+    /// As it now is.
+    #[serde(rename = "set_polo_score_ok")]
+    SetPoloScore(Score),
+    /// The scores of both, after the task was counted.
+    #[serde(rename = "report_task_ok")]
+    ReportTask {
+        /// False if this task had been counted before.
+        counted: bool,
+        /// Of the submitter.
+        submitter_score: i32,
+        /// Of the worker.
+        worker_score: i32,
+    },
+    /// Changed.
     #[serde(rename = "rotate_key_ok")]
     RotateKey(RotatedKey),
     /// Noted. The pair counts once both sides have consented.
@@ -323,6 +350,12 @@ pub struct Lookup {
     /// Verified by a provider; never with our registry.
     #[serde(default, deserialize_with = "lenient::or_default", skip_serializing_if = "is_false")]
     pub verified: bool,
+    /// What its tasks have earned it.
+    #[serde(default, deserialize_with = "lenient::or_default")]
+    pub polo_score: i32,
+    /// Whether it takes tasks.
+    #[serde(default, deserialize_with = "lenient::or_default", skip_serializing_if = "is_false")]
+    pub task_exec: bool,
 }
 
 /// Where a node is reached.
@@ -348,6 +381,19 @@ pub struct Resolved {
     /// Its identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key: Option<PublicKey>,
+}
+
+/// What a node's tasks have earned it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Score {
+    /// The node.
+    pub node_id: NodeId,
+    /// Its overlay address.
+    #[serde(default, deserialize_with = "lenient::or_default")]
+    pub address: String,
+    /// Its score.
+    #[serde(default, deserialize_with = "lenient::or_default")]
+    pub polo_score: i32,
 }
 
 /// The node that has a name.

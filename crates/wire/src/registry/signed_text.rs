@@ -86,6 +86,12 @@ pub fn set_tags(node: NodeId) -> String {
     format!("set_tags:{node}")
 }
 
+/// `set_task_exec:<node>`
+#[must_use]
+pub fn set_task_exec(node: NodeId) -> String {
+    format!("set_task_exec:{node}")
+}
+
 /// `deregister:<node>`
 #[must_use]
 pub fn deregister(node: NodeId) -> String {

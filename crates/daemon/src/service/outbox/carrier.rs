@@ -18,6 +18,7 @@ use super::desk::Desk;
 use super::entry::{Place, Seq};
 use super::lane::{Job, LaneKey, Letter, Track};
 use super::ledger::carrying::{End, Next};
+use crate::service::mailboxes::Mailboxes;
 
 /// Longest answer accepted: answers are lines of text.
 const MAX_ANSWER: usize = 64 << 10;
@@ -39,6 +40,7 @@ const LARGE: u64 = 1 << 20;
 pub(super) struct Carriers {
     pub(super) desk: Arc<Desk>,
     pub(super) client: Client,
+    pub(super) mailboxes: Mailboxes,
     /// One permit: a carrier that has read a large message holds it until the message is written.
     pub(super) large: Arc<Semaphore>,
 }
@@ -226,7 +228,7 @@ fn reason(error: &Error) -> String {
 }
 
 /// The frame of a message.
-fn delivery(letter: Letter) -> Delivery {
+pub(super) fn delivery(letter: Letter) -> Delivery {
     let body = letter.cached.unwrap_or_default();
     let content = match letter.kind {
         Kind::Text => Content::Text(body),

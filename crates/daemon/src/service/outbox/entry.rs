@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use pilot_wire::Addr;
 use pilot_wire::dataexchange::{Extension, MessageId};
 use pilot_wire::outbox::{Item, Kind, State};
+use pilot_wire::{Addr, NodeId};
 use serde::{Deserialize, Serialize};
 
 use crate::datetime;
@@ -48,6 +48,14 @@ pub(super) enum Place {
     File(u64),
 }
 
+/// The mailbox that a message was left with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Left {
+    pub(super) mailbox: NodeId,
+    /// When.
+    pub(super) at: u64,
+}
+
 /// What is on disk about a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
@@ -74,6 +82,8 @@ pub(super) struct Record {
     pub(super) ack: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) tagged: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) left: Option<Left>,
 }
 
 /// A message in memory.
@@ -99,7 +109,7 @@ impl Entry {
     /// How far it came, as applications see it. What goes out with a dial is not sent before somebody is reached.
     pub(super) fn state(&self, connected: bool) -> State {
         match self.record.state {
-            State::Queued if self.under_way && connected => State::Sent,
+            State::Queued if (self.under_way && connected) || self.record.left.is_some() => State::Sent,
             state => state,
         }
     }
@@ -128,7 +138,7 @@ impl Entry {
             attempts: self.attempts,
             next_try_ms: next_try.filter(|_| pending).map(millis),
             reason: record.reason.clone().or_else(|| reason.filter(|_| pending).map(str::to_owned)),
-            via: None,
+            via: record.left.map(|left| Addr::backbone(left.mailbox)),
             ack: record.ack.clone(),
             tagged: record.tagged,
         }

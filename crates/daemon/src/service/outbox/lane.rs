@@ -106,7 +106,7 @@ pub(super) enum Job {
     Live(Box<Delivery>),
 }
 
-/// A message to be written.
+/// A message to be written, or to be left with a mailbox.
 #[derive(Debug, Clone)]
 pub(super) struct Letter {
     pub(super) seq: Seq,
@@ -145,6 +145,25 @@ pub(super) struct Lane {
     pub(super) proven: bool,
     /// The message under way is one that the receiver hung up on before: it goes alone.
     pub(super) suspect_under_way: bool,
+    /// The peer could not be reached at the last try: its mailboxes may have its messages.
+    pub(super) away: bool,
+    pub(super) leaving: Leaving,
+}
+
+/// How it stands with the messages of a lane and the mailboxes of its peer.
+#[derive(Debug, Default)]
+pub(super) struct Leaving {
+    /// The mailbox that has messages, and the last one that it has: it has all before that, too, so that it brings them
+    /// in their order.
+    pub(super) last: Option<(NodeId, Seq)>,
+    /// Somebody is on the way to a mailbox.
+    pub(super) busy: bool,
+    /// Not again before this time.
+    pub(super) not_before: Option<Instant>,
+    /// Times in a row that no mailbox took anything.
+    pub(super) failures: u32,
+    /// Those that did not.
+    pub(super) tried: Vec<NodeId>,
 }
 
 impl Lane {
@@ -163,6 +182,8 @@ impl Lane {
             stopping: false,
             proven: false,
             suspect_under_way: false,
+            away: false,
+            leaving: Leaving::default(),
         }
     }
 
@@ -180,6 +201,7 @@ impl Lane {
             && self.receipts.is_empty()
             && self.live.is_empty()
             && matches!(self.run, Run::Idle(_))
+            && !self.leaving.busy
     }
 
     pub(super) fn is_running(&self) -> bool {

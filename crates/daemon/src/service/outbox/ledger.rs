@@ -5,6 +5,7 @@
 //! which messages came further.
 
 pub(super) mod carrying;
+pub(super) mod leaving;
 #[cfg(test)]
 mod tests;
 
@@ -198,6 +199,7 @@ impl Ledger {
             let key = (record.to.node, Track::of(record.kind));
             let lane = self.lanes.entry(key).or_insert_with(|| Lane::new(record.to));
             lane.queue.insert(seq);
+            lane.was_left(seq, record.left);
             self.effects.look = true;
         } else {
             self.settled.insert((record.state_at, seq));
@@ -414,7 +416,9 @@ impl Ledger {
 
     fn expire(&mut self, seq: Seq, now: Now) {
         let reason = self.lane_of(seq).and_then(|lane| lane.reason.clone());
-        self.settle(seq, State::Expired, now, |record| record.reason = reason);
+        self.settle(seq, State::Expired, now, |record| {
+            record.reason = record.left.map(leaving::perhaps).or(reason);
+        });
     }
 
     fn lane_of(&self, seq: Seq) -> Option<&Lane> {
@@ -425,6 +429,7 @@ impl Ledger {
     /// A peer was heard of (or, without one, all may be reachable now): pauses are over.
     pub(super) fn on_sign(&mut self, peer: Option<NodeId>) {
         for ((node, _), lane) in &mut self.lanes {
+            lane.on_sign_of_mailbox(peer);
             if peer.is_some_and(|peer| peer != *node) {
                 continue;
             }
@@ -477,7 +482,9 @@ impl Ledger {
         }
         match entry.under_way {
             true => entry.cancelled = true,
-            false => self.settle(seq, State::Cancelled, now, |_| {}),
+            false => self.settle(seq, State::Cancelled, now, |record| {
+                record.reason = record.left.map(leaving::perhaps);
+            }),
         }
     }
 

@@ -66,6 +66,7 @@ fn config(settings: &Settings, registry: &Registry, secret: Option<String>) -> R
         echo: !settings.is_on("no_echo"),
         data_exchange: !settings.is_on("no_dataexchange"),
         event_stream: !settings.is_on("no_eventstream"),
+        tasks: !settings.is_on("no_tasks"),
     };
     Ok(config)
 }

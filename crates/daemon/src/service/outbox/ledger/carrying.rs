@@ -4,7 +4,7 @@ use bytes::Bytes;
 use pilot_wire::dataexchange::{Answer, Control, FrameType, RawFrame, is_refused_for_good};
 use pilot_wire::outbox::State;
 
-use super::super::entry::{Now, Seq};
+use super::super::entry::{Entry, Now, Seq};
 use super::super::lane::{
     Flight, Job, LIVE_MAX, LaneKey, Letter, RECEIPTS_AT_ONCE, Run, Track, WINDOW_BYTES, WINDOW_FRAMES, Word,
 };
@@ -139,25 +139,7 @@ impl Ledger {
             lane.to = entry.record.to;
             lane.flights.push_back(Flight::Message { seq, tagged, bytes });
             self.effects.moved.insert(seq);
-            let record = &entry.record;
-            let mut extension = record.extension.clone();
-            extension.receipts = true;
-            extension.ordered = true;
-            if extension.ttl_ms.is_some() {
-                extension.ttl_ms = Some(record.expires.saturating_sub(now.wall));
-            }
-            let letter = Box::new(Letter {
-                seq,
-                id: record.id.clone(),
-                kind: record.kind,
-                bytes,
-                name: record.name.clone(),
-                reply_to: record.reply_to.clone(),
-                extension,
-                tagged,
-                place: record.place,
-                cached: entry.cached.clone(),
-            });
+            let letter = Box::new(letter(seq, entry, tagged, now));
             return Some(match key.1 {
                 Track::Messages => Job::Message(letter),
                 Track::Files => Job::File(letter),
@@ -180,6 +162,7 @@ impl Ledger {
     pub(in super::super) fn on_connected(&mut self, key: LaneKey) {
         let Some(lane) = self.lanes.get_mut(&key) else { return };
         lane.run = Run::Connected;
+        lane.away = false;
         lane.reason = None;
         self.effects.moved.extend(lane.flights.iter().filter_map(|flight| match flight {
             Flight::Message { seq, .. } => Some(*seq),
@@ -307,6 +290,9 @@ impl Ledger {
         if reason.is_some() && !lane.stopping {
             lane.reason = reason;
         }
+        if matches!(end, End::Unreachable(_)) {
+            lane.away = true;
+        }
         let proven = lane.proven;
         let again = matches!(lane.run, Run::Dialing { again: true });
         lane.stopping = false;
@@ -360,6 +346,29 @@ impl Ledger {
                 }
             }
         }
+    }
+}
+
+/// A message as it goes out now.
+pub(super) fn letter(seq: Seq, entry: &Entry, tagged: bool, now: Now) -> Letter {
+    let record = &entry.record;
+    let mut extension = record.extension.clone();
+    extension.receipts = true;
+    extension.ordered = true;
+    if extension.ttl_ms.is_some() {
+        extension.ttl_ms = Some(record.expires.saturating_sub(now.wall));
+    }
+    Letter {
+        seq,
+        id: record.id.clone(),
+        kind: record.kind,
+        bytes: record.bytes,
+        name: record.name.clone(),
+        reply_to: record.reply_to.clone(),
+        extension,
+        tagged,
+        place: record.place,
+        cached: entry.cached.clone(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! The state machine on a clock of its own.
 
+mod leaving;
+
 use super::super::lane::{Job, WINDOW_FRAMES};
 use super::carrying::{End, HANG_UPS_MAX, Next};
 use super::*;
@@ -51,6 +53,7 @@ impl Desk {
             reason: None,
             ack: None,
             tagged: None,
+            left: None,
         }
     }
 
