@@ -575,6 +575,24 @@ fn a_word_is_of_use_for_an_hour() {
 }
 
 #[test]
+fn words_for_a_node_that_turns_out_to_be_of_another_make_are_dropped_and_call_for_nobody() {
+    let mut desk = Desk::new();
+    let tell = |desk: &mut Desk| {
+        let control = Control::Cancel { id: "m-9".parse().unwrap() };
+        desk.ledger.tell(Addr::backbone(PEER), control, Bytes::new(), desk.now);
+    };
+    tell(&mut desk);
+    desk.connect();
+    assert_eq!(desk.writes(), ["word"]);
+    tell(&mut desk);
+    desk.hears(NOT_OURS);
+    desk.ends(End::Broken("gone".to_owned()));
+    desk.pass(Duration::from_secs(60));
+    assert_eq!(desk.look(), []);
+    assert!(desk.ledger.lanes.is_empty());
+}
+
+#[test]
 fn a_file_holds_up_no_message() {
     let mut desk = Desk::new();
     let file = Record {
