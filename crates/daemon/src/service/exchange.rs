@@ -131,6 +131,15 @@ enum Taken {
     Answered(Answer),
 }
 
+async fn flush<S: AsyncWrite + Unpin>(stream: &mut S, answers: &mut Vec<u8>) -> Result<(), Closed> {
+    if answers.is_empty() {
+        return Ok(());
+    }
+    timeout(IDLE, stream.write_all(answers)).await.map_err(|_| Closed::Idle)??;
+    answers.clear();
+    Ok(stream.flush().await?)
+}
+
 struct Connection<'a> {
     exchange: &'a Exchange,
     from: &'a Remote,
@@ -154,25 +163,25 @@ impl<'a> Connection<'a> {
         let mut large = None;
         loop {
             while let Some(frame) = decoder.next_frame()? {
+                if self.exchange.policy.must_wait(self.from.endpoint.addr.node) {
+                    // Who has to wait is not kept from the answers that are due.
+                    self.settle(&mut underway, &mut answers).await;
+                    flush(&mut stream, &mut answers).await?;
+                }
                 self.handle(frame, &mut underway, &mut answers).await?;
             }
             self.settle(&mut underway, &mut answers).await;
             if decoder.announced()?.is_none() {
                 large = None;
             }
-            if !answers.is_empty() {
-                timeout(IDLE, stream.write_all(&answers)).await.map_err(|_| Closed::Idle)??;
-                answers.clear();
-                stream.flush().await?;
-            }
+            flush(&mut stream, &mut answers).await?;
             if large.is_none() && decoder.announced()?.is_some_and(|length| length > LARGE_FRAME) {
                 // Before it is read: who waits for its turn must not hold memory that others need.
                 if let Err(forbidden) = self.exchange.policy.turn(self.from.endpoint.addr.node).await {
                     // The sender learns that it may come back; the frame is not read for that.
                     Answer::Failed { kind: FrameType::TEXT, reason: forbidden.to_string() }
                         .emit(&mut answers);
-                    timeout(IDLE, stream.write_all(&answers)).await.map_err(|_| Closed::Idle)??;
-                    stream.flush().await?;
+                    flush(&mut stream, &mut answers).await?;
                     return Err(Closed::Forbidden(forbidden));
                 }
                 // The semaphores are never closed; were they, no limit would be left to respect.
@@ -226,7 +235,7 @@ impl<'a> Connection<'a> {
                 self.receiving.folder_done(answers).await
             }
             Ok(Frame::Control(Control::Forward { from, id }, body)) => {
-                let answer = match self.admit_control(body.len() as u64).await {
+                let answer = match self.admit_control(body.len(), false).await {
                     Ok(()) => self.forwarded(from, id, body).await,
                     Err(forbidden) => Answer::Failed { kind: FrameType::TEXT, reason: forbidden.to_string() },
                 };
@@ -234,8 +243,8 @@ impl<'a> Connection<'a> {
                 Ok(())
             }
             Ok(Frame::Control(control, body)) => {
-                let admitted = self.may_say(&control).and(self.admit_control(body.len() as u64).await);
-                let answer = match admitted {
+                let asks_mailbox = matches!(control, Control::Deposit { .. } | Control::Keeps);
+                let answer = match self.admit_control(body.len(), asks_mailbox).await {
                     Ok(()) => self.exchange.controls.handle(self.from, control, body).await,
                     Err(forbidden) => Answer::Failed { kind: FrameType::TEXT, reason: forbidden.to_string() },
                 };
@@ -259,28 +268,16 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// What the owner's rules say of a word.
-    fn may_say(&self, control: &Control) -> Result<(), Forbidden> {
-        let policy = &self.exchange.policy;
-        match control {
-            Control::Deposit { to, .. } => {
-                policy.may_use_mailbox(self.from.endpoint.addr.node).and(policy.may_use_mailbox(*to))
-            }
-            Control::Receipts { .. }
-            | Control::Cancel { .. }
-            | Control::Mailboxes { .. }
-            | Control::Keeps
-            | Control::Forward { .. } => Ok(()),
-        }
-    }
-
     /// Words about messages are no messages, but their bytes count.
-    async fn admit_control(&self, bytes: u64) -> Result<(), Forbidden> {
+    async fn admit_control(&self, bytes: usize, asks_mailbox: bool) -> Result<(), Forbidden> {
         let (policy, node) = (&self.exchange.policy, self.from.endpoint.addr.node);
-        if bytes <= LARGE_FRAME as u64 {
+        if bytes <= LARGE_FRAME {
             policy.turn(node).await?;
         }
-        policy.admit_piece(node, bytes)
+        if asks_mailbox {
+            policy.may_use_mailbox(node)?;
+        }
+        policy.admit_piece(node, bytes as u64)
     }
 
     async fn deliver(

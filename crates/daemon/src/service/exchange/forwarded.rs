@@ -3,8 +3,8 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use pilot_wire::NodeId;
 use pilot_wire::dataexchange::{Answer, FrameType, MessageId, NOT_WANTED, is_refused_for_good};
+use pilot_wire::{NodeId, Port};
 
 use super::{Connection, Taken, is_message};
 use crate::service::mailboxes::Opened;
@@ -22,6 +22,11 @@ impl Connection<'_> {
                 Ok(opened) => opened,
                 Err(reason) => return Answer::Failed { kind, reason },
             };
+        // A letter comes by another's hand, and still only from those who might have come themselves.
+        let node = author.endpoint.addr.node;
+        if let Err(forbidden) = self.exchange.policy.may_open(node, Port::DATA_EXCHANGE) {
+            return Answer::Failed { kind, reason: format!("{NOT_WANTED}{forbidden}") };
+        }
         let delivery = match inside {
             Inside::Message(delivery) => delivery,
             Inside::Word(word) => return controls.handle(&author, word, Bytes::new()).await,

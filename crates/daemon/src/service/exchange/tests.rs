@@ -3,7 +3,7 @@
 use super::*;
 use pilot_crypto::Sha256;
 use pilot_wire::NodeId;
-use pilot_wire::dataexchange::{CHUNK_LEN, DEFAULT_MAX_FRAME, FileStream, Init, TransferId};
+use pilot_wire::dataexchange::{CHUNK_LEN, DEFAULT_MAX_FRAME, FileStream, Init, RequestTag, TransferId};
 use pilot_wire::mailbox::{Reply, Request};
 use serde_json::Value;
 use std::path::Path;
@@ -443,4 +443,41 @@ async fn hostile_folders_store_nothing_anywhere() {
         .collect();
     assert!(names.is_empty(), "{names:?}");
     assert!(!receiver.home.path().join("x").exists() && !receiver.home.path().join("received/x").exists());
+}
+
+#[tokio::test]
+async fn a_sender_that_has_to_wait_gets_the_answers_that_are_due() {
+    let mut receiver = Receiver::start();
+    receiver.exchange.policy = Policy::of(r#"{"version":1,"all":{"messages_per_min":4}}"#);
+    let (mut stream, _serving) = receiver.connect();
+    let mut expected = Vec::new();
+    for _ in 0..4 {
+        Answer::Stored { kind: FrameType::TEXT, bytes: 2, duplicate: false }.emit(&mut expected);
+    }
+    // All at once; the turn of the fifth comes after a quarter of a minute.
+    stream.write_all(&b"\0\0\0\x01\0\0\0\x02hi".repeat(5)).await.unwrap();
+    let answers = timeout(Duration::from_secs(10), read(&mut stream, expected.len())).await;
+    assert_eq!(answers.expect("the answers do not wait for the turn"), expected);
+}
+
+#[tokio::test]
+async fn a_request_of_a_node_that_may_not_ask_is_not_kept() {
+    let mut receiver = Receiver::start();
+    receiver.exchange.policy = Policy::of(r#"{"version":1,"all":{"requests":false,"max_message":3}}"#);
+    let (mut stream, _serving) = receiver.connect();
+    let pilot = Extension { request: Some(RequestTag::default()), ..Extension::default() };
+    let tag = Tag { pilot: Some(Box::new(pilot)), ..Tag::default() };
+    let content = Content::Text(bytes::Bytes::from_static(b"ask"));
+    let request = Delivery { tag: Some(tag), sent_at_ns: None, content };
+    stream.write_all(&frame(&Frame::Delivery(request))).await.unwrap();
+    let reason = "refused by policy: requests are not taken".to_owned();
+    let mut expected = Vec::new();
+    Answer::Failed { kind: FrameType::TEXT, reason }.emit(&mut expected);
+    assert_eq!(read(&mut stream, expected.len()).await, expected);
+    stream.write_all(b"\0\0\0\x01\0\0\0\x04long").await.unwrap();
+    let reason = "refused by policy: a message of 4 bytes, longer than 3".to_owned();
+    expected.clear();
+    Answer::Failed { kind: FrameType::TEXT, reason }.emit(&mut expected);
+    assert_eq!(read(&mut stream, expected.len()).await, expected);
+    assert!(receiver.files("inbox").is_empty());
 }
