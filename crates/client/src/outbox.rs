@@ -173,8 +173,8 @@ impl Client {
         self.outbox_item(Request::Show { id: id.clone() }).await
     }
 
-    /// Takes a message back that is not stored yet. One that is on its way at this moment may still arrive: the state of
-    /// what is returned is [`State::Sent`] then.
+    /// Takes a message back that is not stored yet. One that is being tried at this moment may still arrive: its state
+    /// is not settled then, and becomes [`State::Cancelled`] or [`State::Stored`] when the try has ended.
     ///
     /// # Errors
     /// When the outbox does not know it.

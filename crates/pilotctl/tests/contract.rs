@@ -232,8 +232,8 @@ fn the_keys_of_the_json_documents_are_those_of_the_reference() {
             &["target", "sent_bytes", "recv_bytes", "send_mbps", "total_mbps", "complete"],
         ),
         (
-            vec!["send-message", "agent-b", "x"],
-            &["target", "to", "type", "bytes", "ack", "message_id", "tagged"],
+            vec!["send-message", "agent-b", "x", "--until", "stored"],
+            &["target", "to", "type", "bytes", "ack", "message_id", "state", "tagged"],
         ),
         (vec!["send", "agent-b", "7", "--data", "x"], &["target", "port", "sent", "response"]),
         (vec!["connect", "agent-b", "7", "--message", "x"], &["target", "port", "sent", "response"]),

@@ -8,7 +8,7 @@ use common::{World, befriend, noise};
 fn strangers_become_friends_and_exchange_a_message_with_a_reply() {
     let world = World::new();
     let (a, b) = (world.agent("agent-a"), world.agent("agent-b"));
-    let refused = a.run(&["send-message", &b.address(), "hello", "--json"]);
+    let refused = a.run(&["send-message", &b.address(), "hello", "--now", "--json"]);
     assert_eq!((refused.status, refused.json()["code"].as_str()), (4, Some("trust_required")), "{refused:?}");
 
     befriend(&a, &b);
@@ -19,7 +19,7 @@ fn strangers_become_friends_and_exchange_a_message_with_a_reply() {
     let question = b.json(&["inbox", "--wait=20s", "--since", "60s"]);
     assert_eq!(question["data"], "what is 6 x 7?");
     let id = question["message_id"].as_str().unwrap();
-    b.ok(&["send-message", "agent-a", "42", "--reply-to", id]);
+    b.ok(&["send-message", "agent-a", "42", "--reply-to", id, "--until", "stored"]);
     let answered = asking.finish().json();
     assert_eq!(answered["data"]["message_id"], id);
     assert_eq!(answered["data"]["reply"]["data"], "42");
@@ -31,9 +31,10 @@ fn messages_of_every_type_arrive_as_they_were_sent() {
     let world = World::new();
     let (a, b) = world.friends();
     let bytes = [0, 159, 146, 150, 255];
-    a.ok(&["send-message", "agent-b", "--data", "text"]);
-    a.ok(&["send-message", "agent-b", "--type", "json", "--data", r#"{"n":1}"#]);
-    assert_eq!(a.pipe(&["send-message", "agent-b", "--type", "binary", "--data", "-"], &bytes).status, 0);
+    a.ok(&["send-message", "agent-b", "--data", "text", "--until", "stored"]);
+    a.ok(&["send-message", "agent-b", "--type", "json", "--data", r#"{"n":1}"#, "--until", "stored"]);
+    let words = ["send-message", "agent-b", "--type", "binary", "--data", "-", "--until", "stored"];
+    assert_eq!(a.pipe(&words, &bytes).status, 0);
     let mail = b.json(&["inbox", "--full"]);
     let kinds: Vec<_> =
         mail["messages"].as_array().unwrap().iter().map(|m| m["type"].as_str().unwrap()).collect();
@@ -156,7 +157,7 @@ fn untrust_ends_the_relation_and_reject_declines_it() {
     let world = World::new();
     let (a, b) = world.friends();
     a.ok(&["untrust", "agent-b"]);
-    assert_eq!(a.run(&["send-message", &b.address(), "x"]).status, 4);
+    assert_eq!(a.run(&["send-message", &b.address(), "x", "--now"]).status, 4);
     let again = a.run(&["untrust", "agent-b", "--json"]);
     assert_eq!((again.status, again.json()["code"].as_str()), (5, Some("not_found")));
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 #[command(
     args_conflicts_with_subcommands = true,
     before_help = "Examples:\n  pilotctl outbox\n  pilotctl outbox --pending\n  pilotctl outbox --to agent-b --limit 20\n  \
-    pilotctl outbox show 5156d0a4934aa9c761b0a3d0a0ec715e\n  pilotctl outbox cancel 5156d0a4934aa9c761b0a3d0a0ec715e\n  \
+    pilotctl outbox show last\n  pilotctl outbox cancel 5156d0a4934aa9c761b0a3d0a0ec715e\n  \
     pilotctl outbox wait 5156d0a4934aa9c761b0a3d0a0ec715e --until read"
 )]
 pub(crate) struct Args {
@@ -45,7 +45,7 @@ struct ListArgs {
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:\n  pilotctl outbox show 5156d0a4934aa9c761b0a3d0a0ec715e")]
 struct ShowArgs {
-    /// The message's id
+    /// The message's id; `last`: the newest message
     #[arg(value_name = "ID")]
     id: String,
 }
@@ -53,7 +53,7 @@ struct ShowArgs {
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:\n  pilotctl outbox cancel 5156d0a4934aa9c761b0a3d0a0ec715e")]
 struct CancelArgs {
-    /// The message's id
+    /// The message's id; `last`: the newest message
     #[arg(value_name = "ID")]
     id: String,
 }
@@ -62,7 +62,7 @@ struct CancelArgs {
 #[command(before_help = "Examples:\n  pilotctl outbox wait 5156d0a4934aa9c761b0a3d0a0ec715e\n  \
     pilotctl outbox wait 5156d0a4934aa9c761b0a3d0a0ec715e --until read --timeout 10m")]
 struct WaitArgs {
-    /// The message's id
+    /// The message's id; `last`: the newest message
     #[arg(value_name = "ID")]
     id: String,
     /// How far it shall have come
@@ -88,7 +88,7 @@ pub(crate) enum Until {
 
 use std::fmt;
 
-use pilot_client::{DeliveryState as State, OutboxFilter, OutboxItem as Item};
+use pilot_client::{Client, DeliveryState as State, OutboxFilter, OutboxItem as Item};
 use pilot_wire::dataexchange::MessageId;
 use pilot_wire::outbox::Kind;
 use serde::Serialize;
@@ -249,22 +249,40 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
         None => list(ctx, &args.list).await,
         Some(Action::List(args)) => list(ctx, args).await,
         Some(Action::Show(args)) => {
-            let id = parse_id(&args.id)?;
-            let item =
-                ctx.client().await?.outbox_show(&id).await.map_err(|error| unknown(&id, error.into()))?;
+            let client = ctx.client().await?;
+            let id = which(&client, &args.id).await?;
+            let item = client.outbox_show(&id).await.map_err(|error| unknown(&id, error.into()))?;
             Ok(Output::of(Shown { item }))
         }
-        Some(Action::Cancel(args)) => cancel(ctx, &parse_id(&args.id)?).await,
-        Some(Action::Wait(args)) => {
-            let id = parse_id(&args.id)?;
-            let until = State::from(args.until);
+        Some(Action::Cancel(args)) => {
             let client = ctx.client().await?;
+            let id = which(&client, &args.id).await?;
+            cancel(&client, &id).await
+        }
+        Some(Action::Wait(args)) => {
+            let client = ctx.client().await?;
+            let id = which(&client, &args.id).await?;
+            let until = State::from(args.until);
             let waited = client.outbox_wait(&id, until, args.timeout).await;
             let item = waited.map_err(|error| unknown(&id, error.into()))?;
             reached(&item, until, args.timeout)?;
             Ok(Output::of(Shown { item }))
         }
     }
+}
+
+/// The message that is meant.
+async fn which(client: &Client, text: &str) -> Result<MessageId, Failure> {
+    if text != "last" {
+        return parse_id(text);
+    }
+    let newest = client.outbox(OutboxFilter { limit: Some(1), ..OutboxFilter::default() }).await?;
+    newest
+        .items
+        .into_iter()
+        .next_back()
+        .map(|item| item.id)
+        .ok_or_else(|| Failure::new(Code::NotFound, "nothing was handed over yet"))
 }
 
 async fn list(ctx: &Context, args: &ListArgs) -> Result<Output, Failure> {
@@ -282,8 +300,8 @@ async fn list(ctx: &Context, args: &ListArgs) -> Result<Output, Failure> {
     }))
 }
 
-async fn cancel(ctx: &Context, id: &MessageId) -> Result<Output, Failure> {
-    let item = ctx.client().await?.outbox_cancel(id).await.map_err(|error| unknown(id, error.into()))?;
+async fn cancel(client: &Client, id: &MessageId) -> Result<Output, Failure> {
+    let item = client.outbox_cancel(id).await.map_err(|error| unknown(id, error.into()))?;
     let failure = match item.state {
         State::Cancelled => return Ok(Output::of(Shown { item })),
         State::Queued | State::Sent => Failure::new(

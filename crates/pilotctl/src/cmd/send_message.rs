@@ -47,9 +47,10 @@ pub(crate) struct Args {
     /// Return only when it is in the peer's inbox, was read there, or was answered
     #[arg(long, value_enum, conflicts_with = "wait", value_name = "STATE")]
     pub(crate) until: Option<Until>,
-    /// With --until or --now: how long the peer may take
-    #[arg(long, default_value = "30s", value_parser = crate::duration::parse, value_name = "DURATION")]
-    pub(crate) timeout: Duration,
+    /// Fail when the peer has not stored it (with --until: read, answered) in this time; it stays with the daemon
+    /// [default with --until and --now: 30s]
+    #[arg(long, value_parser = crate::duration::parse, value_name = "DURATION")]
+    pub(crate) timeout: Option<Duration>,
 }
 
 use std::fmt;
@@ -73,6 +74,9 @@ use crate::mailbox::unexpected;
 use crate::output::Output;
 use crate::target::{self, Peer};
 use crate::{duration, humane, input, style};
+
+/// How long a peer may take to store a message when that is waited for.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a message may take to a peer that is there, before it is reported as queued.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -99,7 +103,7 @@ impl Args {
             now: false,
             ttl: None,
             until: None,
-            timeout: Duration::from_secs(30),
+            timeout: None,
         }
     }
 
@@ -266,7 +270,7 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
         ..Outgoing::new(kind, body)
     };
     let sent = match args.now || client.is_reference() {
-        true => at_once(&client, &peer, outgoing, args.timeout).await?,
+        true => at_once(&client, &peer, outgoing, args.timeout.unwrap_or(TIMEOUT)).await?,
         false => through_the_outbox(&client, &peer, outgoing, &args).await?,
     };
     let message_id = sent.message_id.clone();
@@ -315,11 +319,12 @@ async fn through_the_outbox(
     outgoing: Outgoing,
     args: &Args,
 ) -> Result<Sent, Failure> {
-    let (until, patience, required) = match (args.until, args.wait) {
-        (Some(until), _) => (until.into(), args.timeout, true),
-        (None, Some(wait)) => (State::Stored, wait, true),
-        (None, None) if is_there(client, peer.node).await? => (State::Stored, PATIENCE, false),
-        (None, None) => (State::Stored, GLANCE, false),
+    let (until, patience, required) = match (args.until, args.wait, args.timeout) {
+        (Some(until), _, timeout) => (until.into(), timeout.unwrap_or(TIMEOUT), true),
+        (None, Some(wait), _) => (State::Stored, wait, true),
+        (None, None, Some(timeout)) => (State::Stored, timeout, true),
+        (None, None, None) if is_there(client, peer.node).await? => (State::Stored, PATIENCE, false),
+        (None, None, None) => (State::Stored, GLANCE, false),
     };
     let queued = Queued { ttl: args.ttl, ..Queued::new(peer.addr, outgoing) };
     let item = client.queue(queued.until(until, patience)).await?;

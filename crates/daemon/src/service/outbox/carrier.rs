@@ -196,7 +196,8 @@ impl Carriers {
             let path = self.desk.disk.file(number);
             let name = letter.name.as_deref().unwrap_or("file");
             let to = self.desk.with(|ledger, _| ledger.address(key));
-            match self.client.send_file_as(to, &path, name, |_| {}).await {
+            let connected = |_| self.desk.with(|ledger, _| ledger.on_connected(key));
+            match self.client.send_file_as(to, &path, name, connected).await {
                 Ok(receipt) => {
                     let ack = format!("{} bytes, checked", receipt.bytes);
                     self.desk.with(|ledger, now| ledger.on_stored(key, letter.seq, None, ack, now));

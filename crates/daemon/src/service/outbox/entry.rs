@@ -106,10 +106,10 @@ impl Entry {
         Self { record, cached, attempts: 0, hang_ups: 0, cancelled: false, under_way: false }
     }
 
-    /// How far it came, as applications see it.
-    pub(super) fn state(&self) -> State {
+    /// How far it came, as applications see it. What goes out with a dial is not sent before somebody is reached.
+    pub(super) fn state(&self, connected: bool) -> State {
         match self.record.state {
-            State::Queued if self.under_way || self.record.left.is_some() => State::Sent,
+            State::Queued if (self.under_way && connected) || self.record.left.is_some() => State::Sent,
             state => state,
         }
     }
@@ -119,14 +119,8 @@ impl Entry {
         !self.record.state.is_settled()
     }
 
-    /// Whether it came as far as `until`, or never will.
-    pub(super) fn has_reached(&self, until: State) -> bool {
-        let state = self.state();
-        is_final(state) || state >= until
-    }
-
     /// As applications see it. `reason` and `next_try` are those of its peer.
-    pub(super) fn item(&self, reason: Option<&str>, next_try: Option<Duration>) -> Item {
+    pub(super) fn item(&self, connected: bool, reason: Option<&str>, next_try: Option<Duration>) -> Item {
         let record = &self.record;
         let pending = self.is_pending();
         Item {
@@ -137,7 +131,7 @@ impl Entry {
             bytes: record.bytes,
             name: record.name.clone(),
             reply_to: record.reply_to.clone(),
-            state: self.state(),
+            state: self.state(connected),
             created_at: rfc3339(record.created),
             state_at: rfc3339(record.state_at),
             expires_at: rfc3339(record.expires),

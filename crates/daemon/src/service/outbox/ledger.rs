@@ -365,8 +365,13 @@ impl Ledger {
         }
         self.trim(now);
         let durable = self.durable;
-        for lane in self.lanes.values_mut() {
+        for ((node, _), lane) in &mut self.lanes {
             lane.words.retain(|word| word.until > now.instant);
+            // Words for a node of another make are never said; they must not call for a carrier either.
+            if matches!(self.known.get(node), Some(Known::Tagged | Known::Untagged)) {
+                lane.words.clear();
+                lane.receipts.clear();
+            }
         }
         self.lanes.retain(|_, lane| !lane.is_empty());
         let mut wanting: Vec<LaneKey> = self
@@ -548,7 +553,7 @@ impl Ledger {
             Run::Idle(at) => Some(at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now.instant))),
             Run::Dialing { .. } | Run::Connected => None,
         });
-        Some(entry.item(lane.and_then(|lane| lane.reason.as_deref()), next_try))
+        Some(entry.item(is_connected(lane), lane.and_then(|lane| lane.reason.as_deref()), next_try))
     }
 
     /// Whether it came as far as `until`, or never will.
@@ -565,7 +570,8 @@ impl Ledger {
             Some(Known::Untagged) => until > State::Stored,
             Some(Known::Ours) | None => false,
         };
-        entry.has_reached(until) || (silent && entry.state() >= State::Stored)
+        let state = entry.state(is_connected(self.lane_of(seq)));
+        is_final(state) || state >= until || (silent && state >= State::Stored)
     }
 
     /// The newest messages, oldest of them first.
@@ -610,4 +616,8 @@ impl Ledger {
         self.random ^= self.random << 5;
         self.random
     }
+}
+
+fn is_connected(lane: Option<&Lane>) -> bool {
+    lane.is_some_and(|lane| lane.run == Run::Connected)
 }

@@ -160,11 +160,14 @@ impl Ledger {
 
     /// The carrier has a connection.
     pub(in super::super) fn on_connected(&mut self, key: LaneKey) {
-        if let Some(lane) = self.lanes.get_mut(&key) {
-            lane.run = Run::Connected;
-            lane.away = false;
-            lane.reason = None;
-        }
+        let Some(lane) = self.lanes.get_mut(&key) else { return };
+        lane.run = Run::Connected;
+        lane.away = false;
+        lane.reason = None;
+        self.effects.moved.extend(lane.flights.iter().filter_map(|flight| match flight {
+            Flight::Message { seq, .. } => Some(*seq),
+            Flight::Probe | Flight::Word(_) | Flight::Live => None,
+        }));
     }
 
     /// The receiver answered what was written first of that which is under way. `None` when it answered something that

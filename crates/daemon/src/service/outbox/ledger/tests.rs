@@ -169,6 +169,8 @@ fn an_unknown_peer_gets_one_message_and_a_question_and_one_of_ours_a_window() {
     }
     desk.connect();
     assert_eq!(desk.writes(), ["m-0", "probe"]);
+    assert_eq!(desk.state("m-0"), State::Queued, "nobody is reached yet");
+    desk.ledger.on_connected(KEY);
     assert_eq!(desk.state("m-0"), State::Sent);
     desk.hears(STORED);
     assert_eq!(desk.state("m-0"), State::Stored);
@@ -397,6 +399,7 @@ fn a_message_expires_in_time_unless_it_is_under_way() {
     desk.ledger.know(PEER, Known::Tagged);
     desk.connect();
     assert_eq!(desk.writes(), ["m-0"]);
+    desk.ledger.on_connected(KEY);
     desk.pass(Duration::from_millis(HOUR));
     assert_eq!(desk.look(), []);
     assert_eq!((desk.state("m-0"), desk.state("m-1")), (State::Sent, State::Expired));
@@ -567,6 +570,24 @@ fn a_word_is_of_use_for_an_hour() {
     assert_eq!(desk.writes(), ["word"]);
     desk.ends(End::Unreachable("away".to_owned()));
     desk.pass(WORD_LIFE);
+    assert_eq!(desk.look(), []);
+    assert!(desk.ledger.lanes.is_empty());
+}
+
+#[test]
+fn words_for_a_node_that_turns_out_to_be_of_another_make_are_dropped_and_call_for_nobody() {
+    let mut desk = Desk::new();
+    let tell = |desk: &mut Desk| {
+        let control = Control::Cancel { id: "m-9".parse().unwrap() };
+        desk.ledger.tell(Addr::backbone(PEER), control, Bytes::new(), desk.now);
+    };
+    tell(&mut desk);
+    desk.connect();
+    assert_eq!(desk.writes(), ["word"]);
+    tell(&mut desk);
+    desk.hears(NOT_OURS);
+    desk.ends(End::Broken("gone".to_owned()));
+    desk.pass(Duration::from_secs(60));
     assert_eq!(desk.look(), []);
     assert!(desk.ledger.lanes.is_empty());
 }
