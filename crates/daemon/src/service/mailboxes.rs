@@ -319,8 +319,12 @@ impl Inner {
         }
         for (peer, nodes) in known {
             let mut mailboxes = Vec::new();
-            for node in nodes {
+            // What this node keeps itself stands above.
+            for node in nodes.into_iter().filter(|&node| node != self.handle.node()) {
                 mailboxes.push(self.name_of(node).await);
+            }
+            if mailboxes.is_empty() {
+                continue;
             }
             state.peers.push(OfPeer { peer: self.name_of(peer).await, mailboxes });
         }
