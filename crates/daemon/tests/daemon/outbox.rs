@@ -205,8 +205,8 @@ async fn long_messages_and_files_survive_a_restart_and_leave_nothing_behind() {
     }
     let arrived: Vec<Vec<u8>> = stored.iter().map(|message| message.body().unwrap()).collect();
     assert!(arrived == bodies);
-    let received = receiver.mailbox(Request::ListFiles { limit: None }).await.unwrap();
-    let Reply::Files { files, .. } = received else { panic!() };
+    let every = received::Request::List { from: None, since_ns: None, limit: None };
+    let received::Reply::Files { files, .. } = receiver.received_files(every).await.unwrap() else { panic!() };
     assert_eq!(files.len(), 1);
     assert!(files[0].name.starts_with("renamed"), "{}", files[0].name);
     assert!(std::fs::read(&files[0].path).unwrap() == bodies[3]);
