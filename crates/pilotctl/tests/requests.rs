@@ -37,8 +37,15 @@ fn a_program_answers_with_what_it_writes() {
     assert_eq!(answered["data"]["reply"]["reply_to"], answered["data"]["message_id"]);
     let served = serving.json_line();
     assert_eq!((served["outcome"].as_str(), served["bytes"].as_u64()), (Some("answered"), Some(4)));
-    assert_eq!((&served["message_id"], &served["from_hostname"]), (&answered["data"]["message_id"], &"agent-a".into()));
-    assert_eq!(a.ok(&["send-message", "agent-b", "again", "--wait=20s"]), "AGAIN\n", "text has the answer alone");
+    assert_eq!(
+        (&served["message_id"], &served["from_hostname"]),
+        (&answered["data"]["message_id"], &"agent-a".into())
+    );
+    assert_eq!(
+        a.ok(&["send-message", "agent-b", "again", "--wait=20s"]),
+        "AGAIN\n",
+        "text has the answer alone"
+    );
 }
 
 #[test]
@@ -52,7 +59,10 @@ fn a_program_knows_who_asks_and_what() {
     let (reply, says) = (&answered["data"]["reply"], &answered["data"]["reply"]["json"]);
     assert_eq!(reply["type"], "JSON", "a JSON answer to a JSON request: {answered}");
     assert_eq!((&says["from"], &says["name"]), (&a.address().into(), &"agent-a".into()));
-    assert_eq!((&says["id"], &says["type"], &says["hops"]), (&answered["data"]["message_id"], &"json".into(), &0.into()));
+    assert_eq!(
+        (&says["id"], &says["type"], &says["hops"]),
+        (&answered["data"]["message_id"], &"json".into(), &0.into())
+    );
     assert!((1..=20_000).contains(&says["left"].as_u64().unwrap()), "{says}");
 }
 
@@ -195,7 +205,8 @@ fn both_daemons_may_be_killed_while_a_request_is_under_way() {
     let (mut a, mut b) = world.friends();
     let gate = b.home.join("gate");
     assert!(Command::new("mkfifo").arg(&gate).status().unwrap().success());
-    let mut serving = serve(&b, &format!("printf begun; read go <{}; printf ' and done'", gate.display()), &["--stream"]);
+    let mut serving =
+        serve(&b, &format!("printf begun; read go <{}; printf ' and done'", gate.display()), &["--stream"]);
     let mut asking = a.spawn(&["send-message", "agent-b", "go", "--wait=30s", "--stream", "--json"]);
     while asking.json_line()["event"] != "part" {}
     b.kill();
@@ -241,7 +252,8 @@ fn a_server_that_is_asked_to_end_finishes_what_it_began() {
     let (a, b) = world.friends();
     let gate = b.home.join("gate");
     assert!(Command::new("mkfifo").arg(&gate).status().unwrap().success());
-    let serving = serve(&b, &format!("printf begun; read go <{}; printf ' done'", gate.display()), &["--stream"]);
+    let serving =
+        serve(&b, &format!("printf begun; read go <{}; printf ' done'", gate.display()), &["--stream"]);
     let mut asking = a.spawn(&["send-message", "agent-b", "go", "--wait=20s", "--stream", "--json"]);
     while asking.json_line()["event"] != "part" {}
     signal(&serving, "-TERM");

@@ -129,8 +129,11 @@ async fn taken_back(peer: &Peer, pending: &mut PendingRequest, mut report: Repor
         return error.into();
     }
     report.know(Sent::of_request(pending), Duration::ZERO);
-    Failure::new(Code::Interrupted, format!("interrupted; {} is told that nobody waits for the answer", peer.name()))
-        .with_data(json!(report))
+    Failure::new(
+        Code::Interrupted,
+        format!("interrupted; {} is told that nobody waits for the answer", peer.name()),
+    )
+    .with_data(json!(report))
 }
 
 /// What is known when no answer came.
