@@ -173,6 +173,11 @@ impl Policy {
         }
     }
 
+    /// Whether a node has to wait for its turn.
+    pub(super) fn must_wait(&self, node: NodeId) -> bool {
+        !matches!(self.wait(node), Ok(None))
+    }
+
     /// How long a node has to wait for its turn.
     fn wait(&self, node: NodeId) -> Result<Option<Duration>, Forbidden> {
         let mut rates = None;
@@ -600,6 +605,16 @@ fn judge(engine: &Engine, peer: &Peer, question: &Question) -> Result<Vec<Target
             effective.max_hops.from
         }
     })
+}
+
+#[cfg(test)]
+impl Policy {
+    /// These rules, in memory only.
+    pub(super) fn of(text: &str) -> Self {
+        let book = serde_json::from_str(text).unwrap();
+        let state = RwLock::new(Arc::new(State::InForce(Engine::new(book))));
+        Self(Arc::new(Shared { state, ..Shared::default() }))
+    }
 }
 
 #[cfg(test)]

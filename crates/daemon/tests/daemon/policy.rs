@@ -8,7 +8,7 @@ use pilot_client::ipc::{Call, Status};
 use pilot_client::policy::{
     Audience, Field, Limit, PortRules, Question, Rules, Target, Topics, Verdict, Who,
 };
-use pilot_client::{Client, Error, Outgoing};
+use pilot_client::{Client, Error, NewTask, Outgoing};
 use pilot_wire::dataexchange::RequestTag;
 use pilot_wire::ipc::Code;
 use pilot_wire::{Addr, Port};
@@ -235,4 +235,22 @@ async fn rules_outlive_the_daemon_and_groups_hold_for_their_members() {
     assert!(ask("news").await.allowed);
     assert_eq!(b.reset_policy().await.unwrap().book, pilot_client::policy::Book::default());
     drop(home);
+}
+
+#[tokio::test]
+async fn tasks_and_a_mailbox_are_for_those_who_may() {
+    let pair = Pair::of_friends().await;
+    let (a, b) = clients(&pair).await;
+    b.task_settings(Some(true), None).await.unwrap();
+    b.allow_mailbox(pair.a.node(), None, None).await.unwrap();
+    b.set_policy(node(&pair.a), rules(r#"{"tasks":false,"mailbox":false}"#)).await.unwrap();
+    let new = || NewTask::new("count these four words").answered_within(crate::common::PATIENCE);
+    let task = within("the answer", a.submit_task(Addr::backbone(pair.b.node()), new())).await;
+    assert!(format!("{task:?}").contains("refused by policy: tasks are not taken"), "{task:?}");
+    let refused = within("the answer", a.use_mailbox(pair.b.node())).await.unwrap_err();
+    assert!(refused.to_string().contains("refused by policy: messages are not kept"), "{refused}");
+    b.unset_policy(node(&pair.a), Vec::new()).await.unwrap();
+    within("the answer", a.use_mailbox(pair.b.node())).await.unwrap();
+    let (waiting, _) = b.task_queue().await.unwrap();
+    assert!(waiting.is_empty(), "{waiting:?}");
 }

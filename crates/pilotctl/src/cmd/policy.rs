@@ -14,7 +14,7 @@ use self::show::Names;
 use crate::context::Context;
 use crate::failure::{Code, Failure};
 use crate::output::Output;
-use crate::target;
+use crate::{style, target};
 
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:\n  pilotctl policy\n  pilotctl policy show agent-b\n  \
@@ -61,7 +61,7 @@ pub(crate) struct ShowArgs {
 #[derive(Debug, clap::Args)]
 #[command(
     before_help = "Examples:\n  pilotctl policy set all max_message=1MB messages_per_min=600\n  \
-                   pilotctl policy set group:workers publish=jobs.*,status.> tasks=no\n  \
+                   pilotctl policy set group:workers 'publish=jobs.*,status.>' tasks=no\n  \
                    pilotctl policy set agent-b ports=80,443,1001-1003",
     after_help = "Keys:\n  \
                   ports=80,443|all|none             these ports and no others\n  \
@@ -235,7 +235,11 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
             let peer = target::find(&client, node).await?;
             let effective = client.policy_of(peer.node).await?;
             let names = Names::known(&client).await;
-            Ok(Output::of(show::OfPeer::new(names.named(peer.node, &peer.hostname), effective)))
+            Ok(Output::of(show::OfPeer::new(
+                names.clone(),
+                names.named(peer.node, &peer.hostname),
+                effective,
+            )))
         }
         Some(Command::Set(args)) => {
             let target = target_of(&client, &args.target).await?;
@@ -262,6 +266,28 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
     }
 }
 
+#[derive(Serialize)]
+struct AudienceReport {
+    ports: PortSet,
+    audience: Audience,
+    #[serde(skip)]
+    names: Names,
+}
+
+impl std::fmt::Display for AudienceReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ports = style::strong(format!("port {}", self.ports));
+        match &self.audience {
+            Audience::Everybody => write!(f, "{ports} · open to every node that reaches this one"),
+            Audience::Trusted => write!(f, "{ports} · open to trusted nodes"),
+            Audience::Only(targets) => {
+                write!(f, "{ports} · open to {} only", show::origin(&self.names, targets))
+            }
+            Audience::Nobody => write!(f, "{ports} · closed to other nodes"),
+        }
+    }
+}
+
 /// `pilotctl port-policy`
 pub(crate) async fn port_policy(ctx: &Context, args: &PortPolicyArgs) -> Result<Output, Failure> {
     let client = ctx.client().await?;
@@ -279,7 +305,9 @@ pub(crate) async fn port_policy(ctx: &Context, args: &PortPolicyArgs) -> Result<
         }
         Audience::Only(targets)
     };
-    overview(&client, client.set_audience(args.ports.clone(), audience).await?).await
+    client.set_audience(args.ports.clone(), audience.clone()).await?;
+    let names = Names::known(&client).await;
+    Ok(Output::of(AudienceReport { ports: args.ports.clone(), audience, names }))
 }
 
 async fn overview(client: &Client, overview: Overview) -> Result<Output, Failure> {
@@ -331,11 +359,13 @@ struct TestReport {
     node: String,
     #[serde(flatten)]
     tested: Tested,
+    #[serde(skip)]
+    names: Names,
 }
 
 impl std::fmt::Display for TestReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let from = show::origin(&Names::default(), &self.tested.from);
+        let from = show::origin(&self.names, &self.tested.from);
         match &self.tested.reason {
             None => write!(f, "{} may, by {from}", self.node),
             Some(reason) => write!(f, "{} may not, by {from}: {reason}", self.node),
@@ -348,7 +378,8 @@ async fn test(client: &Client, args: &TestArgs) -> Result<Output, Failure> {
     let question = args.question.question().ok_or_else(|| Failure::usage("ask for something"))?;
     let tested = client.test_policy(peer.node, question).await?;
     let allowed = tested.allowed;
-    let output = Output::of(TestReport { node: peer.name(), tested });
+    let names = Names::known(client).await;
+    let output = Output::of(TestReport { node: names.named(peer.node, &peer.hostname), tested, names });
     Ok(if allowed { output } else { output.exiting_as(Code::PermissionDenied) })
 }
 

@@ -60,10 +60,7 @@ fn letter(reply: Reply) -> Result<Option<Letter>, Failure> {
             let code = serde_json::from_value(code.into()).unwrap_or(Code::Other);
             if code == Code::NotFound { Ok(None) } else { Err(Failure::new(code, message)) }
         }
-        other @ (Reply::Messages { .. }
-        | Reply::Files { .. }
-        | Reply::Marked { .. }
-        | Reply::Cleared { .. }) => {
+        other @ (Reply::Messages { .. } | Reply::Marked { .. } | Reply::Cleared { .. }) => {
             Err(Failure::new(Code::Internal, format!("unexpected answer about the inbox: {other:?}")))
         }
     }

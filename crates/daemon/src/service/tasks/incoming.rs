@@ -146,6 +146,10 @@ impl Tasks {
         if !self.is_welcome(node) {
             return Ok(Book::reply(&id, Answer::REFUSED, "this node takes tasks of nodes it trusts only"));
         }
+        if let Err(forbidden) = self.policy.may_task(node) {
+            let status = if forbidden.retry_after().is_some() { Answer::LATER } else { Answer::REFUSED };
+            return Ok(Book::reply(&id, status, forbidden.to_string()));
+        }
         let waiting = self.waiting();
         let settings = self.way.run(|desk| desk.settings).await.ok_or(Closed::Disk)?;
         if !settings.enabled && waiting == 0 {

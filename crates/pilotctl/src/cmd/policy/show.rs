@@ -236,18 +236,20 @@ pub(super) struct OfPeer {
     node: String,
     #[serde(flatten)]
     effective: Effective,
+    #[serde(skip)]
+    names: Names,
 }
 
 impl OfPeer {
-    pub(super) fn new(node: String, effective: Effective) -> Self {
-        Self { node, effective }
+    pub(super) fn new(names: Names, node: String, effective: Effective) -> Self {
+        Self { node, effective, names }
     }
 }
 
 impl fmt::Display for OfPeer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", style::strong(&self.node))?;
-        table(f, &rows(&Names::default(), &self.effective))
+        table(f, &rows(&self.names, &self.effective))
     }
 }
 

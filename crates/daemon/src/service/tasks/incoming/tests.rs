@@ -44,7 +44,7 @@ impl Office {
         tokio::spawn(driver(inbox));
         let handle = Handle::new(commands, trusted_watch, node_watch, signs);
         let way = Way::start(home.path(), None).unwrap();
-        let tasks = Tasks::over(way, handle);
+        let tasks = Tasks::over(way, handle, crate::service::Policy::default());
         tasks.call(Ask::Settings { enabled: Some(true), gate: None }).await.unwrap();
         Self { tasks, home, _trusted: trusted, _node: node }
     }
