@@ -297,21 +297,18 @@ impl PendingRequest {
         let (state, reason) = (item.state, item.reason.clone());
         self.item = Some(item);
         let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-        let code = match state {
+        let (code, message) = match state {
             State::Queued | State::Sent | State::Stored | State::Read | State::Answered => {
                 self.events.push_back(Event::State(state));
                 return Ok(());
             }
-            State::Expired => Code::Timeout,
-            State::Refused => Code::Refused,
-            State::Cancelled => Code::Cancelled,
+            State::Expired => (Code::Timeout, format!("the request could not be delivered in time{reason}")),
+            State::Refused => (Code::Refused, format!("{} does not take the request{reason}", self.to)),
+            State::Cancelled => {
+                (Code::Cancelled, "the request was taken back before it was delivered".to_owned())
+            }
         };
         self.over = true;
-        let message = match state {
-            State::Expired => format!("the request could not be delivered in time{reason}"),
-            State::Refused => format!("{} does not take the request{reason}", self.to),
-            _ => "the request was taken back before it was delivered".to_owned(),
-        };
         Err(Failure::new(code, message).into())
     }
 

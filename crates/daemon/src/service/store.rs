@@ -8,9 +8,9 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use pilot_wire::NodeId;
 use pilot_wire::dataexchange::MessageId;
 use pilot_wire::mailbox::{Filter, Reply, Request, Wait};
-use pilot_wire::NodeId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 

@@ -10,7 +10,7 @@ use pilot_client::{
     Addr, Client, DeliveryState as State, MessageId, MessageKind, OutboxFilter, OutboxItem, Outgoing, Queued,
 };
 use pilot_daemon::Config;
-use pilot_wire::Port;
+use pilot_wire::{Port, received};
 use pilot_wire::dataexchange::{Answer, Control, Decoder, Frame, FrameType, RawFrame, Receipt, ReceiptState};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

@@ -57,7 +57,7 @@ fn part(text: &'static str) -> RequestEvent {
     RequestEvent::Part(Bytes::from_static(text.as_bytes()))
 }
 
-async fn inbox_of(daemon: &Daemon) -> usize {
+fn inbox_of(daemon: &Daemon) -> usize {
     let files = std::fs::read_dir(daemon.config.home.join("inbox")).unwrap();
     files.filter(|file| file.as_ref().unwrap().file_name().to_string_lossy().ends_with(".json")).count()
 }
@@ -112,7 +112,7 @@ async fn parts_and_progress_come_in_order_and_the_answer_is_all_parts() {
     let RequestEvent::Done(response) = event(&mut pending).await else { panic!("no answer") };
     assert_eq!(&response.body[..], b"one two");
     assert_eq!(within("the end", pending.next()).await.unwrap(), None);
-    assert_eq!(inbox_of(&a).await, 1, "parts are not kept");
+    assert_eq!(inbox_of(&a), 1, "parts are not kept");
 }
 
 #[tokio::test]
@@ -155,7 +155,7 @@ async fn a_request_that_is_taken_back_stops_its_worker_and_ends_as_cancelled() {
     assert_eq!(late.code(), Code::Cancelled);
     let error = within("the end", pending.answer()).await.unwrap_err();
     assert_eq!(error.code(), Code::Cancelled);
-    assert_eq!(inbox_of(&a).await, 1, "there is one answer, whatever the worker does");
+    assert_eq!(inbox_of(&a), 1, "there is one answer, whatever the worker does");
 }
 
 #[tokio::test]
@@ -268,7 +268,7 @@ async fn the_workers_daemon_may_be_killed_while_a_request_is_worked_at() {
     incoming.finish().await.unwrap();
     assert_eq!(answer_of(&mut waiting).await, "was");
     assert_eq!(answer_of(&mut held).await, "still here");
-    assert_eq!(inbox_of(&a).await, 2);
+    assert_eq!(inbox_of(&a), 2);
     // Nor is it after another restart: the answers are remembered.
     let config = b.config.clone();
     b.kill().await;

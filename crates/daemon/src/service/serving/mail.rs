@@ -58,14 +58,9 @@ fn letter(reply: Reply) -> Result<Option<Letter>, Failure> {
         Reply::TimedOut => Ok(None),
         Reply::Failed { code, message } => {
             let code = serde_json::from_value(code.into()).unwrap_or(Code::Other);
-            match code {
-                Code::NotFound => Ok(None),
-                _ => Err(Failure::new(code, message)),
-            }
+            if code == Code::NotFound { Ok(None) } else { Err(Failure::new(code, message)) }
         }
-        other @ (Reply::Messages { .. }
-        | Reply::Marked { .. }
-        | Reply::Cleared { .. }) => {
+        other @ (Reply::Messages { .. } | Reply::Marked { .. } | Reply::Cleared { .. }) => {
             Err(Failure::new(Code::Internal, format!("unexpected answer about the inbox: {other:?}")))
         }
     }

@@ -105,13 +105,13 @@ impl Program {
         match ended {
             (Ok(_), ended) => Ok(ended),
             // Taken back, or answered by somebody, in the moment of the answer.
-            (Err(error), _) => match error.code() {
-                ipc::Code::Cancelled => Ok(Ended::Stopped { reason: Why::Cancelled.text() }),
-                ipc::Code::AlreadyExists | ipc::Code::NotFound => {
-                    Ok(Ended::Stopped { reason: Why::Answered.text() })
-                }
-                _ => Err(error.into()),
-            },
+            (Err(error), _) if error.code() == ipc::Code::Cancelled => {
+                Ok(Ended::Stopped { reason: Why::Cancelled.text() })
+            }
+            (Err(error), _) if [ipc::Code::AlreadyExists, ipc::Code::NotFound].contains(&error.code()) => {
+                Ok(Ended::Stopped { reason: Why::Answered.text() })
+            }
+            (Err(error), _) => Err(error.into()),
         }
     }
 
