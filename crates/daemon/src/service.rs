@@ -225,7 +225,10 @@ pub(crate) fn spawn(
     }
     let mut tasks_way = None;
     if config.tasks {
-        let service = Tasks::start(&config.home, client.clone(), &handle, notices.clone(), &mut tasks)?;
+        let service = {
+            let ways = (client.clone(), handle.clone(), policy.clone());
+            Tasks::start(&config.home, ways, notices.clone(), &mut tasks)?
+        };
         tasks_way = Some(service.clone());
         tasks.spawn(accept(client.clone(), Port::TASKS, handle.clone(), move |stream, guest: Guest| {
             let service = service.clone();

@@ -39,6 +39,7 @@ use self::desk::{Desk, Way};
 use self::folders::Refused;
 use self::record::{Key, Moment, Record};
 use super::Notices;
+use super::policy::Policy;
 use crate::handle::Handle;
 
 /// Longest wait of one request: a day. Whoever wants more asks again.
@@ -59,6 +60,7 @@ const LISTED_DESCRIPTION: usize = 1 << 10;
 pub(super) struct Tasks {
     way: Way,
     handle: Handle,
+    policy: Policy,
     /// Programs that wait for a task: while there are any, tasks are taken.
     workers: Arc<AtomicU32>,
     large_frames: Arc<Semaphore>,
@@ -76,8 +78,7 @@ impl Tasks {
     /// When the thread cannot be started.
     pub(super) fn start(
         home: &Path,
-        client: Client,
-        handle: &Handle,
+        (client, handle, policy): (Client, Handle, Policy),
         notices: Notices,
         running: &mut JoinSet<()>,
     ) -> io::Result<Self> {
@@ -86,11 +87,11 @@ impl Tasks {
         running.spawn(courier::run(client, handle.clone(), way.clone()));
         running.spawn(reports::run(handle.clone(), way.clone()));
         running.spawn(announce(way.clone(), handle.clone()));
-        Ok(Self::over(way, handle.clone()))
+        Ok(Self::over(way, handle, policy))
     }
 
-    fn over(way: Way, handle: Handle) -> Self {
-        Self { way, handle, workers: Arc::default(), large_frames: incoming::large_frames() }
+    fn over(way: Way, handle: Handle, policy: Policy) -> Self {
+        Self { way, handle, policy, workers: Arc::default(), large_frames: incoming::large_frames() }
     }
 
     /// Programs that wait for a task.
