@@ -11,11 +11,11 @@ use pilot_crypto::verify;
 use pilot_wire::NodeId;
 use pilot_wire::dataexchange::{Decoder, FrameTooLarge, FrameType};
 use pilot_wire::registry::{Request, Response, Signed};
-use pilot_wire::tasks::{State, TaskId};
 use pilot_wire::tasks::frame::{
     Answer, FileStart, MAX_FRAME, ResultType, Results, Submit, TEXT_MAX, Word, WordError,
 };
 use pilot_wire::tasks::score::{Outcome as Ended, Statement};
+use pilot_wire::tasks::{State, TaskId};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
