@@ -1,42 +1,36 @@
-//! Files: sent in chunks that the receiver acknowledges, resumed where an earlier try ended, checked by their hash.
+//! Files and folders: sent in chunks that the receiver acknowledges, resumed where an earlier try ended, checked by their
+//! hashes.
 
-use std::fs::File;
+mod carry;
+mod parcel;
+
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use pilot_crypto::Sha256;
-use pilot_wire::dataexchange::{
-    Answer, CHUNK_LEN, Content, Decoder, Delivery, FileStream, Frame, FrameType, Init, NamedFile, TransferId,
-    WINDOW_CHUNKS,
-};
+use pilot_wire::dataexchange::{Answer, Content, Decoder, Delivery, NamedFile, is_refused_for_good};
 use pilot_wire::ipc::{Code, Failure};
 use pilot_wire::{Addr, Port};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::sleep;
 
+use self::carry::Carriage;
+use self::parcel::Parcel;
 use crate::message::{read_frame, refused};
 use crate::{Client, Error};
 
-/// How long a receiver may take to answer the announcement before it is taken for one that does not know
-/// resumable transfers.
-const INIT_LIMIT: Duration = Duration::from_secs(5);
-
-/// Tries in a row that bring no byte forward before the transfer is given up.
-const FRUITLESS_TRIES: u32 = 5;
-
-/// First pause between two tries; doubled each time.
+/// First pause between two tries; doubled each time up to [`PAUSE_MAX`], and from the start when one brought bytes forward.
 const PAUSE: Duration = Duration::from_millis(250);
+
+/// Longest pause between two tries.
+const PAUSE_MAX: Duration = Duration::from_secs(4);
+
+/// How long a transfer that was under way is tried again without a byte being brought forward, unless one says otherwise.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Largest file sent whole to a receiver that does not know resumable transfers: its frame limit.
 const WHOLE_MAX: u64 = (16 << 20) - 4096;
-
-/// Chunks read from disk and written to the stream at a time.
-const BATCH_CHUNKS: u64 = 4;
 
 /// Longest frame a receiver of files sends.
 const MAX_ANSWER: usize = 64 << 10;
@@ -46,7 +40,7 @@ const MAX_ANSWER: usize = 64 << 10;
 pub struct Progress {
     /// Bytes the receiver has written.
     pub done: u64,
-    /// Bytes of the file.
+    /// Bytes to be sent in all: the file, or all different files of the folder.
     pub total: u64,
     /// Bytes it had from an earlier try.
     pub resumed: u64,
@@ -61,42 +55,62 @@ pub enum Transport {
     Whole,
 }
 
-/// The receiver has stored a file.
+/// The receiver has stored a file or folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileReceipt {
     /// The name it was announced by.
     pub name: String,
-    /// Its length.
+    /// Its length; that of all files in the folder.
     pub bytes: u64,
-    /// Bytes sent by this call.
+    /// Bytes of files sent by this call, those sent again after an interruption included.
     pub bytes_sent: u64,
     /// Bytes the receiver had from an earlier try.
     pub bytes_resumed: u64,
-    /// Its SHA-256.
+    /// Its SHA-256; that of the folder's manifest, which has those of all files.
     pub sha256: [u8; 32],
     /// How it was carried.
     pub transport: Transport,
     /// From the first byte to the last answer.
     pub elapsed: Duration,
+    /// How many files the folder has, if it was one.
+    pub files: Option<u64>,
+    /// What is in the folder and was not sent: links and whatever else is no file. Paths inside it.
+    pub skipped: Vec<String>,
+}
+
+/// How a file is to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileOptions {
+    /// The name the receiver shall see; the last part of the path when absent.
+    pub name: Option<String>,
+    /// For how long a transfer that broke off is tried again without a byte being brought forward; 90 seconds by default.
+    /// The first try is not repeated when the peer cannot be reached at all.
+    pub patience: Duration,
+}
+
+impl Default for FileOptions {
+    fn default() -> Self {
+        Self { name: None, patience: PATIENCE }
+    }
 }
 
 impl Client {
-    /// Sends a file and waits until the receiver has checked and stored it.
+    /// Sends a file, or a folder with all files in it, and waits until the receiver has checked and stored it.
     ///
-    /// A broken connection is renewed and the transfer goes on where it stopped, as long as it moves. `progress` is
-    /// told of every acknowledgement.
+    /// A broken connection is renewed and the transfer goes on where it stopped, as long as it moves; a later call goes on
+    /// where this one stopped, too. `progress` is told of every acknowledgement. Memory does not depend on the file's
+    /// length. Folders are for our own nodes; a receiver of release 1.18.0 cannot take them.
     ///
     /// # Errors
-    /// When the file cannot be read, the peer cannot be reached, or it refuses the file.
+    /// When the file cannot be read, the peer cannot be reached, or it refuses the file: for good with
+    /// [`Code::Refused`], or for now with [`Code::Busy`].
     pub async fn send_file(
         &self,
         to: Addr,
         path: &Path,
         progress: impl FnMut(Progress),
     ) -> Result<FileReceipt, Error> {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-        let name = name.ok_or_else(|| Error::Invalid(format!("{} is not a file", path.display())))?;
-        self.send_file_as(to, path, &name, progress).await
+        self.send_file_with(to, path, FileOptions::default(), progress).await
     }
 
     /// [`Client::send_file`], under another name than that of the path: what is sent may be a copy.
@@ -108,47 +122,94 @@ impl Client {
         to: Addr,
         path: &Path,
         name: &str,
+        progress: impl FnMut(Progress),
+    ) -> Result<FileReceipt, Error> {
+        let options = FileOptions { name: Some(name.to_owned()), ..FileOptions::default() };
+        self.send_file_with(to, path, options, progress).await
+    }
+
+    /// [`Client::send_file`], as the options say.
+    ///
+    /// # Errors
+    /// As [`Client::send_file`].
+    pub async fn send_file_with(
+        &self,
+        to: Addr,
+        path: &Path,
+        options: FileOptions,
         mut progress: impl FnMut(Progress),
     ) -> Result<FileReceipt, Error> {
         let started = Instant::now();
-        let outgoing = OutgoingFile::open(path, name.to_owned()).await?;
+        let name = match options.name {
+            Some(name) => name,
+            None => name_of(path)?,
+        };
+        let parcel = Parcel::open(path, &name).await?;
         let mut client = self.clone();
-        let mut fruitless = 0;
         let mut sent = Sent::default();
+        let mut moved = Instant::now();
+        let mut pause = PAUSE;
         loop {
             let before = sent.done;
-            let stream = match client.dial(to.port(Port::DATA_EXCHANGE)).await {
-                Ok(stream) => Ok(stream),
+            let ended = match client.dial(to.port(Port::DATA_EXCHANGE)).await {
+                Ok(stream) => {
+                    Carriage::new(&parcel, sent.tries == 0).run(stream, &mut sent, &mut progress).await
+                }
                 // The first try says at once what is wrong; later ones are about a connection that worked.
-                Err(error) if sent.tries == 0 => return Err(error),
-                Err(error) => Err(error),
-            };
-            let ended = match stream {
-                Ok(stream) => outgoing.send_over(stream, &mut sent, &mut progress).await,
+                Err(error) if sent.tries == 0 || is_final(&error) => return Err(error),
                 Err(error) => Err(Broken::Connection(error)),
             };
             sent.tries += 1;
             match ended {
-                Ok(()) => return Ok(outgoing.receipt(&sent, Transport::FileStream, started)),
+                Ok(()) => return Ok(receipt(parcel, &sent, Transport::FileStream, started)),
                 Err(Broken::Unsupported) => {
                     let stream = client.dial(to.port(Port::DATA_EXCHANGE)).await?;
-                    outgoing.send_whole(stream).await?;
-                    sent = Sent { done: outgoing.size, bytes_sent: outgoing.size, ..Sent::default() };
-                    progress(Progress { done: outgoing.size, total: outgoing.size, resumed: 0 });
-                    return Ok(outgoing.receipt(&sent, Transport::Whole, started));
+                    send_whole(&parcel, stream).await?;
+                    let total = parcel.size();
+                    sent = Sent { done: total, bytes_sent: total, ..Sent::default() };
+                    progress(Progress { done: total, total, resumed: 0 });
+                    return Ok(receipt(parcel, &sent, Transport::Whole, started));
                 }
                 Err(Broken::Refused(error)) => return Err(error),
+                Err(Broken::Corrupt(number, message)) => {
+                    let source = parcel.sources.get(number);
+                    match source {
+                        Some(source) if !source.is_unchanged().await => return Err(source.changed()),
+                        // What the receiver had of it was damaged, by a power failure for instance; it has removed it.
+                        Some(_) if !sent.is_restarted => sent.is_restarted = true,
+                        Some(_) | None => return Err(refused(&message)),
+                    }
+                }
                 Err(Broken::Connection(error)) => {
-                    fruitless = if sent.done > before { 0 } else { fruitless + 1 };
-                    if fruitless >= FRUITLESS_TRIES {
+                    if sent.done > before {
+                        (moved, pause) = (Instant::now(), PAUSE);
+                    }
+                    if moved.elapsed() >= options.patience {
                         return Err(error);
                     }
-                    sleep(PAUSE * 2u32.pow(fruitless)).await;
+                    sleep(pause).await;
+                    pause = (2 * pause).min(PAUSE_MAX);
                     client = client.mended(&error).await;
                 }
             }
         }
     }
+}
+
+fn name_of(path: &Path) -> Result<String, Error> {
+    // `.` and `a/..` have names only when one asks where they are.
+    let name = match path.file_name() {
+        Some(name) => Some(name.to_owned()),
+        None => path.canonicalize().ok().and_then(|path| path.file_name().map(ToOwned::to_owned)),
+    };
+    let name =
+        name.ok_or_else(|| Error::Invalid(format!("{} has no name to send it under", path.display())))?;
+    Ok(name.to_string_lossy().into_owned())
+}
+
+/// Whether trying again within seconds cannot help.
+fn is_final(error: &Error) -> bool {
+    matches!(error.code(), Code::NotTrusted | Code::PermissionDenied | Code::NotFound | Code::InvalidArgument)
 }
 
 /// What has been achieved over all tries.
@@ -160,16 +221,21 @@ struct Sent {
     /// Bytes it had before the first try.
     resumed: u64,
     bytes_sent: u64,
+    /// A file was sent from its beginning again, because it arrived damaged.
+    is_restarted: bool,
 }
 
 /// Why a try ended before the file was stored.
+#[derive(Debug)]
 enum Broken {
     /// The connection failed: another try may go further.
     Connection(Error),
-    /// The receiver does not know resumable transfers.
+    /// The receiver does not know resumable transfers, or no folders.
     Unsupported,
     /// The receiver does not want the file, or it cannot be read: another try is no use.
     Refused(Error),
+    /// What the receiver has of this file is not what was sent; its words.
+    Corrupt(usize, String),
 }
 
 impl From<io::Error> for Broken {
@@ -178,256 +244,64 @@ impl From<io::Error> for Broken {
     }
 }
 
-/// A file opened, hashed and named.
-struct OutgoingFile {
-    file: Arc<File>,
-    name: String,
-    size: u64,
-    sha256: [u8; 32],
+/// The receiver's no: for good when it is about the file itself, for now when it is about room.
+fn refusal(message: &str) -> Error {
+    const FOR_GOOD: [&str; 6] = [
+        "unsafe file name",
+        "the file has no name",
+        "the receiver accepts up to",
+        "in the folder",
+        "in the manifest",
+        "the folder has",
+    ];
+    if is_refused_for_good(message) || FOR_GOOD.iter().any(|words| message.contains(words)) {
+        let failure = Failure::new(Code::Refused, format!("the receiver does not accept it: {message}"));
+        return failure.with_hint("nothing was delivered; trying again does not help").into();
+    }
+    refused(message)
 }
 
-impl OutgoingFile {
-    async fn open(path: &Path, name: String) -> Result<Self, Error> {
-        let unreadable = |error: io::Error| {
-            let code = match error.kind() == io::ErrorKind::NotFound {
-                true => Code::NotFound,
-                false => Code::InvalidArgument,
-            };
-            Error::from(Failure::new(code, format!("cannot read {}: {error}", path.display())))
-        };
-        let opened = {
-            let path = path.to_owned();
-            on_disk(move || {
-                let file = File::open(path)?;
-                if !file.metadata()?.is_file() {
-                    return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-                }
-                let (size, sha256) = hash(&file)?;
-                Ok((file, size, sha256))
-            })
-        };
-        let (file, size, sha256) = opened.await.map_err(unreadable)?;
-        Ok(Self { file: Arc::new(file), name, size, sha256 })
-    }
-
-    fn receipt(&self, sent: &Sent, transport: Transport, started: Instant) -> FileReceipt {
-        FileReceipt {
-            name: self.name.clone(),
-            bytes: self.size,
-            bytes_sent: sent.bytes_sent,
-            bytes_resumed: sent.resumed,
-            sha256: self.sha256,
-            transport,
-            elapsed: started.elapsed(),
-        }
-    }
-
-    fn id(&self) -> TransferId {
-        TransferId::of(&self.sha256)
-    }
-
-    async fn send_over<S: AsyncRead + AsyncWrite + Unpin>(
-        &self,
-        stream: S,
-        sent: &mut Sent,
-        progress: &mut impl FnMut(Progress),
-    ) -> Result<(), Broken> {
-        let (mut reader, mut writer) = tokio::io::split(stream);
-        let mut decoder = Decoder::new(MAX_ANSWER);
-        let init = Init {
-            id: self.id(),
-            size: self.size,
-            sha256: self.sha256,
-            chunk: CHUNK_LEN,
-            name: Bytes::from(self.name.clone()),
-        };
-        let mut frame = Vec::new();
-        FileStream::Init(init).emit(&mut frame);
-        writer.write_all(&frame).await?;
-        writer.flush().await?;
-        let first = timeout(INIT_LIMIT, self.next_step(&mut reader, &mut decoder)).await;
-        let offset = match first.map_err(|_| Broken::Unsupported)?? {
-            FileStream::InitAck { offset, .. } if offset <= self.size => offset,
-            FileStream::Abort { message, .. } | FileStream::Complete { outcome: Err(message), .. } => {
-                return Err(Broken::Refused(refused(&message)));
-            }
-            other @ (FileStream::InitAck { .. }
-            | FileStream::Complete { .. }
-            | FileStream::Init(_)
-            | FileStream::Chunk { .. }
-            | FileStream::Ack { .. }
-            | FileStream::Done(_)) => return Err(unexpected(&other)),
-        };
-        if sent.tries == 0 {
-            sent.resumed = offset;
-        }
-        sent.done = sent.done.max(offset);
-        progress(Progress { done: offset, total: self.size, resumed: sent.resumed });
-        let (acknowledged, window) = watch::channel(offset);
-        let mut bytes_sent = 0;
-        let writing = self.write_chunks(&mut writer, offset, window, &mut bytes_sent);
-        let reading = self.read_acks(&mut reader, &mut decoder, &acknowledged, |done| {
-            sent.done = sent.done.max(done);
-            progress(Progress { done, total: self.size, resumed: sent.resumed });
-        });
-        let ended = tokio::try_join!(writing, reading);
-        sent.bytes_sent += bytes_sent;
-        ended.map(|_| ())
-    }
-
-    async fn write_chunks<S: AsyncWrite>(
-        &self,
-        writer: &mut WriteHalf<S>,
-        from: u64,
-        mut acknowledged: watch::Receiver<u64>,
-        bytes_sent: &mut u64,
-    ) -> Result<(), Broken> {
-        let chunk = u64::from(CHUNK_LEN);
-        let mut offset = from;
-        while offset < self.size {
-            let has_room = |done: &u64| offset - *done <= (WINDOW_CHUNKS - 1) * chunk;
-            let Ok(done) = acknowledged.wait_for(has_room).await.map(|done| *done) else {
-                // The reader has ended; it knows why.
-                return std::future::pending().await;
-            };
-            let end = (done + WINDOW_CHUNKS * chunk).min(offset + BATCH_CHUNKS * chunk).min(self.size);
-            let (frames, next) = self.chunks(offset, end).await?;
-            writer.write_all(&frames).await?;
-            writer.flush().await?;
-            *bytes_sent += next - offset;
-            offset = next;
-        }
-        let mut done = Vec::new();
-        FileStream::Done(self.id()).emit(&mut done);
-        writer.write_all(&done).await?;
-        writer.flush().await?;
-        Ok(())
-    }
-
-    /// The frames of whole chunks from `offset` to `end` (the last may be short), and where the next begins.
-    async fn chunks(&self, offset: u64, end: u64) -> Result<(Vec<u8>, u64), Broken> {
-        let (file, id, size) = (Arc::clone(&self.file), self.id(), self.size);
-        let read = on_disk(move || {
-            let mut frames = Vec::new();
-            let mut at = offset;
-            while at < end {
-                let length = u64::from(CHUNK_LEN).min(size - at);
-                if at + length > end {
-                    break;
-                }
-                let mut data = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-                file.read_exact_at(&mut data, at)?;
-                FileStream::Chunk { id, offset: at, data: data.into() }.emit(&mut frames);
-                at += length;
-            }
-            Ok((frames, at))
-        });
-        read.await.map_err(|error| {
-            Broken::Refused(Error::Io(format!("the file changed while it was sent: {error}")))
-        })
-    }
-
-    async fn read_acks<S: AsyncRead>(
-        &self,
-        reader: &mut ReadHalf<S>,
-        decoder: &mut Decoder,
-        acknowledged: &watch::Sender<u64>,
-        mut tell: impl FnMut(u64),
-    ) -> Result<(), Broken> {
-        loop {
-            match self.next_step(reader, decoder).await? {
-                FileStream::Ack { offset, .. } if offset <= self.size => {
-                    acknowledged.send_if_modified(|done| {
-                        let is_news = offset > *done;
-                        *done = offset.max(*done);
-                        is_news
-                    });
-                    tell(offset);
-                }
-                FileStream::Complete { outcome: Ok(()), .. } => return Ok(()),
-                FileStream::Complete { outcome: Err(message), .. } | FileStream::Abort { message, .. } => {
-                    return Err(Broken::Refused(refused(&message)));
-                }
-                other @ (FileStream::Ack { .. }
-                | FileStream::Init(_)
-                | FileStream::Chunk { .. }
-                | FileStream::Done(_)
-                | FileStream::InitAck { .. }) => return Err(unexpected(&other)),
-            }
-        }
-    }
-
-    async fn next_step<S: AsyncRead>(
-        &self,
-        reader: &mut ReadHalf<S>,
-        decoder: &mut Decoder,
-    ) -> Result<FileStream, Broken> {
-        loop {
-            let raw = read_frame(reader, decoder).await.map_err(Broken::Connection)?;
-            if raw.kind != FrameType::FILESTREAM {
-                return match Answer::parse(&raw) {
-                    Ok(answer) if answer.is_unsupported(FrameType::FILESTREAM) => Err(Broken::Unsupported),
-                    Ok(answer) => Err(Broken::Refused(refused(&answer.text()))),
-                    Err(error) => Err(Broken::Refused(Error::Protocol(error.to_string()))),
-                };
-            }
-            let parsed =
-                Frame::parse(raw).map_err(|error| Broken::Refused(Error::Protocol(error.to_string())))?;
-            match parsed {
-                Frame::FileStream(step) if step.id() == self.id() => return Ok(step),
-                // Words about another transfer are not about this one.
-                Frame::FileStream(_) | Frame::Delivery(_) | Frame::Control(..) => {}
-            }
-        }
-    }
-
-    async fn send_whole<S: AsyncRead + AsyncWrite + Unpin>(&self, mut stream: S) -> Result<(), Error> {
-        if self.size > WHOLE_MAX {
-            let failure = Failure::new(
-                Code::Unsupported,
-                format!(
-                    "the receiver takes files of up to {WHOLE_MAX} bytes only; this one has {}",
-                    self.size
-                ),
-            );
-            return Err(failure.with_hint("the receiver runs an old release; update it").into());
-        }
-        let (file, size) = (Arc::clone(&self.file), self.size);
-        let data = on_disk(move || {
-            let mut data = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
-            file.read_exact_at(&mut data, 0)?;
-            Ok(data)
-        })
-        .await?;
-        let content = Content::File(NamedFile { name: Bytes::from(self.name.clone()), data: data.into() });
-        let mut frame = Vec::new();
-        Delivery { tag: None, sent_at_ns: None, content }.emit(&mut frame);
-        stream.write_all(&frame).await?;
-        stream.flush().await?;
-        let raw = read_frame(&mut stream, &mut Decoder::new(MAX_ANSWER)).await?;
-        match Answer::parse(&raw) {
-            Ok(Answer::Stored { .. }) => Ok(()),
-            Ok(other) => Err(refused(&other.text())),
-            Err(error) => Err(Error::Protocol(error.to_string())),
-        }
+fn receipt(parcel: Parcel, sent: &Sent, transport: Transport, started: Instant) -> FileReceipt {
+    FileReceipt {
+        bytes: parcel.bytes(),
+        bytes_sent: sent.bytes_sent,
+        bytes_resumed: sent.resumed,
+        sha256: parcel.sha256.0,
+        transport,
+        elapsed: started.elapsed(),
+        files: parcel.folder.as_ref().map(|folder| folder.files),
+        skipped: parcel.folder.map(|folder| folder.skipped).unwrap_or_default(),
+        name: parcel.name,
     }
 }
 
-fn unexpected(step: &FileStream) -> Broken {
-    Broken::Refused(Error::Protocol(format!("unexpected step of a file transfer: {step:?}")))
-}
-
-fn hash(file: &File) -> io::Result<(u64, [u8; 32])> {
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 256 << 10];
-    let mut size = 0;
-    loop {
-        let read = file.read_at(&mut buffer, size)?;
-        if read == 0 {
-            return Ok((size, hash.finish()));
-        }
-        hash.update(&buffer[..read]);
-        size += read as u64;
+/// Sends a small file in one frame.
+async fn send_whole<S: AsyncRead + AsyncWrite + Unpin>(parcel: &Parcel, mut stream: S) -> Result<(), Error> {
+    let unsupported = |message: String, hint: &str| Failure::new(Code::Unsupported, message).with_hint(hint);
+    let (None, [source]) = (&parcel.folder, &parcel.sources[..]) else {
+        let message = "the receiver runs a release that takes no folders".to_owned();
+        return Err(unsupported(
+            message,
+            "send an archive: tar c DIR | pilotctl send-file NODE - --name DIR.tar",
+        )
+        .into());
+    };
+    if source.size > WHOLE_MAX {
+        let message =
+            format!("the receiver takes files of up to {WHOLE_MAX} bytes only; this one has {}", source.size);
+        return Err(unsupported(message, "the receiver runs an old release; update it").into());
+    }
+    let data = source.whole().await?;
+    let content = Content::File(NamedFile { name: Bytes::from(parcel.name.clone()), data });
+    let mut frame = Vec::new();
+    Delivery { tag: None, sent_at_ns: None, content }.emit(&mut frame);
+    stream.write_all(&frame).await?;
+    stream.flush().await?;
+    let raw = read_frame(&mut stream, &mut Decoder::new(MAX_ANSWER)).await?;
+    match Answer::parse(&raw) {
+        Ok(Answer::Stored { .. }) => Ok(()),
+        Ok(other) => Err(refused(&other.text())),
+        Err(error) => Err(Error::Protocol(error.to_string())),
     }
 }
 
@@ -438,14 +312,17 @@ async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pilot_wire::dataexchange::{
+        CHUNK_LEN, Control, FileStream, Frame, FrameType, TransferWord, WINDOW_CHUNKS,
+    };
     use tokio::io::DuplexStream;
 
-    async fn file_of(bytes: usize) -> (tempfile::TempDir, OutgoingFile, Vec<u8>) {
+    async fn file_of(bytes: usize) -> (tempfile::TempDir, Parcel, Vec<u8>) {
         let data: Vec<u8> = (0..bytes).map(|at| (at % 251) as u8).collect();
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("data.bin");
         std::fs::write(&path, &data).unwrap();
-        (directory, OutgoingFile::open(&path, "data.bin".to_owned()).await.unwrap(), data)
+        (directory, Parcel::open(&path, "data.bin").await.unwrap(), data)
     }
 
     struct Receiver {
@@ -469,6 +346,10 @@ mod tests {
         }
     }
 
+    async fn carry(parcel: &Parcel, stream: DuplexStream, sent: &mut Sent) -> Result<(), Broken> {
+        Carriage::new(parcel, true).run(stream, sent, &mut |_| {}).await
+    }
+
     fn pair() -> (DuplexStream, Receiver) {
         let (ours, theirs) = tokio::io::duplex(4 << 20);
         (ours, Receiver { stream: theirs, decoder: Decoder::new(1 << 20) })
@@ -480,8 +361,12 @@ mod tests {
         let (stream, mut receiver) = pair();
         let chunk = u64::from(CHUNK_LEN);
         let mut sent = Sent::default();
-        let mut tell = |_| {};
         let receiving = async {
+            // As release 1.18.0 says to what it does not know.
+            let raw = read_frame(&mut receiver.stream, &mut receiver.decoder).await.unwrap();
+            assert_eq!(raw.kind, FrameType::CONTROL);
+            let reason = "unsupported frame type 80".to_owned();
+            answer(&mut receiver, Answer::Failed { kind: FrameType::CONTROL, reason }).await;
             let FileStream::Init(init) = receiver.next().await else { panic!("no INIT") };
             assert_eq!((init.size, &init.name[..]), (3_000_000, &b"data.bin"[..]));
             receiver.say(FileStream::InitAck { id: init.id, offset: 10 }).await;
@@ -512,7 +397,7 @@ mod tests {
                 }
             }
         };
-        let (ended, ()) = tokio::join!(file.send_over(stream, &mut sent, &mut tell), receiving);
+        let (ended, ()) = tokio::join!(carry(&file, stream, &mut sent), receiving);
         assert!(ended.is_ok());
         assert_eq!((sent.resumed, sent.bytes_sent, sent.done), (10, 2_999_990, 3_000_000));
     }
@@ -523,14 +408,13 @@ mod tests {
             let (_directory, file, _) = file_of(100).await;
             let (stream, mut receiver) = pair();
             let mut sent = Sent::default();
-            let mut tell = |_| {};
             let answering = async {
                 receiver.next().await;
                 let mut frame = Vec::new();
                 Answer::parse_text(answer).unwrap().emit(&mut frame);
                 receiver.stream.write_all(&frame).await.unwrap();
             };
-            let (ended, ()) = tokio::join!(file.send_over(stream, &mut sent, &mut tell), answering);
+            let (ended, ()) = tokio::join!(carry(&file, stream, &mut sent), answering);
             assert!(matches!(ended, Err(Broken::Unsupported)), "{answer}");
         }
     }
@@ -540,16 +424,99 @@ mod tests {
         let (_directory, file, _) = file_of(1_000_000).await;
         let (stream, mut receiver) = pair();
         let mut sent = Sent::default();
-        let mut tell = |_| {};
         let refusing = async {
+            let raw = read_frame(&mut receiver.stream, &mut receiver.decoder).await.unwrap();
+            assert_eq!(raw.kind, FrameType::CONTROL);
+            answer(&mut receiver, Answer::parse_text("ACK TEXT 0 bytes").unwrap()).await;
             let id = receiver.next().await.id();
             receiver.say(FileStream::InitAck { id, offset: 0 }).await;
             receiver.next().await;
             let message = "no space left on the receiver's disk".to_owned();
             receiver.say(FileStream::Abort { id, message }).await;
         };
-        let (ended, ()) = tokio::join!(file.send_over(stream, &mut sent, &mut tell), refusing);
+        let (ended, ()) = tokio::join!(carry(&file, stream, &mut sent), refusing);
         let Err(Broken::Refused(error)) = ended else { panic!("not refused") };
         assert_eq!(error.to_string(), "the receiver did not store it: no space left on the receiver's disk");
+    }
+
+    async fn answer(receiver: &mut Receiver, answer: Answer) {
+        let mut frame = Vec::new();
+        answer.emit(&mut frame);
+        receiver.stream.write_all(&frame).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_of_our_nodes_is_given_more_at_a_time() {
+        let (_directory, file, _) = file_of(5_000_000).await;
+        let (stream, mut receiver) = pair();
+        let mut sent = Sent::default();
+        let receiving = async {
+            let raw = read_frame(&mut receiver.stream, &mut receiver.decoder).await.unwrap();
+            assert!(matches!(
+                Frame::parse(raw).unwrap(),
+                Frame::Control(Control::Transfer { word: TransferWord::WideWindow }, _)
+            ));
+            answer(&mut receiver, Answer::Stored { kind: FrameType::TEXT, bytes: 0, duplicate: false }).await;
+            let id = receiver.next().await.id();
+            receiver.say(FileStream::InitAck { id, offset: 0 }).await;
+            // Everything comes though nothing is acknowledged.
+            let mut chunks = 0;
+            loop {
+                match receiver.next().await {
+                    FileStream::Done(id) => {
+                        return receiver.say(FileStream::Complete { id, outcome: Ok(()) }).await;
+                    }
+                    _ => chunks += 1,
+                }
+                assert!(chunks <= 102);
+            }
+        };
+        let (ended, ()) = tokio::join!(carry(&file, stream, &mut sent), receiving);
+        ended.unwrap();
+        assert_eq!(sent.bytes_sent, 5_000_000);
+    }
+
+    #[tokio::test]
+    async fn a_receiver_that_ends_the_transfer_too_soon_does_not_keep_the_sender_waiting() {
+        let (_directory, file, _) = file_of(500_000).await;
+        let (stream, mut receiver) = pair();
+        let mut sent = Sent::default();
+        let receiving = async {
+            let id = receiver.next().await.id();
+            receiver.say(FileStream::InitAck { id, offset: 0 }).await;
+            receiver.say(FileStream::Complete { id, outcome: Ok(()) }).await;
+        };
+        let (ended, ()) = tokio::join!(carry(&file, stream, &mut sent), receiving);
+        ended.unwrap();
+    }
+
+    #[test]
+    fn what_is_refused_for_good_and_what_for_now_are_told_apart() {
+        for message in ["unsafe file name", "the receiver accepts up to 5 bytes in one file or folder"] {
+            assert_eq!(refusal(message).code(), Code::Refused, "{message}");
+        }
+        for message in ["no space left on the receiver's disk", "storage for received files is full"] {
+            assert_eq!(refusal(message).code(), Code::Busy, "{message}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_receiver_that_takes_no_folders_is_recognised_and_an_archive_advised() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("f"), "x").unwrap();
+        let folder = Parcel::open(directory.path(), "folder").await.unwrap();
+        for words in ["ACK UNKNOWN(80) 68 bytes", "ERR UNKNOWN(80) save failed: unsupported frame type 80"] {
+            let (stream, mut receiver) = pair();
+            let mut sent = Sent::default();
+            let answering = async {
+                read_frame(&mut receiver.stream, &mut receiver.decoder).await.unwrap();
+                answer(&mut receiver, Answer::parse_text(words).unwrap()).await;
+            };
+            let (ended, ()) = tokio::join!(carry(&folder, stream, &mut sent), answering);
+            assert!(matches!(ended, Err(Broken::Unsupported)), "{words}");
+        }
+        let advice = send_whole(&folder, tokio::io::duplex(1).0).await.unwrap_err();
+        assert_eq!(advice.code(), Code::Unsupported);
+        assert!(advice.hint().unwrap().contains("tar"));
     }
 }

@@ -82,7 +82,6 @@ impl Client {
             Reply::Messages { messages, .. } => Ok(messages),
             other @ (Reply::Message { .. }
             | Reply::TimedOut
-            | Reply::Files { .. }
             | Reply::Marked { .. }
             | Reply::Cleared { .. }
             | Reply::Failed { .. }) => Err(unexpected(&other)),
@@ -118,7 +117,6 @@ impl Client {
             other @ (Reply::Message { .. }
             | Reply::Messages { .. }
             | Reply::TimedOut
-            | Reply::Files { .. }
             | Reply::Cleared { .. }
             | Reply::Failed { .. }) => Err(unexpected(&other)),
         }
@@ -134,7 +132,6 @@ impl Client {
             other @ (Reply::Message { .. }
             | Reply::Messages { .. }
             | Reply::TimedOut
-            | Reply::Files { .. }
             | Reply::Marked { .. }
             | Reply::Failed { .. }) => Err(unexpected(&other)),
         }

@@ -93,6 +93,7 @@
 //! The driver also speaks to a released 1.18 daemon ([`Client::is_reference`]), within the limits of its protocol:
 //! one request at a time, no half-close, and no protection from a stream that is not read.
 
+mod arrivals;
 mod calls;
 mod client;
 mod datagrams;
@@ -116,7 +117,7 @@ pub use client::Client;
 pub use datagrams::Datagrams;
 pub use error::{ConnectError, Error};
 pub use events::{EventStream, Received, SubscribeOptions, Subscribed};
-pub use file::{FileReceipt, Progress, Transport};
+pub use file::{FileOptions, FileReceipt, Progress, Transport};
 pub use inbox::Inbox;
 pub use listener::Listener;
 pub use message::{Courier, MAX_MESSAGE, Mail, MessageKind, Outgoing, Receipt, new_message_id};
@@ -130,4 +131,4 @@ pub use pilot_wire::events::Overflow;
 pub use pilot_wire::outbox::{Item as OutboxItem, State as DeliveryState};
 pub use pilot_wire::tasks::{A2aState, Category, State as TaskState, Task, TaskId};
 pub use pilot_wire::{Addr, Endpoint, NetworkId, NodeId, Port, StreamId};
-pub use pilot_wire::{ipc, mailbox};
+pub use pilot_wire::{ipc, mailbox, received};

@@ -355,7 +355,7 @@ impl Client {
         }
     }
 
-    /// Asks the daemon about messages and files; a refusal is an error.
+    /// Asks the daemon about messages; a refusal is an error.
     ///
     /// # Errors
     /// When the daemon cannot answer.
@@ -368,7 +368,6 @@ impl Client {
             reply @ (Reply::Messages { .. }
             | Reply::Message { .. }
             | Reply::TimedOut
-            | Reply::Files { .. }
             | Reply::Marked { .. }
             | Reply::Cleared { .. }) => Ok(reply),
         }

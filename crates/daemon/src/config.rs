@@ -45,12 +45,32 @@ pub struct Config {
     pub lan_discovery: bool,
     /// How the beacon is reached when datagrams do not pass.
     pub web: Web,
+    /// How much peers may put here as files.
+    pub received: ReceivedLimits,
     /// Where events are posted.
     pub webhook: Webhook,
     /// Which built-in services run.
     pub services: Services,
     /// Whether to write `pilot.pid` into the home folder. Off for daemons inside another process.
     pub pid_file: bool,
+}
+
+/// How much peers may put here as files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceivedLimits {
+    /// Bytes of all received files, finished or not.
+    pub max_bytes: u64,
+    /// Bytes of one file or folder.
+    pub max_file: u64,
+    /// Bytes of the disk that are left free.
+    pub min_free: u64,
+}
+
+impl Default for ReceivedLimits {
+    /// 2 GiB in all, as release 1.18.0 keeps; 256 MiB of the disk stay free.
+    fn default() -> Self {
+        Self { max_bytes: 2 << 30, max_file: u64::MAX, min_free: 256 << 20 }
+    }
 }
 
 /// How the beacon is reached when datagrams do not pass.
@@ -156,6 +176,7 @@ impl Config {
             port_mapping: true,
             lan_discovery: true,
             web: Web::default(),
+            received: ReceivedLimits::default(),
             webhook: Webhook::default(),
             services: Services::default(),
             pid_file: true,

@@ -19,7 +19,9 @@ mod udp;
 mod web;
 mod webhook;
 
-pub use config::{Config, IDLE_TIMEOUT, KEEPALIVE, ProxySetting, Services, Transport, Web, Webhook};
+pub use config::{
+    Config, IDLE_TIMEOUT, KEEPALIVE, ProxySetting, ReceivedLimits, Services, Transport, Web, Webhook,
+};
 pub use ipc::SocketError;
 pub use run::{RunError, Running, run};
 pub use state::StateError;

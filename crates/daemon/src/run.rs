@@ -392,10 +392,12 @@ fn service_config(config: &Config) -> service::Config {
     let limit = std::env::var("PILOT_DATAEXCHANGE_MAX_FRAME").ok().and_then(|text| text.parse().ok());
     service::Config {
         home: config.home.clone(),
+        socket: config.socket.clone(),
         data_exchange: config.services.data_exchange,
         event_stream: config.services.event_stream,
         tasks: config.services.tasks,
         max_frame: limit.unwrap_or(MAX_FRAME),
+        received: config.received.clone(),
     }
 }
 

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pilot_client::{Client, Stream};
-use pilot_wire::dataexchange::{Control, MessageId, Receipt, ReceiptState};
+use pilot_wire::dataexchange::{ContentHash, Control, MessageId, Receipt, ReceiptState};
 use pilot_wire::events::{Event, NOTHING};
 use pilot_wire::ipc::{Call, Code, Failure};
 use pilot_wire::tasks::{A2aState, Category, State, TaskId};
@@ -48,9 +48,11 @@ use self::inbox::ReadNotice;
 use self::mailboxes::Mailboxes;
 use self::outbox::Outbox;
 use self::policy::Policy;
+use self::received::Files;
 use self::serving::Serving;
 use self::store::Store;
 use self::tasks::Tasks;
+use crate::config::ReceivedLimits;
 use crate::handle::Handle;
 
 /// Connections of one peer to one service. An agent needs one; a few more let it send while a file is under way.
@@ -91,6 +93,8 @@ const GREETING_PAUSE: Duration = Duration::from_secs(2);
 pub(crate) struct Config {
     /// `~/.pilot`: the inbox and the received files lie in it.
     pub(crate) home: PathBuf,
+    /// Where local programs reach the daemon.
+    pub(crate) socket: PathBuf,
     /// Whether messages and files are accepted.
     pub(crate) data_exchange: bool,
     /// Whether there is an event broker.
@@ -99,12 +103,15 @@ pub(crate) struct Config {
     pub(crate) tasks: bool,
     /// Longest data-exchange payload accepted, in bytes.
     pub(crate) max_frame: usize,
+    /// How much peers may put here as files.
+    pub(crate) received: ReceivedLimits,
 }
 
 /// The running services; they end when the last of these is dropped.
 #[derive(Clone)]
 pub(crate) struct Services {
     store: Store,
+    files: Files,
     outbox: Outbox,
     serving: Serving,
     tasks: Option<Tasks>,
@@ -120,6 +127,7 @@ impl Services {
     pub(crate) async fn call(&self, call: Call) -> Result<serde_json::Value, Failure> {
         match call {
             Call::Mailbox(request) => json(&self.store.mailbox(request).await),
+            Call::Received(request) => json(&self.files.call(request).await?),
             Call::Outbox(request) => json(&self.outbox.call(request).await?),
             Call::Serving(request) => json(&self.serving.call(request).await?),
             Call::Tasks(request) => match &self.tasks {
@@ -158,7 +166,7 @@ fn json<T: Serialize>(value: &T) -> Result<serde_json::Value, Failure> {
 /// Starts the services. `deliveries` are the node's own handshake messages to be carried out.
 ///
 /// # Errors
-/// When the thread of the inbox or that of the outbox cannot be started.
+/// When the thread of the inbox, of the received files or of the outbox cannot be started.
 pub(crate) fn spawn(
     config: Config,
     client: Client,
@@ -168,9 +176,11 @@ pub(crate) fn spawn(
 ) -> io::Result<Services> {
     let (readings, readings_out) = mpsc::channel(READINGS);
     let store = Store::start_telling(&config.home, Some(readings))?;
+    let files = Files::start(&config.home, config.received.clone())?;
+    let (hooks, hooking) = Hooks::start(&config.home, &config.socket, store.clone(), &handle);
     let serving = Serving::default();
     let mailboxes = match config.data_exchange {
-        true => Mailboxes::open_or_off(&config.home, &client, &handle),
+        true => Mailboxes::open_or_off(&config.home, &client, &handle, &policy),
         false => Mailboxes::default(),
     };
     let outbox = Outbox::start(&config.home, client.clone(), &handle, mailboxes.clone())?;
@@ -179,6 +189,7 @@ pub(crate) fn spawn(
     let (notices, notices_out) = Notices::new();
     policy.connect(notices.clone(), handle.clone());
     tasks.spawn(forward_notices(notices_out, handle.clone()));
+    tasks.spawn(hooking);
     tasks.spawn(tell_readings(readings_out, outbox.clone()));
     tasks.spawn(handshake::deliver_all(client.clone(), deliveries));
     tasks.spawn(mailboxes.clone().run());
@@ -198,6 +209,7 @@ pub(crate) fn spawn(
         let large_frames = Arc::new(Semaphore::new(exchange::LARGE_FRAMES));
         let exchange = Exchange {
             store: store.clone(),
+            files: files.clone(),
             handle: Some(handle.clone()),
             notices: notices.clone(),
             controls: Controls {
@@ -225,10 +237,8 @@ pub(crate) fn spawn(
     }
     let mut tasks_way = None;
     if config.tasks {
-        let service = {
-            let ways = (client.clone(), handle.clone(), policy.clone());
-            Tasks::start(&config.home, ways, notices.clone(), &mut tasks)?
-        };
+        let service =
+            Tasks::start(&config.home, client.clone(), &handle, policy.clone(), notices.clone(), &mut tasks)?;
         tasks_way = Some(service.clone());
         tasks.spawn(accept(client.clone(), Port::TASKS, handle.clone(), move |stream, guest: Guest| {
             let service = service.clone();
@@ -261,10 +271,11 @@ pub(crate) fn spawn(
     }
     Ok(Services {
         store,
+        files,
         outbox,
         serving,
         tasks: tasks_way,
-        hooks: Hooks::default(),
+        hooks,
         policy,
         mailboxes,
         broker: broker_way,
@@ -442,7 +453,7 @@ pub(crate) enum Notice {
         #[serde(rename = "type")]
         kind: String,
     },
-    /// A file is among the received ones.
+    /// A file or folder is among the received ones.
     FileReceived {
         /// Its name there.
         filename: String,
@@ -450,6 +461,16 @@ pub(crate) enum Notice {
         path: PathBuf,
         /// Its length in bytes.
         size: u64,
+        /// Who sent it.
+        from: Addr,
+        /// Their name, when known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        from_hostname: Option<String>,
+        /// Its SHA-256; of a folder, that of its manifest.
+        sha256: ContentHash,
+        /// How many files a folder has.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        files: Option<u64>,
     },
     /// A message was refused for want of room.
     InboxFull {
@@ -535,8 +556,16 @@ impl Notice {
         }
     }
 
-    fn file_received(path: received::ReceivedPath) -> Self {
-        Self::FileReceived { filename: path.name, path: path.path, size: path.bytes }
+    fn file_received(arrived: received::Arrived) -> Self {
+        Self::FileReceived {
+            filename: arrived.name,
+            path: arrived.path,
+            size: arrived.bytes,
+            from: arrived.from,
+            from_hostname: arrived.from_hostname,
+            sha256: arrived.sha256,
+            files: arrived.files,
+        }
     }
 }
 

@@ -24,8 +24,8 @@ pub(crate) use proxy::Proxy;
 pub use proxy::ProxyError;
 pub(crate) use target::Target;
 pub use target::{TargetError, derived};
-pub(crate) use tls::Pins;
 pub use tls::{Fingerprint, FingerprintError};
+pub(crate) use tls::{Pins, authorities_of_system, believing};
 
 /// Messages that wait to be written, and how many bytes they may have: about what a router on the way would hold. More
 /// would only make everything late.

@@ -1,17 +1,20 @@
 //! Posts what happens to a URL of the user's choice (spec/local.md 2.9). Nothing in the daemon waits for it.
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use pilot_wire::NodeId;
 use serde::Serialize;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
 
-use crate::datetime;
+use crate::{datetime, web};
 
 /// Events that wait for a slow receiver; further ones are dropped and counted.
 const QUEUE: usize = 1024;
@@ -31,10 +34,11 @@ const BREAK: Duration = Duration::from_secs(30);
 /// Longest answer that is read; only its status matters.
 const ANSWER_MAX: u64 = 4096;
 
-/// An `http://` URL that may be posted to.
+/// An `http://` or `https://` URL that may be posted to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
     url: String,
+    tls: bool,
     /// `host:port` to connect to.
     authority: String,
     /// The `Host` header.
@@ -46,7 +50,7 @@ pub(crate) struct Target {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
     /// No scheme that the daemon speaks.
-    #[error("webhook URL must start with http://")]
+    #[error("webhook URL must start with http:// or https://")]
     Scheme,
     /// Nothing between the slashes.
     #[error("webhook URL has no host")]
@@ -58,7 +62,10 @@ pub enum TargetError {
 
 impl Target {
     pub(crate) fn parse(url: &str) -> Result<Self, TargetError> {
-        let rest = url.strip_prefix("http://").ok_or(TargetError::Scheme)?;
+        let plain = url.strip_prefix("http://").map(|rest| (false, rest));
+        let (tls, rest) = plain
+            .or_else(|| url.strip_prefix("https://").map(|rest| (true, rest)))
+            .ok_or(TargetError::Scheme)?;
         let split = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (host, path) = rest.split_at(split);
         let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
@@ -71,8 +78,9 @@ impl Target {
         let has_port = host.rsplit_once(':').is_some_and(|(name, port)| {
             !name.is_empty() && port.parse::<u16>().is_ok() && (!host.starts_with('[') || name.ends_with(']'))
         });
-        let authority = if has_port { host.to_owned() } else { format!("{host}:80") };
-        let target = Self { url: url.to_owned(), authority, host: host.to_owned(), path };
+        let port = if tls { 443 } else { 80 };
+        let authority = if has_port { host.to_owned() } else { format!("{host}:{port}") };
+        let target = Self { url: url.to_owned(), tls, authority, host: host.to_owned(), path };
         if let Some(ip) = target.literal_ip() {
             refuse_link_local(ip)?;
         }
@@ -83,15 +91,21 @@ impl Target {
         &self.url
     }
 
+    /// The name or address without port and brackets.
+    fn name(&self) -> &str {
+        let host = self.authority.rsplit_once(':').map_or(self.authority.as_str(), |(host, _)| host);
+        host.trim_start_matches('[').trim_end_matches(']')
+    }
+
     fn literal_ip(&self) -> Option<IpAddr> {
-        let (host, _) = self.authority.rsplit_once(':')?;
-        host.trim_start_matches('[').trim_end_matches(']').parse().ok()
+        self.name().parse().ok()
     }
 }
 
 fn refuse_link_local(ip: IpAddr) -> Result<(), TargetError> {
     let link_local = match ip.to_canonical() {
-        IpAddr::V4(v4) => v4.is_link_local(),
+        // The second one serves the metadata of machines at Alibaba.
+        IpAddr::V4(v4) => v4.is_link_local() || v4 == Ipv4Addr::new(100, 100, 100, 200),
         // The metadata address of AWS over IPv6 is not link-local by number, only by use.
         IpAddr::V6(v6) => {
             v6.is_unicast_link_local() || v6 == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)
@@ -134,7 +148,9 @@ impl Webhook {
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (events, queue) = mpsc::channel(QUEUE);
         let (target, watched) = watch::channel(target);
-        let poster = Poster { queue, target: watched, secret, next_id: 1, failures: 0, silent_until: None };
+        let tls = Tls::default();
+        let poster =
+            Poster { queue, target: watched, secret, tls, next_id: 1, failures: 0, silent_until: None };
         (Self { events, target, dropped: 0 }, poster.run())
     }
 
@@ -162,6 +178,7 @@ struct Poster {
     queue: mpsc::Receiver<Event>,
     target: watch::Receiver<Option<Target>>,
     secret: Option<String>,
+    tls: Tls,
     next_id: u64,
     failures: u32,
     silent_until: Option<tokio::time::Instant>,
@@ -189,10 +206,10 @@ impl Poster {
     }
 
     async fn deliver(&mut self, target: &Target, body: &[u8]) {
-        let request = request(target, body, self.secret.as_deref());
+        let request = request(target, body, self.secret.as_deref(), &[]);
         let mut pauses = PAUSES.iter();
         loop {
-            let outcome = tokio::time::timeout(ATTEMPT, post(target, &request)).await;
+            let outcome = tokio::time::timeout(ATTEMPT, post(target, &request, &self.tls)).await;
             match outcome {
                 Ok(Ok(status)) if status < 500 => {
                     self.failures = 0;
@@ -214,14 +231,18 @@ impl Poster {
     }
 }
 
-fn request(target: &Target, body: &[u8], secret: Option<&str>) -> Vec<u8> {
-    let signature = secret.map_or_else(String::new, |secret| {
+/// The request that posts `body`, signed if there is a key.
+pub(crate) fn request(target: &Target, body: &[u8], secret: Option<&str>, more: &[(&str, &str)]) -> Vec<u8> {
+    let mut headers = String::new();
+    if let Some(secret) = secret {
         let tag = pilot_crypto::hmac_sha256(secret.as_bytes(), body);
-        let hex: String = tag.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("X-Pilot-Signature-256: {hex}\r\n")
-    });
+        headers.push_str(&format!("X-Pilot-Signature-256: {}\r\n", hex::encode(tag)));
+    }
+    for (name, value) in more {
+        headers.push_str(&format!("{name}: {value}\r\n"));
+    }
     let mut request = format!(
-        "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n{signature}Connection: close\r\n\r\n",
+        "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n{headers}Connection: close\r\n\r\n",
         target.path,
         target.host,
         body.len()
@@ -231,8 +252,30 @@ fn request(target: &Target, body: &[u8], secret: Option<&str>) -> Vec<u8> {
     request
 }
 
-/// Sends `request` and returns the status of the answer.
-async fn post(target: &Target, request: &[u8]) -> io::Result<u16> {
+/// What TLS needs, made when it is first used.
+#[derive(Clone, Default)]
+pub(crate) struct Tls(Arc<OnceLock<TlsConnector>>);
+
+impl Tls {
+    /// One that believes these authorities only.
+    #[cfg(test)]
+    pub(crate) fn believing(roots: tokio_rustls::rustls::RootCertStore) -> Self {
+        let tls = Self::default();
+        let _ = tls.0.set(web::believing(roots).unwrap());
+        tls
+    }
+
+    fn connector(&self) -> io::Result<TlsConnector> {
+        if let Some(connector) = self.0.get() {
+            return Ok(connector.clone());
+        }
+        let made = web::believing(web::authorities_of_system()).map_err(io::Error::other)?;
+        Ok(self.0.get_or_init(|| made).clone())
+    }
+}
+
+/// Sends `request` and returns the status of the answer. No redirect is followed.
+pub(crate) async fn post(target: &Target, request: &[u8], tls: &Tls) -> io::Result<u16> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for address in tokio::net::lookup_host(&target.authority).await? {
         // A name may resolve to what a literal address is refused for.
@@ -241,6 +284,11 @@ async fn post(target: &Target, request: &[u8]) -> io::Result<u16> {
             continue;
         }
         match TcpStream::connect(address).await {
+            Ok(stream) if target.tls => {
+                let name = ServerName::try_from(target.name().to_owned()).map_err(io::Error::other)?;
+                let stream = tls.connector()?.connect(name, stream).await?;
+                return exchange(stream, request).await;
+            }
             Ok(stream) => return exchange(stream, request).await,
             Err(error) => last = error,
         }
@@ -248,8 +296,9 @@ async fn post(target: &Target, request: &[u8]) -> io::Result<u16> {
     Err(last)
 }
 
-async fn exchange(mut stream: TcpStream, request: &[u8]) -> io::Result<u16> {
+async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, request: &[u8]) -> io::Result<u16> {
     stream.write_all(request).await?;
+    stream.flush().await?;
     let mut answer = Vec::new();
     let mut limited = stream.take(ANSWER_MAX);
     // The status line is all that is wanted; a receiver that keeps the connection open is not waited for.
@@ -284,11 +333,52 @@ mod tests {
         );
         assert_eq!(Target::parse("http://[::1]:8080").unwrap().authority, "[::1]:8080");
         assert_eq!(Target::parse("http://[::1]").unwrap().authority, "[::1]:80");
+        let secure = Target::parse("https://example.org/hook").unwrap();
+        assert_eq!((&*secure.authority, secure.name(), secure.tls), ("example.org:443", "example.org", true));
+        assert!(Target::parse("https://100.100.100.200/").is_err());
         assert_eq!(Target::parse("ftp://x"), Err(TargetError::Scheme));
         assert_eq!(Target::parse("http:///x"), Err(TargetError::Host));
         let refused = Target::parse("http://169.254.169.254/x").unwrap_err();
         assert_eq!(refused.to_string(), "URL cannot target link-local address 169.254.169.254");
         assert!(Target::parse("http://[::ffff:169.254.169.254]/").is_err());
+    }
+
+    /// An HTTPS server with a certificate of its own making, and the authority to believe it by.
+    async fn secure_server() -> (std::net::SocketAddr, tokio_rustls::rustls::RootCertStore) {
+        use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+        use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto::ring};
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut got = Vec::new();
+                while !got.ends_with(b"body") && stream.read_buf(&mut got).await.unwrap_or(0) > 0 {}
+                let _ = stream.write_all(b"HTTP/1.1 202 Accepted\r\n\r\n").await;
+            }
+        });
+        (address, roots)
+    }
+
+    #[tokio::test]
+    async fn https_reaches_a_server_with_a_known_authority_and_no_other() {
+        let (address, roots) = secure_server().await;
+        let target = Target::parse(&format!("https://localhost:{}/", address.port())).unwrap();
+        let request = request(&target, b"body", None, &[]);
+        assert_eq!(post(&target, &request, &Tls::believing(roots)).await.unwrap(), 202);
+        let error = post(&target, &request, &Tls::default()).await.unwrap_err();
+        assert!(error.to_string().contains("certificate"), "{error}");
     }
 
     #[tokio::test]

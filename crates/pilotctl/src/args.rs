@@ -111,7 +111,8 @@ pub(crate) enum Command {
     Dgram(cmd::datagram::Args),
     /// Leave a message in a peer's inbox, and wait for a reply if wanted
     SendMessage(cmd::send_message::Args),
-    /// Send a file; the receiver checks its hash
+    /// Send a file or folder; the receiver checks its hash
+    #[command(visible_alias = "send-dir")]
     SendFile(cmd::send_file::Args),
     /// Messages that arrived
     Inbox(cmd::inbox::Args),
@@ -137,7 +138,7 @@ pub(crate) enum Command {
     PortPolicy(cmd::policy::PortPolicyArgs),
     /// Nodes that keep messages while one is away
     Mailbox(cmd::mailbox::Args),
-    /// Files that arrived
+    /// Files that arrived: list, wait, remove
     Received(cmd::received::Args),
     /// Print events as they happen: a topic of all trusted peers, or of one node
     Subscribe(cmd::subscribe::Args),

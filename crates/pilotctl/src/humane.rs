@@ -71,9 +71,10 @@ pub(crate) fn preview(text: &str, width: usize) -> String {
 }
 
 /// Text of a peer, safe for a terminal: control characters other than line breaks and tabs become spaces, so
-/// that a message cannot move the cursor or set the window title.
+/// that a message cannot move the cursor or set the window title; so do those that turn the direction of writing.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { ' ' } else { c }).collect()
+    let turns = |c| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
+    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' || turns(c) { ' ' } else { c }).collect()
 }
 
 // Howard Hinnant's days-to-civil algorithm, for days since 1970-01-01.

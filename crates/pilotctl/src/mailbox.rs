@@ -1,11 +1,11 @@
-//! Delivered messages and files: asked of the daemon, or read from its directory when it does not run or is the
+//! Delivered messages: asked of the daemon, or read from its directory when it does not run or is the
 //! reference's.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pilot_wire::ipc::Call;
-use pilot_wire::mailbox::{Entry, Filter, ReceivedFile, Reply, Request, StoredMessage};
+use pilot_wire::mailbox::{Entry, Filter, Reply, Request, StoredMessage};
 
 use crate::context::Context;
 use crate::failure::{Code, Failure};
@@ -53,7 +53,7 @@ pub(crate) fn nanos_before_now(ago: Duration) -> u64 {
 }
 
 fn locally(ctx: &Context, request: &Request) -> Result<Reply, Failure> {
-    let (inbox, received) = (ctx.settings.home().join("inbox"), ctx.settings.home().join("received"));
+    let inbox = ctx.settings.home().join("inbox");
     match request {
         // Which were read is in the daemon's own file.
         Request::List(list) if list.filter.unread => Err(Failure::not_running(&ctx.settings.socket())),
@@ -95,12 +95,6 @@ fn locally(ctx: &Context, request: &Request) -> Result<Reply, Failure> {
             Ok(Reply::Cleared { cleared })
         }
         Request::Clear { before_ns, read: false } => clear(&inbox, *before_ns),
-        Request::ListFiles { limit } => {
-            let files = files(&received)?;
-            let total = files.len() as u64;
-            Ok(Reply::Files { files: newest(files, *limit), total, dir: received.display().to_string() })
-        }
-        Request::ClearFiles { before_ns } => clear(&received, *before_ns),
         Request::Wait(_) | Request::Mark { .. } | Request::Clear { read: true, .. } => {
             Err(Failure::not_running(&ctx.settings.socket()))
         }
@@ -186,26 +180,6 @@ fn messages(inbox: &Path, filter: &Filter) -> Result<Vec<Entry>, Failure> {
         entry.arrived_ns = place as u64 + 1;
     }
     Ok(found)
-}
-
-fn files(received: &Path) -> Result<Vec<ReceivedFile>, Failure> {
-    let mut found = Vec::new();
-    for file in entries(received)? {
-        let Ok(metadata) = file.metadata() else { continue };
-        let modified = metadata.modified().unwrap_or(UNIX_EPOCH);
-        found.push((
-            modified,
-            ReceivedFile {
-                name: file.file_name().to_string_lossy().into_owned(),
-                bytes: metadata.len(),
-                modified: humane::rfc3339(modified),
-                path: file.path().display().to_string(),
-                from: None,
-            },
-        ));
-    }
-    found.sort_by_key(|(modified, _)| *modified);
-    Ok(found.into_iter().map(|(_, file)| file).collect())
 }
 
 fn clear(directory: &Path, before_ns: Option<u64>) -> Result<Reply, Failure> {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::duration;
 use crate::failure::{Code, Failure};
+use crate::{duration, size};
 
 /// What a value of a setting must look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     HostPorts,
     Bool,
     Duration,
+    /// A number of bytes.
+    Size,
     Hostname,
     OneOf(&'static [&'static str]),
 }
@@ -144,6 +146,27 @@ pub(crate) const KEYS: &[Key] = &[
         Kind::Bool,
         Some("true"),
         "find trusted peers in the same network (mDNS)",
+    ),
+    key(
+        "received_max_bytes",
+        "PILOT_RECEIVED_MAX_BYTES",
+        Kind::Size,
+        Some("2GB"),
+        "room for all received files, such as 20GB",
+    ),
+    key(
+        "received_max_file",
+        "PILOT_RECEIVED_MAX_FILE",
+        Kind::Size,
+        None,
+        "largest received file or folder; unset: the room for all",
+    ),
+    key(
+        "received_min_free",
+        "PILOT_RECEIVED_MIN_FREE",
+        Kind::Size,
+        Some("256MB"),
+        "what received files leave free on the disk",
     ),
     key("webhook", "PILOT_WEBHOOK", Kind::Text, None, "URL that is told of events"),
     key("no_echo", "PILOT_NO_ECHO", Kind::Bool, Some("false"), "do not serve echo, port 7"),
@@ -300,6 +323,10 @@ impl Settings {
         self.get(name).and_then(|text| duration::parse(text).ok())
     }
 
+    pub(crate) fn size(&self, name: &str) -> Option<u64> {
+        self.get(name).and_then(|text| size::parse(text).ok())
+    }
+
     /// Checked when it was read, as with a boolean.
     pub(crate) fn ip(&self, name: &str) -> Option<IpAddr> {
         self.get(name).and_then(|text| text.parse().ok())
@@ -380,6 +407,7 @@ fn check(key: &Key, value: &str) -> Result<String, String> {
             _ => fail("true or false"),
         },
         Kind::Duration => duration::parse(value).map(|_| value.to_owned()),
+        Kind::Size => size::parse(value).map(|_| value.to_owned()),
         Kind::Hostname if is_hostname(value) => Ok(value.to_owned()),
         Kind::Hostname => fail("a hostname: 1 to 63 of a-z, 0-9 and `-`, no `-` at either end"),
         Kind::OneOf(words) if words.contains(&value) => Ok(value.to_owned()),

@@ -8,14 +8,21 @@ mod answer;
 mod control;
 mod decoder;
 mod filestream;
+mod folder;
 mod frame;
 mod tag;
 
 pub use answer::{Answer, AnswerError, Timing, is_refused_for_good};
-pub use control::{CONTROL_HEADER_MAX, Control, ControlError, NOT_WANTED, Receipt, ReceiptState};
+pub use control::{
+    CONTROL_HEADER_MAX, Control, ControlError, NOT_WANTED, Receipt, ReceiptState, TransferWord,
+};
 pub use decoder::{DEFAULT_MAX_FRAME, Decoder, FrameTooLarge, HEADER_LEN, RawFrame};
 pub use filestream::{
-    CHUNK_LEN, FileStream, FileStreamError, Init, NO_ACTIVE_TRANSFER, TransferId, WINDOW_CHUNKS,
+    CHUNK_LEN, FileStream, FileStreamError, Init, NO_ACTIVE_TRANSFER, TransferId, WIDE_WINDOW_CHUNKS,
+    WINDOW_CHUNKS,
+};
+pub use folder::{
+    ContentHash, FOLDER_ENTRIES_MAX, FolderFile, Held, MANIFEST_MAX, Manifest, ManifestError, RelativePath,
 };
 pub use frame::{Content, Delivery, Frame, FrameError, FrameType, NamedFile};
 pub use tag::{Extension, Interim, InterimKind, MessageId, MessageIdError, Outcome, RequestTag, Tag};

@@ -147,7 +147,11 @@ pub struct Arrival {
     pub event: String,
     /// The message's name in the inbox.
     pub id: String,
-    /// The message, as its file has it.
+    /// The message's file; for programs only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The message, as its file has it. One of more than about 16 MB comes without `data` and `data_b64`: they are in the
+    /// file.
     #[serde(flatten)]
     pub message: StoredMessage,
 }

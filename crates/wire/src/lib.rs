@@ -23,6 +23,7 @@ pub mod packet;
 pub mod path;
 pub mod policy;
 pub mod reader;
+pub mod received;
 pub mod registry;
 pub mod sack;
 pub mod seq;

@@ -1,4 +1,4 @@
-//! What a daemon keeps of delivered messages and files, and how its applications ask for it.
+//! What a daemon keeps of delivered messages, and how its applications ask for it.
 //!
 //! [`StoredMessage`] is the content of a file in `~/.pilot/inbox`, readable by tools of release 1.18.0.
 //! [`Request`] and [`Reply`] travel as JSON over the local socket.
@@ -239,22 +239,6 @@ pub struct Wait {
     pub timeout_ms: u64,
 }
 
-/// What a list says of one received file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReceivedFile {
-    /// Its name in the directory.
-    pub name: String,
-    /// Its length.
-    pub bytes: u64,
-    /// When it was completed, RFC 3339, UTC.
-    pub modified: String,
-    /// Where it is, absolute.
-    pub path: String,
-    /// Who sent it, when known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<Addr>,
-}
-
 /// A question about the mailbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
@@ -297,18 +281,6 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         read: bool,
     },
-    /// The newest received files, oldest of them first. Answered with [`Reply::Files`].
-    ListFiles {
-        /// How many at most; the daemon has a ceiling of its own.
-        #[serde(default)]
-        limit: Option<u32>,
-    },
-    /// Removes received files. Answered with [`Reply::Cleared`].
-    ClearFiles {
-        /// Only those completed earlier: nanoseconds since 1970.
-        #[serde(default)]
-        before_ns: Option<u64>,
-    },
 }
 
 /// The answer to a [`Request`].
@@ -345,15 +317,6 @@ pub enum Reply {
     },
     /// To [`Request::Wait`]: nothing came.
     TimedOut,
-    /// To [`Request::ListFiles`].
-    Files {
-        /// Oldest first.
-        files: Vec<ReceivedFile>,
-        /// How many there are in all.
-        total: u64,
-        /// Where they are kept.
-        dir: String,
-    },
     /// To [`Request::Mark`].
     Marked {
         /// How many were marked otherwise before.

@@ -96,6 +96,7 @@ impl Driver {
                 self.answer(to, ok, &settings);
             }
             Call::Mailbox(_)
+            | Call::Received(_)
             | Call::Outbox(_)
             | Call::Serving(_)
             | Call::Tasks(_)

@@ -1,7 +1,7 @@
 //! What our nodes tell each other about messages: to whom each word goes.
 
 use bytes::Bytes;
-use pilot_wire::dataexchange::{Answer, Control, FrameType};
+use pilot_wire::dataexchange::{Answer, Control, FrameType, TransferWord};
 
 use super::Remote;
 use super::mailboxes::Mailboxes;
@@ -36,6 +36,11 @@ impl Controls {
             }
             // What a mailbox brings is opened and taken in by the exchange itself.
             Control::Forward { .. } => Err("a letter in a letter".to_owned()),
+            Control::Transfer { word: TransferWord::WideWindow } => Ok(()),
+            // Folders are a matter of the connection, which passes none on to here.
+            Control::Transfer {
+                word: TransferWord::Folder { .. } | TransferWord::Held | TransferWord::Done,
+            } => Err("out of place".to_owned()),
         };
         // With the name of a type that everybody knows: the name CONTROL in an answer is that of a node that does not know it.
         let kind = FrameType::TEXT;

@@ -16,6 +16,9 @@ pub(super) enum Refusal {
     /// The received files are at their limit.
     #[error("storage for received files is full")]
     ReceivedFull,
+    /// A file that will not be accepted, however much room there is.
+    #[error("the receiver accepts up to {0} bytes in one file or folder")]
+    TooLarge(u64),
     /// The disk is full.
     #[error("no space left on the receiver's disk")]
     DiskFull,

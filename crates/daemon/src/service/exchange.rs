@@ -1,25 +1,27 @@
 //! Data exchange, port 1001: messages into the inbox, files among the received ones, an answer to each.
 
+mod files;
 mod forwarded;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pilot_wire::dataexchange::{
-    Answer, Content, Control, Decoder, Delivery, Extension, FileStream, Frame, FrameError, FrameType, Init,
-    MessageId, NO_ACTIVE_TRANSFER, RawFrame, Tag, Timing, TransferId, is_refused_for_good,
+    Answer, Content, Control, Decoder, Delivery, Extension, Frame, FrameError, FrameType, MessageId, RawFrame,
+    Tag, Timing, TransferWord, is_refused_for_good,
 };
 use pilot_wire::mailbox::{Path, Provenance};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use self::files::Receiving;
 use super::control::Controls;
 use super::disk::{Refusal, unix_ns};
 use super::inbox::{Letter, Row};
 use super::policy::{Forbidden, Policy};
-use super::received::{BadName, Begun, SafeName, Transfer, TransferError, hash_resumed};
-use super::store::{IncomingFile, Outcome, Store, Storing};
+use super::received::{BadName, Files, IncomingFile, Origin, SafeName};
+use super::store::{Outcome, Store, Storing};
 use super::{Notice, Notices, Remote};
 use crate::datetime;
 use crate::handle::{Handle, PeerIdentity};
@@ -37,16 +39,11 @@ const LARGE_FRAME: usize = 1 << 20;
 /// Large frames held at the same time, over all peers.
 pub(super) const LARGE_FRAMES: usize = 2;
 
-/// How often a new connection asks whether the older one of the same transfer has ended.
-const TAKE_OVER_TRIES: usize = 3;
-
-/// How long the older connection of a transfer gets to end.
-const TAKE_OVER_PATIENCE: Duration = Duration::from_secs(5);
-
 /// What the connections share.
 #[derive(Clone)]
 pub(super) struct Exchange {
     pub(super) store: Store,
+    pub(super) files: Files,
     /// Tells how a peer stands and is reached at the moment; absent where there is no driver.
     pub(super) handle: Option<Handle>,
     pub(super) notices: Notices,
@@ -96,10 +93,23 @@ impl Exchange {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let connection = Connection::new(self, from);
-        let mut cancelled = connection.cancel.subscribe();
+        let mut cancelled = connection.receiving.cancelled();
         tokio::select! {
             served = connection.run(stream, large_of_peer) => served,
             Ok(_) = cancelled.wait_for(|cancelled| *cancelled) => Err(Closed::TakenOver),
+        }
+    }
+
+    fn tell_of(&self, from: &Remote, refusal: &Refusal) {
+        let from = from.endpoint.addr;
+        match refusal {
+            Refusal::InboxFull => self.notices.send(Notice::InboxFull { from }),
+            Refusal::ReceivedFull => self.notices.send(Notice::ReceivedFull { from }),
+            Refusal::TooLarge(_)
+            | Refusal::DiskFull
+            | Refusal::Disk
+            | Refusal::Stopped
+            | Refusal::Behind(_) => {}
         }
     }
 }
@@ -124,17 +134,14 @@ enum Taken {
 struct Connection<'a> {
     exchange: &'a Exchange,
     from: &'a Remote,
-    transfer: Option<Box<Transfer>>,
-    /// For whoever takes the transfer over.
-    cancel: watch::Sender<bool>,
+    receiving: Receiving<'a>,
     /// Why a message of a row was refused that may be accepted later: those behind it must not pass it.
     row: Row,
 }
 
 impl<'a> Connection<'a> {
     fn new(exchange: &'a Exchange, from: &'a Remote) -> Self {
-        let cancel = watch::channel(false).0;
-        Self { exchange, from, transfer: None, cancel, row: Row::default() }
+        Self { exchange, from, receiving: Receiving::new(exchange, from), row: Row::default() }
     }
 
     async fn run<S>(mut self, mut stream: S, large_of_peer: &Semaphore) -> Result<(), Closed>
@@ -211,17 +218,24 @@ impl<'a> Connection<'a> {
         self.settle(underway, answers).await;
         match frame {
             Ok(Frame::Delivery(delivery)) => self.deliver(delivery, received_at, answers).await,
-            Ok(Frame::FileStream(step)) => self.file_step(step, answers).await,
+            Ok(Frame::FileStream(step)) => self.receiving.step(step, answers).await,
+            Ok(Frame::Control(Control::Transfer { word: TransferWord::Folder { name } }, body)) => {
+                self.receiving.folder(name, body, answers).await
+            }
+            Ok(Frame::Control(Control::Transfer { word: TransferWord::Done }, _)) => {
+                self.receiving.folder_done(answers).await
+            }
             Ok(Frame::Control(Control::Forward { from, id }, body)) => {
                 let answer = match self.admit_control(body.len() as u64).await {
-                    Ok(()) => self.exchange.forwarded(self.from, from, id, body).await,
+                    Ok(()) => self.forwarded(from, id, body).await,
                     Err(forbidden) => Answer::Failed { kind: FrameType::TEXT, reason: forbidden.to_string() },
                 };
                 answer.emit(answers);
                 Ok(())
             }
             Ok(Frame::Control(control, body)) => {
-                let answer = match self.admit_control(body.len() as u64).await {
+                let admitted = self.may_say(&control).and(self.admit_control(body.len() as u64).await);
+                let answer = match admitted {
                     Ok(()) => self.exchange.controls.handle(self.from, control, body).await,
                     Err(forbidden) => Answer::Failed { kind: FrameType::TEXT, reason: forbidden.to_string() },
                 };
@@ -242,6 +256,22 @@ impl<'a> Connection<'a> {
                 | FrameError::TaggedNested
                 | FrameError::FileStream(_)),
             ) => Err(error.into()),
+        }
+    }
+
+    /// What the owner's rules say of a word.
+    fn may_say(&self, control: &Control) -> Result<(), Forbidden> {
+        let policy = &self.exchange.policy;
+        match control {
+            Control::Deposit { to, .. } => {
+                policy.may_use_mailbox(self.from.endpoint.addr.node).and(policy.may_use_mailbox(*to))
+            }
+            Control::Receipts { .. }
+            | Control::Cancel { .. }
+            | Control::Mailboxes { .. }
+            | Control::Keeps
+            | Control::Transfer { .. }
+            | Control::Forward { .. } => Ok(()),
         }
     }
 
@@ -375,9 +405,15 @@ impl<'a> Connection<'a> {
                 if let Err(forbidden) = self.admit_whole_file(bytes).await {
                     return failed(forbidden.to_string());
                 }
-                let incoming =
-                    IncomingFile { from: self.from.endpoint.addr, message_id, name, data: file.data };
-                let outcome = self.exchange.store.put_file(incoming).await;
+                let incoming = IncomingFile {
+                    origin: Origin::of(self.from),
+                    message_id,
+                    name,
+                    announced: String::from_utf8_lossy(&file.name).into_owned(),
+                    data: file.data,
+                };
+                let arrived = self.exchange.files.put(incoming).await;
+                let outcome = arrived.map(|arrived| arrived.map_or(Outcome::Duplicate, Outcome::Stored));
                 Ok(self.answer(kind, bytes, outcome, Notice::file_received))
             }
             Content::MalformedFile(_) => failed("the file name does not fit the frame".to_owned()),
@@ -426,133 +462,12 @@ impl<'a> Connection<'a> {
             }
             Ok(Outcome::Duplicate) => Answer::Stored { kind, bytes, duplicate: true },
             Err(refusal) => {
-                self.tell_of(&refusal);
+                self.exchange.tell_of(self.from, &refusal);
                 Answer::Failed { kind, reason: refusal.to_string() }
             }
         }
     }
 
-    fn tell_of(&self, refusal: &Refusal) {
-        let from = self.from.endpoint.addr;
-        match refusal {
-            Refusal::InboxFull => self.exchange.notices.send(Notice::InboxFull { from }),
-            Refusal::ReceivedFull => self.exchange.notices.send(Notice::ReceivedFull { from }),
-            Refusal::DiskFull | Refusal::Disk | Refusal::Stopped | Refusal::Behind(_) => {}
-        }
-    }
-
-    async fn file_step(&mut self, step: FileStream, answers: &mut Vec<u8>) -> Result<(), Closed> {
-        let id = step.id();
-        let answer = match step {
-            FileStream::Init(init) => self.begin(init).await?,
-            FileStream::Chunk { offset, data, .. } => self.chunk(id, offset, data).await?,
-            FileStream::Done(_) => self.done(id).await?,
-            FileStream::Abort { message, .. } => {
-                tracing::debug!(from = %self.from.endpoint, message, "the sender gave a transfer up");
-                self.transfer = None;
-                return Ok(());
-            }
-            // A receiver's own words, sent to a receiver.
-            FileStream::Ack { .. } | FileStream::InitAck { .. } | FileStream::Complete { .. } => {
-                abort(id, NO_ACTIVE_TRANSFER)
-            }
-        };
-        answer.emit(answers);
-        Ok(())
-    }
-
-    async fn begin(&mut self, init: Init) -> Result<FileStream, Closed> {
-        let id = init.id;
-        self.transfer = None;
-        let name = match SafeName::parse(&init.name) {
-            Ok(name) => name,
-            Err(error) => return Ok(abort(id, &error.to_string())),
-        };
-        let (policy, node) = (&self.exchange.policy, self.from.endpoint.addr.node);
-        let admitted = match policy.turn(node).await {
-            Ok(()) => policy.admit_file(node, init.size),
-            Err(forbidden) => Err(forbidden),
-        };
-        if let Err(forbidden) = admitted {
-            return Ok(abort(id, &forbidden.to_string()));
-        }
-        for _ in 0..TAKE_OVER_TRIES {
-            let begun = self.exchange.store.begin(
-                self.from.endpoint.addr,
-                init.clone(),
-                name.clone(),
-                self.cancel.clone(),
-            );
-            match begun.await {
-                Ok(Begun::Ready(mut transfer)) => {
-                    let resumed = on_disk(move || hash_resumed(&mut transfer).map(|()| transfer)).await?;
-                    let transfer = match resumed {
-                        Ok(transfer) => transfer,
-                        Err(refusal) => return Ok(abort(id, &refusal.to_string())),
-                    };
-                    let offset = transfer.written();
-                    self.transfer = Some(transfer);
-                    return Ok(FileStream::InitAck { id, offset });
-                }
-                Ok(Begun::Busy(mut alive)) => {
-                    // Closed when the other connection lets go; that is the only thing that can happen to it.
-                    let _ = timeout(TAKE_OVER_PATIENCE, alive.changed()).await;
-                }
-                Err(refusal) => {
-                    self.tell_of(&refusal);
-                    return Ok(abort(id, &refusal.to_string()));
-                }
-            }
-        }
-        Ok(abort(id, "the same transfer is running on another connection"))
-    }
-
-    async fn chunk(&mut self, id: TransferId, offset: u64, data: bytes::Bytes) -> Result<FileStream, Closed> {
-        let Some(mut transfer) = self.take(id) else {
-            return Ok(abort(id, NO_ACTIVE_TRANSFER));
-        };
-        let (policy, node) = (&self.exchange.policy, self.from.endpoint.addr.node);
-        if let Err(forbidden) = policy.turn(node).await {
-            return Ok(abort(id, &forbidden.to_string()));
-        }
-        policy.count_bytes(node, data.len() as u64);
-        let (transfer, written) = on_disk(move || {
-            let written = transfer.write(offset, &data);
-            (transfer, written)
-        })
-        .await?;
-        match written {
-            Ok(()) => {
-                let offset = transfer.written();
-                self.transfer = Some(transfer);
-                Ok(FileStream::Ack { id, offset })
-            }
-            Err(error) => Ok(abort(id, &error.to_string())),
-        }
-    }
-
-    async fn done(&mut self, id: TransferId) -> Result<FileStream, Closed> {
-        let Some(transfer) = self.take(id) else {
-            return Ok(abort(id, NO_ACTIVE_TRANSFER));
-        };
-        let complete = on_disk(move || transfer.complete()).await?;
-        let stored = match complete {
-            Ok(complete) => self.exchange.store.finish(complete).await.map_err(TransferError::Storage),
-            Err(error) => Err(error),
-        };
-        let outcome = match stored {
-            Ok(path) => {
-                self.exchange.notices.send(Notice::file_received(path));
-                Ok(())
-            }
-            Err(error) => Err(error.to_string()),
-        };
-        Ok(FileStream::Complete { id, outcome })
-    }
-
-    fn take(&mut self, id: TransferId) -> Option<Box<Transfer>> {
-        self.transfer.take_if(|transfer| transfer.key.1 == id)
-    }
 }
 
 /// Those behind what was refused for now must not pass it.
@@ -580,14 +495,6 @@ fn emit(answer: &Answer, sent_at_ns: Option<u64>, received_at: SystemTime, answe
         sent_at_ns,
     })
     .emit(answers);
-}
-
-fn abort(id: TransferId, message: &str) -> FileStream {
-    FileStream::Abort { id, message: message.to_owned() }
-}
-
-async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Closed> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Closed::Io(std::io::Error::other(error)))
 }
 
 #[cfg(test)]

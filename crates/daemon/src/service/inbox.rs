@@ -211,17 +211,6 @@ impl Inbox {
         self.ring.contains(Print::of(from, id))
     }
 
-    /// Remembers an id that was stored elsewhere than here (a tagged file).
-    pub(super) fn remember(&mut self, from: NodeId, id: &MessageId) -> io::Result<()> {
-        self.recover()?;
-        let mut changes = Changes::default();
-        if let Some((seen, forgotten)) = self.ring.insert(from, Print::of(from, id)) {
-            changes.seen.push(seen);
-            changes.forgotten = forgotten;
-        }
-        self.commit(&changes)
-    }
-
     /// Stores messages durably, in their order. What is `Stored` survives a crash.
     pub(super) fn put_all(&mut self, letters: Vec<Letter>, now: SystemTime) -> Vec<Result<Put, Refusal>> {
         let rows: Vec<Option<Row>> = letters.iter().map(|letter| letter.row.clone()).collect();

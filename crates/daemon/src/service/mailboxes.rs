@@ -21,7 +21,7 @@ mod way;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use pilot_client::Client;
@@ -32,11 +32,13 @@ use pilot_wire::mailboxes::{
 };
 use pilot_wire::{Addr, NodeId};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use self::book::{Book, BookError};
 use self::rounds::Rounds;
 use self::shelf::{Allowance, Shelf};
 use self::way::{Lost, Said, Way};
+use super::policy::Policy;
 use crate::datetime;
 use crate::handle::Handle;
 
@@ -45,6 +47,9 @@ pub(super) use self::leaving::NotLeft;
 
 /// Peers in one answer to a program: more would not fit into a frame of the local socket.
 const SHOWN_MAX: usize = 500;
+
+/// How long an application waits for the trusted peers to be told.
+const ANNOUNCING: Duration = Duration::from_secs(2);
 
 /// The service; cheap to clone.
 #[derive(Clone)]
@@ -60,12 +65,15 @@ impl Default for Mailboxes {
 struct Inner {
     client: Client,
     handle: Handle,
+    policy: Policy,
     book: Mutex<Book>,
     shelf: Mutex<Shelf>,
     rounds: Mutex<Rounds>,
     standing: Mutex<Standing>,
     /// Wakes the postman.
     news: Notify,
+    /// Rung when a visit has ended.
+    visited: Notify,
 }
 
 /// What is known for as long as the daemon runs.
@@ -95,7 +103,7 @@ fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Mailboxes {
     /// Reads what is on disk; without that there are none. [`Mailboxes::run`] brings what is owed to others.
-    pub(super) fn open_or_off(home: &Path, client: &Client, handle: &Handle) -> Self {
+    pub(super) fn open_or_off(home: &Path, client: &Client, handle: &Handle, policy: &Policy) -> Self {
         let opened = Book::open(home).and_then(|book| Ok((book, Shelf::open(home, SystemTime::now())?)));
         let (book, shelf) = match opened {
             Ok(opened) => opened,
@@ -107,11 +115,13 @@ impl Mailboxes {
         Self(Ok(Arc::new(Inner {
             client: client.clone(),
             handle: handle.clone(),
+            policy: policy.clone(),
             book: Mutex::new(book),
             shelf: Mutex::new(shelf),
             rounds: Mutex::default(),
             standing: Mutex::default(),
             news: Notify::new(),
+            visited: Notify::new(),
         })))
     }
 
@@ -136,7 +146,7 @@ impl Mailboxes {
             Request::Stop { node } => {
                 inner.book(move |book| book.remove_mine(node)).await?.map_err(book_failure)?;
                 locked(&inner.standing).agreed.remove(&node);
-                inner.owe_announcements().await?;
+                inner.announce().await?;
             }
             Request::Allow { node, max_bytes, max_messages } => {
                 if node == inner.handle.node() {
@@ -192,16 +202,31 @@ impl Inner {
         self.handle.trusted().borrow().contains(&node)
     }
 
-    /// All trusted peers that do not know who keeps messages for this node.
-    async fn owe_announcements(self: &Arc<Self>) -> Result<(), Failure> {
+    /// Tells all trusted peers that do not know who keeps messages for this node. Those that are there know when this
+    /// returns; the others will hear it when they are.
+    async fn announce(self: &Arc<Self>) -> Result<(), Failure> {
         let trusted = self.handle.trusted().borrow().clone();
         let behind = self
             .book(move |book| trusted.into_iter().filter(|&peer| book.is_behind(peer)).collect::<Vec<_>>())
             .await?;
         locked(&self.standing).told_by_letter.clear();
-        for peer in behind {
+        for &peer in &behind {
             self.owe(peer);
         }
+        let told = async {
+            loop {
+                let visited = self.visited.notified();
+                tokio::pin!(visited);
+                // From now on no end of a visit is missed.
+                visited.as_mut().enable();
+                if !behind.iter().any(|&peer| locked(&self.rounds).is_tried(peer)) {
+                    return;
+                }
+                visited.await;
+            }
+        };
+        // It goes on without anybody waiting for it.
+        let _ = timeout(ANNOUNCING, told).await;
         Ok(())
     }
 
@@ -240,7 +265,7 @@ impl Inner {
         }
         self.book(move |book| book.add_mine(node)).await?.map_err(book_failure)?;
         locked(&self.standing).agreed.insert(node, Ok(()));
-        self.owe_announcements().await
+        self.announce().await
     }
 
     async fn name_of(&self, node: NodeId) -> Named {

@@ -1,7 +1,6 @@
-//! The owner of inbox and received files: a thread of its own, because disks block.
+//! The owner of the inbox: a thread of its own, because disks block.
 //!
 //! Everything that must be decided in one order (duplicates, limits, names, who waits for what) is decided here.
-//! The bulk of a large file is not: its connection writes that on the runtime's blocking threads.
 
 #[cfg(test)]
 mod tests;
@@ -9,15 +8,12 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use pilot_wire::Addr;
-use pilot_wire::dataexchange::{Init, MessageId};
 use pilot_wire::mailbox::{Filter, Reply, Request, Wait};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::disk::Refusal;
 use super::inbox::{Found, Inbox, Letter, Put, ReadNotice, Scan, Wanted};
-use super::received::{Begun, Complete, Received, ReceivedPath, SafeName};
 
 /// Commands under way. A connection has a few at a time, so this is about connections, not messages.
 const QUEUE: usize = 64;
@@ -47,22 +43,11 @@ type Answered<T> = oneshot::Sender<Result<T, Refusal>>;
 
 enum Command {
     PutMessage(Letter, Answered<Outcome<()>>),
-    PutFile(IncomingFile, Answered<Outcome<ReceivedPath>>),
-    Begin(Addr, Init, SafeName, watch::Sender<bool>, Answered<Begun>),
-    Finish(Complete, Answered<ReceivedPath>),
     Mailbox(Request, oneshot::Sender<Reply>),
     Find(Waiter, oneshot::Sender<Option<Found>>),
     /// The flag: mark it as read.
     Open(String, bool, oneshot::Sender<Option<Reply>>),
     Scan(Filter, oneshot::Sender<Scan>),
-}
-
-/// A file that came in one frame.
-pub(super) struct IncomingFile {
-    pub(super) from: Addr,
-    pub(super) message_id: Option<MessageId>,
-    pub(super) name: SafeName,
-    pub(super) data: bytes::Bytes,
 }
 
 /// A program that waits for a message.
@@ -92,7 +77,7 @@ impl Storing {
 }
 
 impl Store {
-    /// Starts the thread over `~/.pilot/inbox` and `~/.pilot/received`.
+    /// Starts the thread over `~/.pilot/inbox`.
     #[cfg(test)]
     pub(super) fn start(home: &Path) -> std::io::Result<Self> {
         Self::start_telling(home, None)
@@ -132,28 +117,6 @@ impl Store {
         Storing(self.commands.send(Command::PutMessage(letter, answer)).await.ok().map(|()| answered))
     }
 
-    /// Stores a file; when this returns `Stored` it survives a crash.
-    pub(super) async fn put_file(&self, file: IncomingFile) -> Result<Outcome<ReceivedPath>, Refusal> {
-        self.order(|answer| Command::PutFile(file, answer)).await
-    }
-
-    /// Begins or resumes a transfer. `cancel` is set when the same one is begun on another connection.
-    pub(super) async fn begin(
-        &self,
-        from: Addr,
-        init: Init,
-        name: SafeName,
-        cancel: watch::Sender<bool>,
-    ) -> Result<Begun, Refusal> {
-        self.order(|answer| Command::Begin(from, init, name, cancel, answer)).await
-    }
-
-    /// Puts a checked file among the finished ones.
-    pub(super) async fn finish(&self, complete: Complete) -> Result<ReceivedPath, Refusal> {
-        self.order(|answer| Command::Finish(complete, answer)).await
-    }
-
-    /// The time of the latest arrival, and every change of it; 0 until the inbox is open.
     pub(super) fn arrivals(&self) -> watch::Receiver<u64> {
         self.arrivals.clone()
     }
@@ -171,9 +134,7 @@ impl Store {
             | Request::Read { .. }
             | Request::Mark { .. }
             | Request::Remove { .. }
-            | Request::Clear { .. }
-            | Request::ListFiles { .. }
-            | Request::ClearFiles { .. } => self.ask(|answer| Command::Mailbox(request, answer)).await,
+            | Request::Clear { .. } => self.ask(|answer| Command::Mailbox(request, answer)).await,
         };
         reply.unwrap_or_else(|| failed("unavailable", "the daemon is shutting down"))
     }
@@ -238,7 +199,6 @@ struct Clerk {
 
 struct Shelves {
     inbox: Inbox,
-    received: Received,
 }
 
 impl Clerk {
@@ -306,11 +266,6 @@ impl Clerk {
         let Some(shelves) = &mut self.shelves else { return };
         match command {
             Command::PutMessage(letter, answer) => self.put(vec![letter], vec![answer]),
-            Command::PutFile(file, answer) => drop(answer.send(shelves.put_file(file, now))),
-            Command::Begin(from, init, name, cancel, answer) => {
-                drop(answer.send(shelves.received.begin(from, &init, name, cancel)));
-            }
-            Command::Finish(complete, answer) => drop(answer.send(shelves.received.finish(complete, now))),
             Command::Mailbox(request, answer) => drop(answer.send(shelves.answer(request, now))),
             Command::Find(waiter, answer) => {
                 let found = shelves.inbox.find(&waiter.wanted);
@@ -382,25 +337,10 @@ impl Clerk {
 fn open(home: &Path) -> std::io::Result<Shelves> {
     Ok(Shelves {
         inbox: Inbox::open(home.join("inbox"))?,
-        received: Received::open(home.join("received"), SystemTime::now())?,
     })
 }
 
 impl Shelves {
-    fn put_file(&mut self, file: IncomingFile, now: SystemTime) -> Result<Outcome<ReceivedPath>, Refusal> {
-        let from = file.from.node;
-        if file.message_id.as_ref().is_some_and(|id| self.inbox.is_duplicate(from, id)) {
-            return Ok(Outcome::Duplicate);
-        }
-        let stored = self.received.put(&file.name, &file.data, now)?;
-        if let Some(id) = file.message_id
-            && let Err(error) = self.inbox.remember(from, &id)
-        {
-            tracing::warn!(%error, "the id of a file cannot be kept; a repetition would be stored again");
-        }
-        Ok(Outcome::Stored(stored))
-    }
-
     /// A message that cannot be marked is handed out all the same; it stays unread.
     fn take(&mut self, id: &str, now: SystemTime) {
         if let Err(error) = self.inbox.mark(&[id.to_owned()], true, now) {
@@ -427,10 +367,6 @@ impl Shelves {
             Request::Remove { ids } => self.inbox.remove(&ids).map(|cleared| Reply::Cleared { cleared }),
             Request::Clear { before_ns, read } => {
                 self.inbox.clear(before_ns, read).map(|cleared| Reply::Cleared { cleared })
-            }
-            Request::ListFiles { limit } => self.received.list(limit),
-            Request::ClearFiles { before_ns } => {
-                self.received.clear(before_ns).map(|cleared| Reply::Cleared { cleared })
             }
             Request::Wait(_) => Ok(failed("internal", "a wait is not a question for the thread")),
         };

@@ -78,7 +78,9 @@ impl Tasks {
     /// When the thread cannot be started.
     pub(super) fn start(
         home: &Path,
-        (client, handle, policy): (Client, Handle, Policy),
+        client: Client,
+        handle: &Handle,
+        policy: Policy,
         notices: Notices,
         running: &mut JoinSet<()>,
     ) -> io::Result<Self> {
@@ -87,7 +89,7 @@ impl Tasks {
         running.spawn(courier::run(client, handle.clone(), way.clone()));
         running.spawn(reports::run(handle.clone(), way.clone()));
         running.spawn(announce(way.clone(), handle.clone()));
-        Ok(Self::over(way, handle, policy))
+        Ok(Self::over(way, handle.clone(), policy))
     }
 
     fn over(way: Way, handle: Handle, policy: Policy) -> Self {

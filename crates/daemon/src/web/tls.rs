@@ -116,15 +116,30 @@ pub(super) fn connector(pins: &Pins, host: &str, first_seen: FirstSeen) -> Resul
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// The authorities that this system knows; none on a system without any, where only fingerprints count.
-fn authorities(provider: &Arc<CryptoProvider>) -> Option<Arc<WebPkiServerVerifier>> {
+/// A connector that believes these authorities and nobody else.
+pub(crate) fn believing(roots: RootCertStore) -> Result<TlsConnector, Error> {
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// The authorities that this system knows.
+pub(crate) fn authorities_of_system() -> RootCertStore {
     let found = rustls_native_certs::load_native_certs();
     for error in found.errors {
         tracing::debug!(%error, "an authority's certificate is not usable");
     }
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found.certs);
-    let built = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).build();
+    roots
+}
+
+/// The authorities that this system knows; none on a system without any, where only fingerprints count.
+fn authorities(provider: &Arc<CryptoProvider>) -> Option<Arc<WebPkiServerVerifier>> {
+    let roots = Arc::new(authorities_of_system());
+    let built = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider)).build();
     built.inspect_err(|error| tracing::debug!(%error, "this system knows no authorities")).ok()
 }
 

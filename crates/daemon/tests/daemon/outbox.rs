@@ -38,7 +38,7 @@ fn text(to: Addr, text: &str) -> Queued {
 
 /// The texts in the inbox, oldest first.
 async fn inbox(daemon: &Daemon) -> Vec<String> {
-    let list = Request::List { from: None, since_ns: None, limit: None };
+    let list = Request::List(pilot_wire::mailbox::List::default());
     let Reply::Messages { messages, .. } = client(daemon).await.mailbox(list).await.unwrap() else {
         panic!()
     };
@@ -195,7 +195,7 @@ async fn long_messages_and_files_survive_a_restart_and_leave_nothing_behind() {
     for id in &ids {
         assert_eq!(reaches(&client(&a).await, id, State::Stored).await.state, State::Stored);
     }
-    let list = Request::List { from: None, since_ns: None, limit: None };
+    let list = Request::List(pilot_wire::mailbox::List::default());
     let receiver = client(&b).await;
     let Reply::Messages { messages, .. } = receiver.mailbox(list).await.unwrap() else { panic!() };
     let mut stored: Vec<StoredMessage> = Vec::new();

@@ -273,6 +273,7 @@ impl From<Mail> for Message {
 async fn wait(ctx: &Context, args: &WaitArgs) -> Result<Output, Failure> {
     let client = ctx.client().await?;
     let filter = filter(ctx, &args.select).await?;
+    ctx.note(crate::style::faint("waiting for a message"));
     match client.take_message(filter, args.timeout.unwrap_or(FOREVER)).await? {
         Some(mail) => show(mail.into(), args.raw),
         None => Err(nothing_came(args.timeout.unwrap_or_default())),
@@ -298,7 +299,7 @@ fn nothing_came(patience: Duration) -> Failure {
 async fn follow(ctx: &Context, select: &Select, count: Option<u64>) -> Result<Output, Failure> {
     let client = ctx.client().await?;
     let mut inbox = client.inbox(filter(ctx, select).await?).await?;
-    ctx.note(crate::style::faint("following the inbox"));
+    ctx.note(crate::style::faint("waiting for messages; Ctrl-C ends"));
     let mut seen = 0;
     while count.is_none_or(|count| seen < count) {
         output::item(ctx.format, &Message::from(inbox.next().await?))?;

@@ -217,6 +217,10 @@ async fn begin_use(client: &Client, nodes: &[String]) -> Result<(State, Vec<Stri
         })?;
         done.push(format!("{} keeps messages for this node while it is away", peer.name()));
     }
+    done.push(format!(
+        "known to {}; others hear of it when they are there",
+        humane::count(state.told, "trusted peer")
+    ));
     Ok((state, done))
 }
 

@@ -76,6 +76,8 @@ struct WaitArgs {
 /// How far a message is wanted to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Until {
+    /// It is on its way: a mailbox of the peer has it, or the peer is there to take it
+    Sent,
     /// It is in the peer's inbox
     Stored,
     /// A program has taken it from there
@@ -101,6 +103,7 @@ use crate::{duration, humane, style, target};
 impl From<Until> for State {
     fn from(until: Until) -> Self {
         match until {
+            Until::Sent => Self::Sent,
             Until::Stored => Self::Stored,
             Until::Read => Self::Read,
             Until::Answered => Self::Answered,
@@ -219,6 +222,9 @@ impl fmt::Display for Shown {
         }
         if let Some(ack) = &item.ack {
             writeln!(f, "  ack         {}", humane::printable(ack))?;
+        }
+        if let Some(via) = &item.via {
+            writeln!(f, "  mailbox     {via}")?;
         }
         if let Some(outlook) = outlook(item) {
             writeln!(f, "  why         {outlook}")?;

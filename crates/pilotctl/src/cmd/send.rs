@@ -38,7 +38,7 @@ use crate::{input, target};
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<Output, Failure> {
     let Args { target, what, data, file, timeout } = args;
     if let Some(path) = file {
-        return super::send_file::run(ctx, &super::send_file::Args { target, path, timeout }).await;
+        return super::send_file::run(ctx, &super::send_file::Args::of(target, path, timeout)).await;
     }
     match (what, data) {
         (Some(port), Some(data)) => {

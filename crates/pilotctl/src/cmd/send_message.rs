@@ -274,7 +274,7 @@ async fn through_the_outbox(
 }
 
 /// Whether a peer has been heard of lately.
-async fn is_there(client: &Client, node: NodeId) -> Result<bool, Failure> {
+pub(crate) async fn is_there(client: &Client, node: NodeId) -> Result<bool, Failure> {
     let peers: Vec<PeerInfo> = client.call(Call::Peers).await?;
     let peer = peers.into_iter().find(|peer| peer.node_id == node);
     Ok(peer.is_some_and(|peer| peer.idle_ms.is_some_and(|idle| idle < HEARD)))

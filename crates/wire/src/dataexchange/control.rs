@@ -52,10 +52,34 @@ pub enum Control {
         /// The sender's name of the message.
         id: MessageId,
     },
+    /// About files, on the connection that carries them.
+    Transfer {
+        /// What.
+        word: TransferWord,
+    },
 }
 
 /// How the answer to [`Control::Forward`] begins when the mailbox need not bring the message again.
 pub const NOT_WANTED: &str = "not wanted: ";
+
+/// What our nodes say about files besides the steps of a transfer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TransferWord {
+    /// A folder is to come; the body is its [`Manifest`](super::Manifest) as JSON. The files follow on the same connection,
+    /// each content once, as file transfers named by their hash. Answered by `Held`, or an error.
+    Folder {
+        /// The name the sender gives it; it comes from a stranger.
+        name: String,
+    },
+    /// Answers `Folder`; the body says which contents the speaker has from an earlier try: [`Held`](super::Held).
+    Held,
+    /// All files of the folder are sent: put it in its place.
+    Done,
+    /// A file is to come. Whoever takes this in has no need for the window of release 1.18.0:
+    /// [`WIDE_WINDOW_CHUNKS`](super::WIDE_WINDOW_CHUNKS) is what the sender may have unacknowledged.
+    WideWindow,
+}
 
 /// What became of one message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

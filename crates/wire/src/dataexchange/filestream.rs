@@ -24,6 +24,9 @@ pub const CHUNK_LEN: u32 = 48 << 10;
 /// Chunks a sender may have unacknowledged.
 pub const WINDOW_CHUNKS: u64 = 16;
 
+/// The same between our nodes: 6 MiB, so that the stream's own window is what limits a transfer.
+pub const WIDE_WINDOW_CHUNKS: u64 = 128;
+
 /// What a CHUNK before any INIT is answered with, as 1.18.0 words it.
 pub const NO_ACTIVE_TRANSFER: &str = "no active transfer (send INIT first)";
 

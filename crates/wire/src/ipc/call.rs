@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::paths::{Nat, OwnCandidate};
 use crate::{
-    Addr, NodeId, Port, PublicKey, StreamId, hooks, mailbox, mailboxes, outbox, policy, serving, tasks,
+    Addr, NodeId, Port, PublicKey, StreamId, hooks, mailbox, mailboxes, outbox, policy, received, serving,
+    tasks,
 };
 
 /// A question or order to the daemon. The result of each is named in its description.
@@ -73,8 +74,10 @@ pub enum Call {
     },
     /// The settings in force: an object.
     Config,
-    /// Delivered messages and files: [`mailbox::Reply`].
+    /// Delivered messages: [`mailbox::Reply`].
     Mailbox(mailbox::Request),
+    /// Files that peers sent: [`received::Reply`].
+    Received(received::Request),
     /// Messages to be delivered: [`outbox::Reply`].
     Outbox(outbox::Request),
     /// Requests and their answers: [`serving::Reply`].
@@ -110,6 +113,7 @@ impl Call {
             Self::AutoApprove { .. } => "auto_approve",
             Self::Config => "config",
             Self::Mailbox(_) => "mailbox",
+            Self::Received(_) => "received",
             Self::Outbox(_) => "outbox",
             Self::Serving(_) => "serving",
             Self::Tasks(_) => "tasks",

@@ -3,7 +3,7 @@
 use super::*;
 use pilot_crypto::Sha256;
 use pilot_wire::NodeId;
-use pilot_wire::dataexchange::{CHUNK_LEN, DEFAULT_MAX_FRAME};
+use pilot_wire::dataexchange::{CHUNK_LEN, DEFAULT_MAX_FRAME, FileStream, Init, TransferId};
 use pilot_wire::mailbox::{Reply, Request};
 use serde_json::Value;
 use std::path::Path;
@@ -49,6 +49,7 @@ impl Receiver {
 fn exchange_over(home: &Path) -> Exchange {
     Exchange {
         store: Store::start(home).unwrap(),
+        files: Files::start(home, crate::config::ReceivedLimits::default()).unwrap(),
         handle: None,
         notices: Notices::new().0,
         controls: Controls {
@@ -320,4 +321,126 @@ async fn damaged_frames_of_any_kind_never_stop_the_service() {
     let (mut stream, _serving) = receiver.connect();
     stream.write_all(b"\0\0\0\x01\0\0\0\x02ok").await.unwrap();
     assert_eq!(read(&mut stream, 24).await[8..], *b"ACK TEXT 2 bytes");
+}
+
+fn folder_of(files: &[(&str, &[u8])]) -> pilot_wire::dataexchange::Manifest {
+    let files = files.iter().map(|(path, data)| pilot_wire::dataexchange::FolderFile {
+        path: path.parse().unwrap(),
+        size: data.len() as u64,
+        sha256: pilot_wire::dataexchange::ContentHash(Sha256::digest(data)),
+        executable: false,
+    });
+    pilot_wire::dataexchange::Manifest::new(files.collect(), Vec::new()).unwrap()
+}
+
+fn announce(name: &str, manifest: &[u8]) -> Vec<u8> {
+    frame(&Frame::Control(
+        Control::Transfer { word: TransferWord::Folder { name: name.into() } },
+        bytes::Bytes::copy_from_slice(manifest),
+    ))
+}
+
+fn whole(data: &'static [u8]) -> Vec<u8> {
+    let init = init(data, b"");
+    let id = init.id;
+    let chunk = FileStream::Chunk { id, offset: 0, data: bytes::Bytes::from_static(data) };
+    [FileStream::Init(init), chunk, FileStream::Done(id)].into_iter().flat_map(file_step).collect()
+}
+
+/// Everything that is answered to these bytes.
+async fn answers(receiver: &Receiver, sent: &[u8]) -> Vec<RawFrame> {
+    let (mut stream, serving) = receiver.connect();
+    stream.write_all(sent).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut decoder = Decoder::new(DEFAULT_MAX_FRAME);
+    decoder.feed(&read(&mut stream, 1 << 20).await);
+    serving.await.unwrap().unwrap();
+    std::iter::from_fn(|| decoder.next_frame().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_folder_comes_in_one_breath_and_its_files_of_the_same_content_once() {
+    let receiver = Receiver::start();
+    let manifest = folder_of(&[("a/one", b"1"), ("a/uno", b"1"), ("two", b"22")]);
+    let done = frame(&Frame::Control(Control::Transfer { word: TransferWord::Done }, bytes::Bytes::new()));
+    let first = [announce("things", &manifest.to_json()), whole(b"1")].concat();
+    let answered = answers(&receiver, &first).await;
+    assert_eq!(answered.len(), 4);
+    let held = Frame::parse(answered[0].clone()).unwrap();
+    assert_eq!(held, Frame::Control(Control::Transfer { word: TransferWord::Held }, bytes::Bytes::new()));
+    assert!(receiver.files("received").is_empty());
+    let second = [announce("things", &manifest.to_json()), whole(b"22"), done.clone()].concat();
+    let answered = answers(&receiver, &second).await;
+    let held = Frame::parse(answered[0].clone()).unwrap();
+    assert_eq!(
+        held,
+        Frame::Control(Control::Transfer { word: TransferWord::Held }, bytes::Bytes::from_static(&[1]))
+    );
+    assert_eq!(answered.last().map(|frame| &frame.payload[..]), Some(&b"ACK TEXT 0 bytes"[..]));
+    let folders: Vec<_> = std::fs::read_dir(receiver.home.path().join("received"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("things-"))
+        .collect();
+    assert_eq!(folders.len(), 1);
+    assert_eq!(std::fs::read(folders[0].join("a/uno")).unwrap(), b"1");
+    // The answer was lost: it is all here, and nothing is sent or stored again.
+    let again = [announce("things", &manifest.to_json()), done].concat();
+    let answered = answers(&receiver, &again).await;
+    assert_eq!(
+        Frame::parse(answered[0].clone()).unwrap(),
+        Frame::Control(Control::Transfer { word: TransferWord::Held }, vec![255].into())
+    );
+    assert_eq!(answered.last().map(|frame| &frame.payload[..]), Some(&b"ACK TEXT 0 bytes"[..]));
+    assert_eq!(std::fs::read_dir(receiver.home.path().join("received")).unwrap().count(), 3);
+}
+
+#[tokio::test]
+async fn hostile_folders_store_nothing_anywhere() {
+    let receiver = Receiver::start();
+    let file = |path: &str| {
+        let hash = "ab".repeat(32);
+        format!(r#"{{"files":[{{"path":{path:?},"size":1,"sha256":"{hash}"}}]}}"#)
+    };
+    let traversals = ["../x", "/etc/x", "a/../../x", "a\\b", "a//b", "a/./b", ""];
+    let manifests = traversals.iter().map(|path| file(path)).chain([
+        "{}".to_owned(),
+        "[".repeat(100_000),
+        format!(r#"{{"files":[],"folders":["{}"]}}"#, ["d"; 40].join("/")),
+        format!(r#"{{"files":[{{"path":"x","size":{},"sha256":"{}"}}]}}"#, u64::MAX, "ab".repeat(32)),
+    ]);
+    for manifest in manifests {
+        let answered = answers(&receiver, &announce("f", manifest.as_bytes())).await;
+        let answer = Answer::parse(&answered[0]).unwrap();
+        assert!(matches!(answer, Answer::Failed { .. }), "{manifest:.80}: {answer:?}");
+    }
+    let good = folder_of(&[("x", b"1")]).to_json();
+    for name in ["../f", "", "..", "a/b", "a\0b"] {
+        let answered = answers(&receiver, &announce(name, &good)).await;
+        assert!(matches!(Answer::parse(&answered[0]).unwrap(), Answer::Failed { .. }), "{name:?}");
+    }
+    let done = frame(&Frame::Control(Control::Transfer { word: TransferWord::Done }, bytes::Bytes::new()));
+    let out_of_place = [
+        done.clone(),
+        [announce("f", &good), done].concat(),
+        frame(&Frame::Control(Control::Transfer { word: TransferWord::Held }, bytes::Bytes::new())),
+    ];
+    for sent in out_of_place {
+        let answered = answers(&receiver, &sent).await;
+        let last = Answer::parse(answered.last().unwrap()).unwrap();
+        assert!(matches!(last, Answer::Failed { .. }), "{last:?}");
+    }
+    let foreign = [announce("f", &good), whole(b"something else")].concat();
+    let answered = answers(&receiver, &foreign).await;
+    assert!(matches!(
+        Frame::parse(answered[1].clone()),
+        Ok(Frame::FileStream(FileStream::Abort { message, .. })) if message == "the folder has no such file"
+    ));
+    let names: Vec<_> = std::fs::read_dir(receiver.home.path().join("received"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    assert!(names.is_empty(), "{names:?}");
+    assert!(!receiver.home.path().join("x").exists() && !receiver.home.path().join("received/x").exists());
 }

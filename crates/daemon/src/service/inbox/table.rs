@@ -3,9 +3,7 @@
 //! The file can be done without: the messages themselves are files of their own. So one that is damaged is put aside
 //! with a word in the log, and what it held is forgotten.
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::panic;
 use std::path::{Path, PathBuf};
 
@@ -90,7 +88,7 @@ impl Table {
     }
 
     fn open_sound(path: &Path) -> Result<(Self, Written), Problem> {
-        let file = open_private(path)?;
+        let file = crate::files::open_private(path)?;
         // A daemon that was just killed in this process may still finish a write.
         file.lock()?;
         // The database takes some damage for its own mistake and panics; here it is the file's.
@@ -128,13 +126,6 @@ fn aside(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".damaged");
     name.into()
-}
-
-fn open_private(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    file.set_permissions(PermissionsExt::from_mode(0o600))?;
-    Ok(file)
 }
 
 fn begin(database: &Database) -> Result<(), redb::Error> {
@@ -207,6 +198,8 @@ fn write(database: &Database, changes: &Changes) -> Result<(), redb::Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn seen(number: u64) -> Seen {

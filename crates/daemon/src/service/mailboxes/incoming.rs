@@ -35,6 +35,7 @@ impl Mailboxes {
     pub(crate) async fn on_keeps(&self, from: &Remote) -> Result<(), String> {
         let inner = self.inner()?;
         let owner = from.endpoint.addr.node;
+        inner.may_use(owner)?;
         inner.owe_kept(owner).await;
         inner.heard_of(owner);
         let allowance =
@@ -82,6 +83,8 @@ impl Mailboxes {
         let Some(allowance) = allowance else {
             return Err(format!("this node keeps no messages for {}", Addr::backbone(to)));
         };
+        inner.may_use(to)?;
+        inner.may_use(depositor)?;
         if sealed.len() < sealed_len(0) {
             return Err("that is no sealed message".to_owned());
         }
@@ -159,6 +162,11 @@ impl Mailboxes {
 }
 
 impl Inner {
+    /// Whether the rules let a node leave messages here, or have them kept.
+    fn may_use(&self, node: NodeId) -> Result<(), String> {
+        self.policy.may_use_mailbox(node).map_err(|forbidden| forbidden.to_string())
+    }
+
     /// If anything is kept for a node, it is to be brought.
     async fn owe_kept(self: &Arc<Self>, owner: NodeId) {
         let load = self.shelf(move |shelf| shelf.load(owner)).await;

@@ -118,7 +118,11 @@ pub(super) fn read(
         }
         // Letters in letters, and what makes sense only between those who are there.
         Ok(Frame::Control(
-            Control::Cancel { .. } | Control::Keeps | Control::Deposit { .. } | Control::Forward { .. },
+            Control::Cancel { .. }
+            | Control::Keeps
+            | Control::Deposit { .. }
+            | Control::Forward { .. }
+            | Control::Transfer { .. },
             _,
         ))
         | Ok(Frame::FileStream(_))

@@ -63,6 +63,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
                 };
                 if let Some(node) = visited.remove(&task) {
                     locked(&inner.rounds).ended(node, ended, Instant::now());
+                    inner.visited.notify_waiters();
                 }
             }
             () = tokio::time::sleep_until(wake.into()) => inner.expire().await,

@@ -137,6 +137,12 @@ impl Rounds {
             .min()
     }
 
+    /// Whether a node is being visited, or about to be.
+    pub(super) fn is_tried(&self, node: NodeId) -> bool {
+        let tried = |round: &Round| round.standing != Standing::Awaited && round.failures == 0;
+        self.nodes.get(&node).is_some_and(tried)
+    }
+
     /// How often visits to a node have failed since it was last heard of.
     pub(super) fn failures(&self, node: NodeId) -> u32 {
         self.nodes.get(&node).map_or(0, |round| round.failures)

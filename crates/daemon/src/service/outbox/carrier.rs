@@ -218,7 +218,7 @@ impl Carriers {
 fn is_final(error: &Error, reason: &str) -> bool {
     let by_rule = error.code() == Code::Busy && reason.contains("refused by policy: ");
     let unreadable = matches!(error, Error::Io(_) | Error::Invalid(_));
-    by_rule || unreadable || error.code() == Code::Unsupported
+    by_rule || unreadable || matches!(error.code(), Code::Unsupported | Code::Refused)
 }
 
 /// Why a try failed, for people.

@@ -504,7 +504,8 @@ impl Ledger {
             | Control::Keeps
             | Control::Mailboxes { .. }
             | Control::Deposit { .. }
-            | Control::Forward { .. }) => {
+            | Control::Forward { .. }
+            | Control::Transfer { .. }) => {
                 let waiting: usize = lane.words.iter().map(|word| word.body.len()).sum();
                 if lane.words.len() < WORDS_MAX && (waiting + body.len() <= WORD_BYTES_MAX || waiting == 0) {
                     lane.words.push_back(Word { control, body, until: now.instant + WORD_LIFE });
@@ -553,6 +554,10 @@ impl Ledger {
     /// Whether it came as far as `until`, or never will.
     pub(super) fn has_reached(&self, seq: Seq, until: State) -> bool {
         let Some(entry) = self.entries.get(&seq) else { return true };
+        if until == State::Sent && entry.is_pending() && entry.record.left.is_none() {
+            // What goes out with the dial is on its way once there is a connection.
+            return entry.under_way && self.lane_of(seq).is_some_and(|lane| lane.run == Run::Connected);
+        }
         let silent = match self.known.get(&entry.record.to.node) {
             // It never tells what is read, ...
             Some(Known::Tagged) => until == State::Read,

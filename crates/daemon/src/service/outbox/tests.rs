@@ -32,6 +32,7 @@ fn record(id: &str, place: Place) -> Record {
         reason: None,
         ack: None,
         tagged: None,
+        left: None,
     }
 }
 

@@ -1,6 +1,7 @@
 use pilot_wire::NodeId;
 
 use super::*;
+use pilot_wire::Addr;
 
 fn letter(body: &'static [u8], id: &str, reply_to: Option<&str>) -> Letter {
     Letter {

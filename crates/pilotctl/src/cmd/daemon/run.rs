@@ -1,6 +1,8 @@
 //! `pilotctl daemon run`: settings become the daemon's configuration, and the daemon runs here.
 
-use pilot_daemon::{Config, ProxySetting, RunError, Running, Services, Transport, Web, Webhook};
+use pilot_daemon::{
+    Config, ProxySetting, ReceivedLimits, RunError, Running, Services, Transport, Web, Webhook,
+};
 
 use super::{DaemonFlags, Ready};
 use crate::context::Context;
@@ -61,6 +63,11 @@ fn config(settings: &Settings, registry: &Registry, secret: Option<String>) -> R
     config.idle_timeout = settings.duration("idle_timeout").unwrap_or(config.idle_timeout);
     config.port_mapping = settings.is_on("port_mapping");
     config.lan_discovery = settings.is_on("lan_discovery");
+    config.received = ReceivedLimits {
+        max_bytes: settings.size("received_max_bytes").unwrap_or(config.received.max_bytes),
+        max_file: settings.size("received_max_file").unwrap_or(config.received.max_file),
+        min_free: settings.size("received_min_free").unwrap_or(config.received.min_free),
+    };
     config.webhook = Webhook { url: settings.get("webhook").map(str::to_owned), secret };
     config.services = Services {
         echo: !settings.is_on("no_echo"),

@@ -337,7 +337,8 @@ impl Ledger {
             | Control::Keeps
             | Control::Mailboxes { .. }
             | Control::Deposit { .. }
-            | Control::Forward { .. } => {
+            | Control::Forward { .. }
+            | Control::Transfer { .. } => {
                 if word.until > now.instant {
                     lane.words.push_front(word);
                 }
