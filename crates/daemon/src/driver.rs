@@ -542,9 +542,6 @@ impl Driver {
                 let _ = answer.send(PeerIdentity { hostname, key, trust, path });
             }
             ServiceOrder::Identity(answer) => drop(answer.send(self.identity.clone())),
-            ServiceOrder::Sign(text, answer) => {
-                let _ = answer.send(self.identity.sign(text.as_bytes()));
-            }
             ServiceOrder::Registry(request, answer) => self.ask_registry_for_service(*request, answer),
             ServiceOrder::TaskExec(enabled) => self.set_task_exec(enabled),
         }

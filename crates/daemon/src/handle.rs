@@ -36,8 +36,6 @@ pub(crate) enum ServiceOrder {
     Describe(NodeId, oneshot::Sender<PeerIdentity>),
     /// The identity in use; another one after the key has been replaced.
     Identity(oneshot::Sender<Identity>),
-    /// Sign this text with the node's key.
-    Sign(String, oneshot::Sender<Signature>),
     /// Ask the registry.
     Registry(Box<registry::Request>, oneshot::Sender<Result<Vec<u8>, CallError>>),
     /// The registry is to be told, now and at every registration, whether this node takes tasks.
@@ -106,9 +104,7 @@ impl Handle {
 
     /// The node's signature under a text of a service; `None` while the daemon stops.
     pub(crate) async fn sign(&self, text: String) -> Option<Signature> {
-        let (answer, answered) = oneshot::channel();
-        self.tell(ServiceOrder::Sign(text, answer)).await;
-        answered.await.ok()
+        self.identity().await.map(|identity| identity.sign(text.as_bytes()))
     }
 
     /// Asks the registry; the reply is its JSON.

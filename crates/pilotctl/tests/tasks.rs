@@ -99,6 +99,8 @@ fn a_finished_task_changes_the_scores_at_the_registry_once() {
         }
     }
     assert_eq!(b.json(&["task", "status"])["polo_score"], 2);
+    assert_eq!(b.json(&["info"])["polo_score"], 2);
+    assert_eq!(b.json(&["task", "list"])["total"], 2);
 
     b.ok(&["task", "gate", "on"]);
     let refused = a.run(&["task", "submit", "agent-b", "--task", "third", "--json"]);

@@ -10,8 +10,8 @@ use pilot_client::{
     Addr, Client, DeliveryState as State, MessageId, MessageKind, OutboxFilter, OutboxItem, Outgoing, Queued,
 };
 use pilot_daemon::Config;
-use pilot_wire::{Port, received};
 use pilot_wire::dataexchange::{Answer, Control, Decoder, Frame, FrameType, RawFrame, Receipt, ReceiptState};
+use pilot_wire::{Port, received};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{Daemon, Home, PATIENCE, Rendezvous, befriend, within};
@@ -206,7 +206,9 @@ async fn long_messages_and_files_survive_a_restart_and_leave_nothing_behind() {
     let arrived: Vec<Vec<u8>> = stored.iter().map(|message| message.body().unwrap()).collect();
     assert!(arrived == bodies);
     let every = received::Request::List { from: None, since_ns: None, limit: None };
-    let received::Reply::Files { files, .. } = receiver.received_files(every).await.unwrap() else { panic!() };
+    let received::Reply::Files { files, .. } = receiver.received_files(every).await.unwrap() else {
+        panic!()
+    };
     assert_eq!(files.len(), 1);
     assert!(files[0].name.starts_with("renamed"), "{}", files[0].name);
     assert!(std::fs::read(&files[0].path).unwrap() == bodies[3]);

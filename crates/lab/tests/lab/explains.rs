@@ -114,7 +114,9 @@ fn why_a_peer_does_not_answer() {
         let mut pair = met(first, second, way);
         pair.b.crash();
         let to = pair.b.address();
-        for words in [&["send-message", &to, "--data", "to nobody", "--now"][..], &["ping", &to, "--count", "1"]] {
+        for words in
+            [&["send-message", &to, "--data", "to nobody", "--now"][..], &["ping", &to, "--count", "1"]]
+        {
             let begin = Instant::now();
             let failed = pair.a.try_ctl(words).expect_err("nobody is there");
             let took = begin.elapsed();

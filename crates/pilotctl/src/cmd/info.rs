@@ -24,6 +24,9 @@ struct Report {
     info: Info,
     #[serde(skip_serializing_if = "Option::is_none")]
     key_fingerprint: Option<String>,
+    /// What its tasks have earned it, if the registry tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    polo_score: Option<i64>,
     #[serde(flatten)]
     more: Option<More>,
 }
@@ -78,6 +81,9 @@ impl fmt::Display for Report {
         row("hostname", name.to_owned())?;
         if let Some(fingerprint) = &self.key_fingerprint {
             row("key", format!("ed25519 {fingerprint}"))?;
+        }
+        if let Some(score) = self.polo_score {
+            row("score", format!("{score} · earned with tasks"))?;
         }
         if let Some(more) = &self.more {
             let state = if more.registry_connected { "connected" } else { "no answer, trying on" };
@@ -140,6 +146,12 @@ pub(crate) async fn run(ctx: &Context, _: &Args) -> Result<Output, Failure> {
         Err(failure) if failure.code == Code::Unsupported => None,
         Err(failure) => return Err(failure),
     };
+    let mut polo_score = None;
+    if more.as_ref().is_some_and(|more| more.registry_connected) {
+        // Without an answer there is no score to show; the rest is known here.
+        let own = client.call::<serde_json::Value>(Call::Lookup { node: info.node_id }).await;
+        polo_score = own.ok().and_then(|own| own["polo_score"].as_i64());
+    }
     let key_fingerprint = info.public_key.map(|key| key.fingerprint());
-    Ok(Output::of(Report { info, key_fingerprint, more }))
+    Ok(Output::of(Report { info, key_fingerprint, polo_score, more }))
 }

@@ -11,16 +11,17 @@ use pilot_crypto::verify;
 use pilot_wire::NodeId;
 use pilot_wire::dataexchange::{Decoder, FrameTooLarge, FrameType};
 use pilot_wire::registry::{Request, Response, Signed};
-use pilot_wire::tasks::State;
 use pilot_wire::tasks::frame::{
     Answer, FileStart, MAX_FRAME, ResultType, Results, Submit, TEXT_MAX, Word, WordError,
 };
 use pilot_wire::tasks::score::{Outcome as Ended, Statement};
+use pilot_wire::tasks::{State, TaskId};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::super::Remote;
+use super::super::policy::Forbidden;
 use super::Tasks;
 use super::book::Book;
 use super::folders::{Arriving, Folders, Incoming, Refused};
@@ -123,6 +124,7 @@ impl Tasks {
             Word::Results(word) => self.on_results(from, word).await?,
             Word::File(start) => self.on_file(node, start, file).await?,
             Word::Data(data) => {
+                self.policy.count_bytes(node, data.len() as u64);
                 let kind = Word::File(file.as_ref().ok_or(Closed::Unannounced)?.0.clone()).kind();
                 return Ok(self.on_data(data, file).await?.map(|answer| (answer, kind)));
             }
@@ -146,9 +148,10 @@ impl Tasks {
         if !self.is_welcome(node) {
             return Ok(Book::reply(&id, Answer::REFUSED, "this node takes tasks of nodes it trusts only"));
         }
-        if let Err(forbidden) = self.policy.may_task(node) {
-            let status = if forbidden.retry_after().is_some() { Answer::LATER } else { Answer::REFUSED };
-            return Ok(Book::reply(&id, status, forbidden.to_string()));
+        let bytes = word.task_description.len() as u64;
+        let allowed = self.policy.may_task(node).and_then(|()| self.policy.admit_message(node, bytes));
+        if let Err(forbidden) = allowed {
+            return Ok(against(&id, &forbidden));
         }
         let waiting = self.waiting();
         let settings = self.way.run(|desk| desk.settings).await.ok_or(Closed::Disk)?;
@@ -280,6 +283,9 @@ impl Tasks {
             Ok(_) => {}
             Err(refusal) => return Ok(*refusal),
         }
+        if let Err(forbidden) = self.policy.admit_file(node, start.file.size) {
+            return Ok(against(&id, &forbidden));
+        }
         let folders = self.folders().await.ok_or(Closed::Disk)?;
         let announced = start.clone();
         // An earlier file of this connection is closed before the same one is opened again.
@@ -358,7 +364,13 @@ fn store(folders: &Folders, from: NodeId, word: Results) -> Result<Option<Outcom
     Ok(Some(outcome))
 }
 
-fn at(id: &pilot_wire::tasks::TaskId, offset: u64) -> Answer {
+/// What a peer is told whom the owner's rules keep away.
+fn against(id: &TaskId, forbidden: &Forbidden) -> Answer {
+    let status = if forbidden.retry_after().is_some() { Answer::LATER } else { Answer::REFUSED };
+    Book::reply(id, status, forbidden.to_string())
+}
+
+fn at(id: &TaskId, offset: u64) -> Answer {
     let mut answer = Book::reply(id, Answer::OK, "here so far");
     if let Some(extension) = &mut answer.pilot {
         extension.offset = Some(offset);

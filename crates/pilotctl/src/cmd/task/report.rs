@@ -183,7 +183,8 @@ impl fmt::Display for Changed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let task = &self.task;
         writeln!(f, "{}: task {} ({})", self.message, style::strong(&task.task_id), state(task))?;
-        writeln!(f, "  from {}", peer(task))?;
+        let side = if task.category == Category::Submitted { "for" } else { "from" };
+        writeln!(f, "  {side} {}", peer(task))?;
         write!(f, "  {}", printable(&task.description))
     }
 }

@@ -6,11 +6,12 @@ use pilot_crypto::{Identity, Sha256};
 use pilot_wire::dataexchange::RawFrame;
 use pilot_wire::registry::Score;
 use pilot_wire::tasks::frame::{Digest, FileNote, FileStart, ResultsExtension, StatusUpdate};
-use pilot_wire::tasks::{Category, Request as Ask, State, Submission, TaskId};
+use pilot_wire::tasks::{Category, Request as Ask, Submission};
 use pilot_wire::{Addr, NodeId};
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, watch};
 
+use super::super::super::policy::Policy;
 use super::super::book::Told;
 use super::super::desk::Way;
 use super::super::record::{Key, Pending};
@@ -44,7 +45,9 @@ impl Office {
         tokio::spawn(driver(inbox));
         let handle = Handle::new(commands, trusted_watch, node_watch, signs);
         let way = Way::start(home.path(), None).unwrap();
-        let tasks = Tasks::over(way, handle, crate::service::Policy::default());
+        let policy = Policy::default();
+        policy.set_nodes(ME, [(PEER, None)].into_iter());
+        let tasks = Tasks::over(way, handle, policy);
         tasks.call(Ask::Settings { enabled: Some(true), gate: None }).await.unwrap();
         Self { tasks, home, _trusted: trusted, _node: node }
     }
@@ -137,7 +140,7 @@ async fn driver(mut inbox: mpsc::Receiver<Command>) {
     while let Some(command) = inbox.recv().await {
         let Command::Service(order) = command else { continue };
         match order {
-            ServiceOrder::Sign(text, answer) => drop(answer.send(submitter().sign(text.as_bytes()))),
+            ServiceOrder::Identity(answer) => drop(answer.send(submitter())),
             ServiceOrder::Registry(request, answer) => {
                 let Request::GetPoloScore(wanted) = *request else { continue };
                 let polo_score = if wanted.node_id == PEER { -1 } else { 1 };
