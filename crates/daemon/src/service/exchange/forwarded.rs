@@ -25,7 +25,9 @@ impl Connection<'_> {
         // A letter comes by another's hand, and still only from those who might have come themselves.
         let node = author.endpoint.addr.node;
         if let Err(forbidden) = self.exchange.policy.may_open(node, Port::DATA_EXCHANGE) {
-            return Answer::Failed { kind, reason: format!("{NOT_WANTED}{forbidden}") };
+            // While the rules are broken it is only too early.
+            let not_again = if forbidden.retry_after().is_none() { NOT_WANTED } else { "" };
+            return Answer::Failed { kind, reason: format!("{not_again}{forbidden}") };
         }
         let delivery = match inside {
             Inside::Message(delivery) => delivery,
