@@ -31,7 +31,7 @@ fn every_kind_of_failure_has_its_exit_status_and_one_document() {
         (&["task", "decline", "--id", "x"], 2, "invalid_argument"),
         (&["task", "send-results", "--id", "x"], 2, "invalid_argument"),
         (&["task", "show", "../x"], 5, "not_found"),
-        (&["port-policy"], 1, "unsupported"),
+        (&["port-policy"], 2, "invalid_argument"),
         (&["network", "kick", "1", "--node", "2"], 1, "unsupported"),
         (&["daemon", "logs"], 5, "not_found"),
         (&["inbox", "read", "NO-SUCH"], 5, "not_found"),

@@ -63,7 +63,9 @@ fn a_message_waits_in_a_mailbox_for_a_laptop_that_is_never_there_with_the_other(
     until("an empty mailbox", &m, &["mailbox"], |state| state["kept"][0]["messages"] == 0);
 
     a.start(&[]);
-    assert_eq!(a.json(&["outbox", "wait", id, "--timeout", "60s"])["state"], "stored");
+    // It was looked at above, and the sender may have heard of that, too.
+    let state = a.json(&["outbox", "wait", id, "--timeout", "60s"])["state"].clone();
+    assert!(state == "stored" || state == "read", "{state}");
     assert_eq!(b.json(&["inbox"])["messages"].as_array().unwrap().len(), 1);
 
     assert_eq!(b.ok(&["mailbox", "stop", "home"]), "home is no mailbox of this node any more\n");

@@ -134,7 +134,12 @@ fn whoever_stops_waiting_stops_the_program_and_its_children() {
     let served = serving.json_line();
     assert_eq!(served["outcome"], "stopped", "{served}");
     for pid in pids.split(' ') {
-        assert!(!is_running(pid), "{pid} was left over");
+        // A killed process is gone when the system has cleared it away.
+        let gone = (0..1000).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            !is_running(pid)
+        });
+        assert!(gone, "{pid} was left over");
     }
 }
 

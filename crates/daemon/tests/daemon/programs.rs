@@ -206,7 +206,7 @@ async fn a_released_driver_sees_what_the_released_daemon_would_say() {
     let info = program.ask(Request::Info).await;
     let info: Info = serde_json::from_slice(&info[1..]).unwrap();
     assert_eq!((info.node_id, &*info.hostname), (daemon.node(), "agent-a"));
-    assert_eq!(info.ports, 4);
+    assert_eq!(info.ports, 5);
     let tags = program.ask(Request::SetTags { tags: vec!["ml".to_owned(), "gpu".to_owned()] }).await;
     assert_eq!(&tags[1..], br#"{"type":"set_tags_ok","node_id":1,"tags":["ml","gpu"]}"#);
     let waited = program
