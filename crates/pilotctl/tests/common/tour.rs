@@ -34,11 +34,22 @@ pub(crate) struct Tour {
 
 /// Plays a document and compares; with `UPDATE_DOCS` set, writes what was printed into it instead.
 pub(crate) fn check(document: &str, people: &[&str], at_least: usize) {
+    play(document, people, at_least, Tour::new(people));
+}
+
+/// The same among people whose daemons run, and who trust each other.
+pub(crate) fn check_among_friends(document: &str, people: &[&str], at_least: usize) {
+    let tour = Tour::new(people);
+    tour.befriend();
+    play(document, people, at_least, tour);
+}
+
+fn play(document: &str, people: &[&str], at_least: usize, tour: Tour) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(document);
     let text = std::fs::read_to_string(&path).unwrap();
     let steps = steps(&text, people);
     assert!(steps.len() >= at_least, "{document} has {} lines", steps.len());
-    let printed = Tour::new(people).play(&steps);
+    let printed = tour.play(&steps);
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&path, rewritten(&text, people, &printed)).unwrap();
         return;
@@ -62,6 +73,26 @@ impl Tour {
         std::os::unix::fs::symlink(PILOTCTL, tools.join("pilotctl")).unwrap();
         let people = people.iter().map(|name| world.machine(name)).collect();
         Tour { world, people, tools, ports }
+    }
+
+    fn befriend(&self) {
+        let run = |agent: &Agent, line: &str| {
+            let done = Running::start(self.shell(agent, line)).finish();
+            assert_eq!(done.status, 0, "{}$ {line}: {done:?}", agent.name);
+        };
+        for agent in &self.people {
+            run(agent, &format!("pilotctl daemon start --hostname {}", agent.name));
+        }
+        for (at, from) in self.people.iter().enumerate() {
+            for to in &self.people[at + 1..] {
+                let asking =
+                    Running::start(self.shell(from, &format!("pilotctl handshake {} --wait=20s", to.name)));
+                run(to, "pilotctl pending --wait=20s");
+                run(to, &format!("pilotctl approve {}", from.name));
+                let asked = asking.finish();
+                assert_eq!(asked.status, 0, "{asked:?}");
+            }
+        }
     }
 
     fn play(&self, steps: &[Step]) -> Vec<Vec<String>> {
@@ -94,7 +125,7 @@ impl Tour {
     /// Starts a line that goes on; one that says when it is ready is waited for.
     fn begin(&self, agent: &Agent, line: &str) -> Running {
         // The shell becomes the command, so that Ctrl-C reaches that.
-        let alone = line.starts_with("pilotctl ") && !line.contains(['|', ';']);
+        let alone = line.starts_with("pilotctl ") && !line.contains(" | ");
         let command = self.shell(agent, &if alone { format!("exec {line}") } else { line.to_owned() });
         match SAYS_READY.iter().any(|word| line.contains(&format!("pilotctl {word}"))) {
             true => Running::start_until(command, READY),
@@ -133,10 +164,14 @@ impl Drop for Tour {
     }
 }
 
-/// A failed line shows its error.
+/// A failed line shows its error, without what was noted on the way to it.
 fn lines(done: Done) -> Vec<String> {
-    let text = if done.stdout.is_empty() { done.stderr } else { done.text() };
-    text.lines().map(str::to_owned).collect()
+    if !done.stdout.is_empty() {
+        return done.text().lines().map(str::to_owned).collect();
+    }
+    let failed = done.status != 0;
+    let shown = done.stderr.lines().skip_while(|line| failed && !line.starts_with("error: "));
+    shown.map(str::to_owned).collect()
 }
 
 /// `alice$ pilotctl ...` in a console block, and the lines up to the next one.
