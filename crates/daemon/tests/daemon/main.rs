@@ -4,6 +4,7 @@
 
 mod common;
 mod driver;
+mod driver_examples;
 mod files;
 mod hostile;
 #[cfg(target_os = "linux")]
