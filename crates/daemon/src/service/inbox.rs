@@ -219,11 +219,6 @@ impl Inbox {
         std::mem::take(&mut self.new)
     }
 
-    /// Whether this id of this sender was stored.
-    pub(super) fn is_duplicate(&self, from: NodeId, id: &MessageId) -> bool {
-        self.ring.contains(Print::of(from, id))
-    }
-
     /// Stores messages durably, in their order. What is `Stored` survives a crash.
     pub(super) fn put_all(&mut self, letters: Vec<Letter>, now: SystemTime) -> Vec<Result<Put, Refusal>> {
         let rows: Vec<Option<Row>> = letters.iter().map(|letter| letter.row.clone()).collect();
