@@ -49,7 +49,10 @@ fn hooks_that_answer_each_other_stop_at_the_limit_of_hops_and_the_owner_is_told(
     a.ok(&["send-message", "agent-b", "begin", "--now"]);
     // 0 to b, 1 to a, 2 to b, 3 to a: that one is not answered.
     let stopped = hook_until(&a, "the limit", |hook| hook["skipped"] == 1);
-    assert_eq!((&stopped["done"], &stopped["pending"], &stopped["failed"]), (&json!(2), &json!(0), &json!(0)));
+    assert_eq!(
+        (&stopped["done"], &stopped["pending"], &stopped["failed"]),
+        (&json!(2), &json!(0), &json!(0))
+    );
     assert!(stopped["note"].as_str().unwrap().contains("refused by policy"), "{stopped}");
     let other = hook_until(&b, "the end of its programs", |hook| hook["done"] == 2 && hook["pending"] == 0);
     assert_eq!((&other["skipped"], &other["failed"]), (&json!(0), &json!(0)));
@@ -59,7 +62,10 @@ fn hooks_that_answer_each_other_stop_at_the_limit_of_hops_and_the_owner_is_told(
     let told = a.ok(&["policy"]);
     assert!(told.contains("agent-b") && told.contains("1 automatic answer held back"), "{told}");
     let listed = a.ok(&["hook", "list"]);
-    assert!(listed.contains("2 done · 1 of them skipped · 0 waiting") && listed.contains("rules:"), "{listed}");
+    assert!(
+        listed.contains("2 done · 1 of them skipped · 0 waiting") && listed.contains("rules:"),
+        "{listed}"
+    );
     // The next conversation is its own.
     a.ok(&["send-message", "agent-b", "begin anew", "--now"]);
     hook_until(&a, "the limit again", |hook| hook["skipped"] == 2);
@@ -70,7 +76,8 @@ fn hooks_that_answer_each_other_stop_at_the_limit_of_hops_and_the_owner_is_told(
 fn programs_that_ask_each_other_for_ever_are_declined_at_the_limit_and_all_of_them_end() {
     let world = World::new();
     let (a, b) = world.friends();
-    let ask = format!("cat >/dev/null; exec {PILOTCTL} send-message \"$PILOT_FROM\" \"you first\" --wait=60s");
+    let ask =
+        format!("cat >/dev/null; exec {PILOTCTL} send-message \"$PILOT_FROM\" \"you first\" --wait=60s");
     let mut serving = Vec::new();
     for agent in [&a, &b] {
         agent.ok(&["policy", "set", "all", "max_hops=3"]);
