@@ -204,7 +204,7 @@ pub(crate) fn spawn(
     let (readings, readings_out) = mpsc::channel(READINGS);
     let store = Store::start_telling(&config.home, Some(readings))?;
     let files = Files::start(&config.home, config.received.clone())?;
-    let (hooks, hooking) = Hooks::start(&config.home, &config.socket, store.clone(), &handle);
+    let (hooks, hooking) = Hooks::start(&config.home, &config.socket, store.clone(), policy.clone(), &handle);
     let mailboxes = match config.data_exchange {
         true => Mailboxes::open_or_off(&config.home, &client, &handle, &policy),
         false => Mailboxes::default(),

@@ -57,8 +57,11 @@ pub struct Hook {
     pub matching: Matching,
     /// Since when it is there, RFC 3339, UTC.
     pub created_at: String,
-    /// Messages that were handed over.
+    /// Messages that were handed over, and those in `skipped`.
     pub done: u64,
+    /// Messages that the owner's rules let no program answer: the program was not run for them, and they are left unread.
+    #[serde(default)]
+    pub skipped: u64,
     /// Messages that wait for their turn or their next try.
     pub pending: u64,
     /// Messages that were given up.
@@ -66,6 +69,9 @@ pub struct Hook {
     /// Why the last try that failed did, if none has succeeded since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// What the owner's rules held back or skipped last, and why, if no try has succeeded since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// A question or order.

@@ -31,6 +31,7 @@ use self::exec::{Program, Ran};
 use self::queue::{Changes, Ending, Key, Now, Queue};
 use self::table::Table;
 use super::disk::unix_ns;
+use super::policy::Policy;
 use super::store::Store;
 use crate::datetime;
 use crate::handle::Handle;
@@ -71,6 +72,7 @@ impl Hooks {
         home: &Path,
         socket: &Path,
         store: Store,
+        policy: Policy,
         own: Box<dyn Fn() -> NodeId + Send + Sync>,
     ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (commands, asked) = mpsc::channel(COMMANDS);
@@ -78,6 +80,7 @@ impl Hooks {
             home: home.to_owned(),
             socket: socket.to_owned(),
             store,
+            policy,
             tls: Tls::default(),
             own,
         });
@@ -89,10 +92,11 @@ impl Hooks {
         home: &Path,
         socket: &Path,
         store: Store,
+        policy: Policy,
         handle: &Handle,
     ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let handle = handle.clone();
-        Self::new(home, socket, store, Box::new(move || handle.node()))
+        Self::new(home, socket, store, policy, Box::new(move || handle.node()))
     }
 
     /// Answers an application.
@@ -109,6 +113,7 @@ struct Place {
     home: PathBuf,
     socket: PathBuf,
     store: Store,
+    policy: Policy,
     tls: Tls,
     own: Box<dyn Fn() -> NodeId + Send + Sync>,
 }
@@ -322,8 +327,17 @@ impl Keeper {
         let Some(Try { key, action, message }) = self.tries.remove(&id) else { return };
         let busy = self.busy.of(&action);
         *busy = busy.saturating_sub(1);
-        if let Ending::Failed(reason) = &ending {
-            tracing::warn!(hook = key.0, message, reason, "a hook failed; it is tried again");
+        match &ending {
+            Ending::Failed(reason) => {
+                tracing::warn!(hook = key.0, message, reason, "a hook failed; it is tried again");
+            }
+            Ending::Held(pause, reason) => {
+                tracing::debug!(hook = key.0, message, reason, ?pause, "a hook is held back");
+            }
+            Ending::Skipped(reason) => {
+                tracing::warn!(hook = key.0, message, reason, "a hook is not run for a message");
+            }
+            Ending::Done | Ending::Gone => {}
         }
         // A program that took a message has read it.
         if ending == Ending::Done && matches!(action, Action::Exec { .. }) {
@@ -335,6 +349,9 @@ impl Keeper {
 
     /// Writes down what changed. What cannot be written is done all the same; after a kill it is done again.
     async fn commit(&mut self, changes: Changes) {
+        if changes == Changes::default() {
+            return;
+        }
         let (home, table) = (self.place.home.clone(), self.table.take());
         let all = self.queue.everything();
         let written = tokio::task::spawn_blocking(move || match table {
@@ -413,9 +430,11 @@ impl Keeper {
             matching: hook.matching.clone(),
             created_at: hook.created_at.clone(),
             done: account.done,
+            skipped: account.skipped,
             pending: self.queue.pending(hook.id) as u64,
             failed: account.failed,
             last_error: account.last_error,
+            note: account.note,
         }
     }
 }
@@ -447,6 +466,15 @@ impl Place {
                 Err(error) => return Ending::Failed(format!("the message cannot be read: {error}")),
             },
         };
+        // What a program does is an automatic answer; each run of it is one, whatever comes of it.
+        if matches!(hook.action, Action::Exec { .. })
+            && let Err(forbidden) = self.policy.may_answer(message.from.node, hops(&message))
+        {
+            return match forbidden.retry_after() {
+                Some(pause) => Ending::Held(pause, forbidden.to_string()),
+                None => Ending::Skipped(forbidden.to_string()),
+            };
+        }
         let event_id = format!("{}-{}", key.0, key.1);
         let event = "message.received".to_owned();
         let ran =
@@ -544,6 +572,11 @@ async fn read_long(path: &str) -> io::Result<StoredMessage> {
     tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
 }
 
+/// How many automatic answers in a row led to a message.
+fn hops(message: &StoredMessage) -> u8 {
+    message.pilot.as_ref().map_or(0, |pilot| pilot.hops)
+}
+
 /// What a program finds in its environment. Nothing a peer can choose freely is in it but a hostname and an id, whose
 /// letters are restricted.
 fn environment(arrival: &Arrival, place: &Place) -> Vec<(&'static str, String)> {
@@ -555,6 +588,8 @@ fn environment(arrival: &Arrival, place: &Place) -> Vec<(&'static str, String)> 
         ("PILOT_FROM", message.from.to_string()),
         ("PILOT_FROM_HOSTNAME", message.from_hostname.as_deref().map(hostname).unwrap_or_default()),
         ("PILOT_TYPE", message.kind.clone()),
+        // What `pilotctl` sends inside is one automatic answer further.
+        ("PILOT_HOPS", hops(message).to_string()),
         ("PILOT_MESSAGE_ID", message.message_id.as_ref().map(ToString::to_string).unwrap_or_default()),
         ("PILOT_REPLY_TO", message.reply_to.as_ref().map(ToString::to_string).unwrap_or_default()),
     ];

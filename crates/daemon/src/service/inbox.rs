@@ -202,9 +202,8 @@ impl Inbox {
 
     /// What arrived after this time, as programs that answer see it; also the latest time of arrival.
     pub(super) fn inquiries(&self, since_ns: u64, requests_only: bool) -> (Vec<Arrival>, u64) {
-        let is_request = |kept: &&Kept| kept.pilot.as_ref().is_some_and(|pilot| pilot.request.is_some());
         let later = self.kept.range((Bound::Excluded(since_ns), Bound::Unbounded)).map(|(_, kept)| kept);
-        let fitting = later.filter(|kept| !requests_only || is_request(kept));
+        let fitting = later.filter(|kept| !requests_only || kept.is_request());
         let arrivals = fitting.map(|kept| Arrival::of(&kept.entry, kept.pilot.as_deref()));
         (arrivals.collect(), self.kept.last_key_value().map_or(since_ns, |(place, _)| *place))
     }
@@ -217,11 +216,6 @@ impl Inbox {
     /// The places of messages that came into the index since this was asked last.
     pub(super) fn take_new(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.new)
-    }
-
-    /// Whether this id of this sender was stored.
-    pub(super) fn is_duplicate(&self, from: NodeId, id: &MessageId) -> bool {
-        self.ring.contains(Print::of(from, id))
     }
 
     /// Stores messages durably, in their order. What is `Stored` survives a crash.
@@ -566,6 +560,10 @@ impl Inbox {
 }
 
 impl Kept {
+    fn is_request(&self) -> bool {
+        self.pilot.as_ref().is_some_and(|pilot| pilot.request.is_some())
+    }
+
     fn set(&mut self, mark: Mark) {
         self.mark = mark;
         self.entry.read_at =

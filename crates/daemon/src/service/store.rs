@@ -106,11 +106,8 @@ impl Store {
         answered.await.ok()
     }
 
-    async fn order<T>(&self, command: impl FnOnce(Answered<T>) -> Command) -> Result<T, Refusal> {
-        self.ask(command).await.unwrap_or(Err(Refusal::Stopped))
-    }
-
-    /// Stores a message; when this returns `Stored` it survives a crash.
+    /// Stores a message alone, and waits until it is safe. Connections do the two apart, so that many are made safe together.
+    #[cfg(test)]
     pub(super) async fn put_message(&self, letter: Letter) -> Result<Outcome<()>, Refusal> {
         self.begin_message(letter).await.done().await
     }

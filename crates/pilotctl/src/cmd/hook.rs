@@ -31,8 +31,8 @@ pub(crate) enum Command {
     pilotctl hook add --exec './work.sh' --from agent-b --type json --match task --timeout 30s\n  \
     pilotctl hook add --url https://example.com/hook --secret-file hook.key",
     after_help = "A program is run by `sh -c` in the daemon's home folder, with the message as one JSON document on \
-    stdin and PILOT_MESSAGE_ID, PILOT_INBOX_ID, PILOT_FROM, PILOT_FROM_HOSTNAME, PILOT_TYPE, PILOT_REPLY_TO and \
-    PILOT_EVENT_ID in its environment; nothing a peer wrote is part of the command. Exit status 0 takes the message \
+    stdin and PILOT_MESSAGE_ID, PILOT_INBOX_ID, PILOT_FROM, PILOT_FROM_HOSTNAME, PILOT_TYPE, PILOT_REPLY_TO, \
+    PILOT_HOPS and PILOT_EVENT_ID in its environment; nothing a peer wrote is part of the command. Exit status 0 takes the message \
     (it counts as read); anything else is tried again, after 1 s, 2 s, up to 5 min, for a day. A URL is posted the same \
     document; 2xx takes it. With a key, X-Pilot-Signature-256 is the HMAC-SHA256 of the body in hexadecimal. Both \
     happen at least once: the event id tells repetitions."
@@ -210,10 +210,15 @@ fn in_words(hook: &Hook) -> String {
     let kind = matching.kind.as_ref().map_or_else(String::new, |kind| format!(" of type {kind}"));
     let text = matching.text.as_ref().map_or_else(String::new, |text| format!(" with `{text}`"));
     let failed = if hook.failed > 0 { format!(" · {} given up", hook.failed) } else { String::new() };
+    let skipped =
+        if hook.skipped > 0 { format!(" · {} of them skipped", hook.skipped) } else { String::new() };
     let mut words = format!(
-        "hook {}: for each message{from}{kind}{text}, {action}\n  {} done · {} waiting{failed}",
+        "hook {}: for each message{from}{kind}{text}, {action}\n  {} done{skipped} · {} waiting{failed}",
         hook.id, hook.done, hook.pending
     );
+    if let Some(note) = &hook.note {
+        words.push_str(&format!("\n  {} {}", style::strong("rules:"), humane::printable(note)));
+    }
     if let Some(error) = &hook.last_error {
         words.push_str(&format!("\n  {} {}", style::bad("last failure:"), humane::printable(error)));
     }

@@ -31,7 +31,8 @@ pub(super) struct Job {
     pub(super) message: String,
     /// Tries that failed.
     pub(super) failures: u32,
-    /// When it was seen first, nanoseconds since 1970.
+    /// When it failed first (before that, when it was seen first), nanoseconds since 1970; later by the time it was held back
+    /// since.
     pub(super) since_ns: u64,
 }
 
@@ -41,9 +42,15 @@ pub(super) struct Account {
     /// Its place in the inbox: everything up to this time of arrival was looked at.
     pub(super) place_ns: u64,
     pub(super) done: u64,
+    /// Of those that are done, how many the rules let no program answer.
+    #[serde(default)]
+    pub(super) skipped: u64,
     pub(super) failed: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) last_error: Option<String>,
+    /// What the rules said last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) note: Option<String>,
 }
 
 /// What has to be written down.
@@ -63,6 +70,10 @@ pub(super) enum Ending {
     Failed(String),
     /// It cannot be tried again: the message is gone.
     Gone,
+    /// The rules let nothing be done about it for so long. That is no failure.
+    Held(Duration, String),
+    /// The rules let nothing be done about it.
+    Skipped(String),
 }
 
 /// Now, by the clock that goes on and by the one on the wall.
@@ -181,11 +192,30 @@ impl Queue {
         let mut changes = Changes::default();
         let Some(account) = self.accounts.get_mut(&key.0) else { return changes };
         let Some(waiting) = self.waiting.get_mut(&key) else { return changes };
+        let before = account.clone();
         let is_over = match ending {
             Ending::Done => {
                 account.done += 1;
                 account.last_error = None;
+                account.note = None;
                 true
+            }
+            Ending::Skipped(reason) => {
+                account.done += 1;
+                account.skipped += 1;
+                account.note = Some(format!("{} was skipped: {reason}", waiting.job.message));
+                true
+            }
+            Ending::Held(pause, reason) => {
+                account.note = Some(format!("held back: {reason}"));
+                waiting.next = Some(now.instant + pause);
+                let held_ns = u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX);
+                waiting.job.since_ns = waiting.job.since_ns.saturating_add(held_ns);
+                // What is held back again and again for one reason is written down once.
+                if *account != before {
+                    changes.accounts.push((key.0, Some(account.clone())));
+                }
+                return changes;
             }
             Ending::Gone => {
                 account.failed += 1;
@@ -195,6 +225,9 @@ impl Queue {
             }
             Ending::Failed(reason) => {
                 account.last_error = Some(reason);
+                if waiting.job.failures == 0 {
+                    waiting.job.since_ns = now.wall_ns;
+                }
                 waiting.job.failures = waiting.job.failures.saturating_add(1);
                 let tried_ns = now.wall_ns.saturating_sub(waiting.job.since_ns);
                 let is_over = Duration::from_nanos(tried_ns) >= GIVE_UP;
@@ -306,6 +339,37 @@ mod tests {
         world.queue.ended((1, 11), Ending::Done, world.now);
         let account = world.queue.account(1).unwrap();
         assert_eq!((account.done, account.failed, account.last_error.as_ref()), (1, 0, None));
+    }
+
+    #[test]
+    fn what_is_held_back_waits_as_long_as_it_is_told_and_counts_as_no_failure() {
+        let mut world = World::with_hook();
+        world.arrive(1, 11);
+        for round in 0..3 {
+            assert_eq!(world.due(), Some(11), "{round}");
+            let held = Ending::Held(Duration::from_secs(7), "busy".into());
+            let changes = world.queue.ended((1, 11), held, world.now);
+            assert_eq!((changes.jobs.len(), changes.accounts.len()), (0, usize::from(round == 0)));
+            assert_eq!(world.queue.next_due(|_| true), Some(world.now.instant + Duration::from_secs(7)));
+            assert_eq!(world.due(), None);
+            world.pass(GIVE_UP);
+        }
+        assert_eq!(world.queue.pending(1), 1, "and it is not given up");
+        world.due();
+        let changes = world.fail(11);
+        assert!(matches!(&changes.jobs[..], [((1, 11), Some(job))] if job.failures == 1), "{changes:?}");
+    }
+
+    #[test]
+    fn what_is_skipped_is_done_and_said_to_be_skipped() {
+        let mut world = World::with_hook();
+        world.arrive(1, 11);
+        world.due();
+        let changes = world.queue.ended((1, 11), Ending::Skipped("too far".into()), world.now);
+        assert_eq!(changes.jobs, [((1, 11), None)]);
+        let account = world.queue.account(1).unwrap();
+        assert_eq!((account.done, account.skipped, account.failed), (1, 1, 0));
+        assert_eq!(account.note.as_deref(), Some("TEXT-11 was skipped: too far"));
     }
 
     #[test]

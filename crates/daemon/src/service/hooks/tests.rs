@@ -24,8 +24,10 @@ impl World {
 
     fn over(home: tempfile::TempDir) -> Self {
         let store = Store::start(home.path()).unwrap();
+        let policy = Policy::load(home.path());
+        policy.set_nodes(NodeId(9), std::iter::empty());
         let own = Box::new(|| NodeId(9));
-        let (hooks, task) = Hooks::new(home.path(), &home.path().join("sock"), store.clone(), own);
+        let (hooks, task) = Hooks::new(home.path(), &home.path().join("sock"), store.clone(), policy, own);
         Self { home, store, hooks, task: tokio::spawn(task) }
     }
 
@@ -59,6 +61,11 @@ impl World {
     }
 
     async fn arrive(&self, body: &'static str, id: &str) {
+        self.arrive_after(0, body, id).await;
+    }
+
+    /// A message that so many automatic answers led to.
+    async fn arrive_after(&self, hops: u8, body: &'static str, id: &str) {
         let letter = Letter {
             kind: "TEXT".into(),
             binary: false,
@@ -68,7 +75,7 @@ impl World {
             from_key: None,
             message_id: Some(id.parse().unwrap()),
             reply_to: None,
-            extension: Extension::default(),
+            extension: Extension { hops, ..Extension::default() },
             provenance: None,
             row: None,
         };
@@ -202,6 +209,51 @@ async fn nothing_of_a_message_is_understood_by_the_shell() {
     world.until("the run", |hook| hook.done == 1).await;
     assert!(!world.home.path().join("pwned").exists());
     assert!(!world.file("got").contains("touch"), "the text is not in the environment");
+}
+
+#[tokio::test]
+async fn a_program_is_told_the_hops_and_not_run_beyond_the_limit_while_a_url_is_posted_to() {
+    let world = World::new();
+    world.exec("echo $PILOT_MESSAGE_ID $PILOT_HOPS >> HOME/got").await;
+    let (url, mut posted) = server(vec!["200 OK", "200 OK", "200 OK"]).await;
+    world.add(Action::Post { url, signed: false }, Matching::default(), None).await;
+    world.arrive_after(7, "the last that is answered", "m-1").await;
+    world.arrive_after(8, "too far", "m-2").await;
+    let hook = world.until("both", |hook| hook.done == 2).await;
+    assert_eq!((hook.skipped, hook.failed, hook.pending, hook.last_error), (1, 0, 0, None));
+    assert!(hook.note.unwrap().contains("was skipped: refused by policy: "), "and says why");
+    world.arrive("a new one", "m-3").await;
+    let hook = world.until("the one behind it", |hook| hook.done == 3).await;
+    assert_eq!((hook.skipped, hook.note), (1, None));
+    assert_eq!(world.file("got"), "m-1 7\nm-3 0\n");
+    assert_eq!(world.unread().await, 1, "what no program took is left to people");
+    for _ in 0..3 {
+        tokio::time::timeout(PATIENCE, posted.recv()).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_the_rate_of_answers_holds_back_is_handed_over_later_also_after_a_kill() {
+    let home = tempfile::tempdir().unwrap();
+    let rules = |rate: u32| format!(r#"{{"version":1,"all":{{"auto_answers_per_min":{rate}}}}}"#);
+    std::fs::write(home.path().join("policy.json"), rules(1)).unwrap();
+    let world = World::over(home);
+    world.exec("echo $PILOT_MESSAGE_ID >> HOME/got").await;
+    for id in ["m-1", "m-2", "m-3", "m-4", "m-5"] {
+        world.arrive("hello", id).await;
+    }
+    let hook = world.until("one held back", |hook| hook.note.is_some() && hook.done > 0).await;
+    assert!(hook.note.as_deref().unwrap().starts_with("held back: busy: "), "{hook:?}");
+    assert!(hook.done < 5 && hook.pending == 5 - hook.done, "{hook:?}");
+    std::fs::write(world.home.path().join("policy.json"), rules(600)).unwrap();
+    let world = world.again().await;
+    let hook = world.until("all of them", |hook| hook.done == 5).await;
+    assert_eq!((hook.skipped, hook.failed, hook.pending, hook.note), (0, 0, 0, None));
+    let got = world.file("got");
+    let mut ids: Vec<&str> = got.lines().collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids, ["m-1", "m-2", "m-3", "m-4", "m-5"]);
 }
 
 /// A server that answers each request with the next status, and hands out what it was sent.

@@ -118,6 +118,8 @@ impl Inbox {
         }
         match &kept.entry.reply_to {
             Some(answered) if answered == reply_to => found(false),
+            // Whoever asks back has not answered.
+            None if kept.is_request() => None,
             None if !wanted.exact_only && from.is_some() && self.fits(kept, &wanted.filter) => {
                 found(self.correlating.contains(&kept.entry.from.node))
             }

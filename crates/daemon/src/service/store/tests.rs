@@ -137,6 +137,17 @@ async fn a_look_without_taking_leaves_a_message_unread() {
 }
 
 #[tokio::test]
+async fn a_question_of_whom_one_asked_is_not_taken_for_the_answer() {
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::start(home.path()).unwrap();
+    let mut question = letter(b"and you?", "m-1", None);
+    question.extension.request = Some(pilot_wire::dataexchange::RequestTag::default());
+    store.put_message(question).await.unwrap();
+    store.put_message(letter(b"fine", "m-2", None)).await.unwrap();
+    assert_eq!(body(store.mailbox(wait_for_reply("q")).await), b"fine");
+}
+
+#[tokio::test]
 async fn the_sender_of_a_message_that_is_taken_is_told_if_it_asked() {
     let home = tempfile::tempdir().unwrap();
     let (readings, mut told) = mpsc::channel(8);
