@@ -140,7 +140,11 @@ fn line(text: &str) -> Result<(), Failure> {
     write!(out, "{text}{end}").and_then(|()| out.flush()).map_err(|e| closed(&e))
 }
 
+/// A reader that has seen enough (`| head -1`) is no failure, and nobody is left to be told anything.
 fn closed(error: &io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        std::process::exit(0);
+    }
     Failure::io("writing to stdout", error)
 }
 

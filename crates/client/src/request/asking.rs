@@ -1,5 +1,10 @@
 //! The side that asks.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "an answer that does not belong to the question is an error, whichever it is"
+)]
+
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
