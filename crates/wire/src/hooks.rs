@@ -69,9 +69,12 @@ pub struct Hook {
     /// Why the last try that failed did, if none has succeeded since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
-    /// What the owner's rules held back or skipped last, and why, if no try has succeeded since.
+    /// Which message was skipped last, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub note: Option<String>,
+    pub last_skip: Option<String>,
+    /// Why the owner's rules hold messages back, if no try has succeeded since they did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
 }
 
 /// A question or order.

@@ -434,7 +434,8 @@ impl Keeper {
             pending: self.queue.pending(hook.id) as u64,
             failed: account.failed,
             last_error: account.last_error,
-            note: account.note,
+            last_skip: account.last_skip,
+            held: account.held,
         }
     }
 }

@@ -216,8 +216,11 @@ fn in_words(hook: &Hook) -> String {
         "hook {}: for each message{from}{kind}{text}, {action}\n  {} done{skipped} · {} waiting{failed}",
         hook.id, hook.done, hook.pending
     );
-    if let Some(note) = &hook.note {
-        words.push_str(&format!("\n  {} {}", style::strong("rules:"), humane::printable(note)));
+    if let Some(skip) = &hook.last_skip {
+        words.push_str(&format!("\n  {} {}", style::strong("skipped:"), humane::printable(skip)));
+    }
+    if let Some(held) = &hook.held {
+        words.push_str(&format!("\n  {} {}", style::strong("held back:"), humane::printable(held)));
     }
     if let Some(error) = &hook.last_error {
         words.push_str(&format!("\n  {} {}", style::bad("last failure:"), humane::printable(error)));

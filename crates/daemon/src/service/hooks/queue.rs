@@ -48,9 +48,12 @@ pub(super) struct Account {
     pub(super) failed: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) last_error: Option<String>,
-    /// What the rules said last.
+    /// Which message was skipped last, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) note: Option<String>,
+    pub(super) last_skip: Option<String>,
+    /// Why the rules hold messages back, if no try has succeeded since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) held: Option<String>,
 }
 
 /// What has to be written down.
@@ -197,17 +200,17 @@ impl Queue {
             Ending::Done => {
                 account.done += 1;
                 account.last_error = None;
-                account.note = None;
+                account.held = None;
                 true
             }
             Ending::Skipped(reason) => {
                 account.done += 1;
                 account.skipped += 1;
-                account.note = Some(format!("{} was skipped: {reason}", waiting.job.message));
+                account.last_skip = Some(format!("{}: {reason}", waiting.job.message));
                 true
             }
             Ending::Held(pause, reason) => {
-                account.note = Some(format!("held back: {reason}"));
+                account.held = Some(reason);
                 waiting.next = Some(now.instant + pause);
                 let held_ns = u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX);
                 waiting.job.since_ns = waiting.job.since_ns.saturating_add(held_ns);
@@ -369,7 +372,7 @@ mod tests {
         assert_eq!(changes.jobs, [((1, 11), None)]);
         let account = world.queue.account(1).unwrap();
         assert_eq!((account.done, account.skipped, account.failed), (1, 1, 0));
-        assert_eq!(account.note.as_deref(), Some("TEXT-11 was skipped: too far"));
+        assert_eq!(account.last_skip.as_deref(), Some("TEXT-11: too far"));
     }
 
     #[test]

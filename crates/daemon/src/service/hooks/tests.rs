@@ -221,10 +221,10 @@ async fn a_program_is_told_the_hops_and_not_run_beyond_the_limit_while_a_url_is_
     world.arrive_after(8, "too far", "m-2").await;
     let hook = world.until("both", |hook| hook.done == 2).await;
     assert_eq!((hook.skipped, hook.failed, hook.pending, hook.last_error), (1, 0, 0, None));
-    assert!(hook.note.unwrap().contains("was skipped: refused by policy: "), "and says why");
+    assert!(hook.last_skip.unwrap().contains(": refused by policy: "), "and says why");
     world.arrive("a new one", "m-3").await;
     let hook = world.until("the one behind it", |hook| hook.done == 3).await;
-    assert_eq!((hook.skipped, hook.note), (1, None));
+    assert_eq!(hook.skipped, 1);
     assert_eq!(world.file("got"), "m-1 7\nm-3 0\n");
     assert_eq!(world.unread().await, 1, "what no program took is left to people");
     for _ in 0..3 {
@@ -242,13 +242,13 @@ async fn what_the_rate_of_answers_holds_back_is_handed_over_later_also_after_a_k
     for id in ["m-1", "m-2", "m-3", "m-4", "m-5"] {
         world.arrive("hello", id).await;
     }
-    let hook = world.until("one held back", |hook| hook.note.is_some() && hook.done > 0).await;
-    assert!(hook.note.as_deref().unwrap().starts_with("held back: busy: "), "{hook:?}");
+    let hook = world.until("one held back", |hook| hook.held.is_some() && hook.done > 0).await;
+    assert!(hook.held.as_deref().unwrap().starts_with("busy: "), "{hook:?}");
     assert!(hook.done < 5 && hook.pending == 5 - hook.done, "{hook:?}");
     std::fs::write(world.home.path().join("policy.json"), rules(600)).unwrap();
     let world = world.again().await;
     let hook = world.until("all of them", |hook| hook.done == 5).await;
-    assert_eq!((hook.skipped, hook.failed, hook.pending, hook.note), (0, 0, 0, None));
+    assert_eq!((hook.skipped, hook.failed, hook.pending, hook.held), (0, 0, 0, None));
     let got = world.file("got");
     let mut ids: Vec<&str> = got.lines().collect();
     ids.sort_unstable();
