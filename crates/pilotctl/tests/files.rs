@@ -69,10 +69,9 @@ fn cut(agent: &Agent) {
         let is_it = |conn: &&Value| conn["remote_port"] == 1001 || conn["local_port"] == 1001;
         if let Some(id) =
             all.iter().find(is_it).and_then(|conn| conn["id"].as_u64().or(conn["conn_id"].as_u64()))
+            && agent.run(&["disconnect", &id.to_string()]).status == 0
         {
-            if agent.run(&["disconnect", &id.to_string()]).status == 0 {
-                return;
-            }
+            return;
         }
     }
     panic!("no connection to be cut");

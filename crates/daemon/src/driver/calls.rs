@@ -254,12 +254,9 @@ async fn gone(presence: Option<watch::Receiver<()>>) {
 }
 
 /// Whether a call takes something from others that comes later.
-#[expect(clippy::wildcard_enum_match_arm, reason = "few calls wait, and a new one says so here")]
 fn is_wait(call: &Call) -> bool {
-    match call {
-        Call::Mailbox(mailbox::Request::Wait(_)) => true,
-        _ => false,
-    }
+    // Few calls wait, and a new one says so here.
+    matches!(call, Call::Mailbox(mailbox::Request::Wait(_)))
 }
 
 /// An address or a node number; everything else is a name.

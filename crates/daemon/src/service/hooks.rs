@@ -458,7 +458,13 @@ impl Place {
         let (path, message) = match self.store.mailbox(read).await {
             MailboxReply::Message { path, message, .. } => (path, message),
             MailboxReply::Failed { code, .. } if code == "not_found" => return Ending::Gone,
-            other => return Ending::Failed(format!("the message cannot be read: {other:?}")),
+            other @ (MailboxReply::Messages { .. }
+            | MailboxReply::TimedOut
+            | MailboxReply::Marked { .. }
+            | MailboxReply::Cleared { .. }
+            | MailboxReply::Failed { .. }) => {
+                return Ending::Failed(format!("the message cannot be read: {other:?}"));
+            }
         };
         let message = match message {
             Some(message) => *message,

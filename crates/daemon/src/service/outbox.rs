@@ -15,6 +15,7 @@ mod ledger;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -381,10 +382,11 @@ impl Office {
         let mut names: BTreeMap<NodeId, Option<String>> = BTreeMap::new();
         for item in items {
             let node = item.to.node;
-            if !names.contains_key(&node) {
-                names.insert(node, self.handle.describe(node).await.hostname);
-            }
-            item.to_hostname = names.get(&node).cloned().flatten().filter(|name| !name.is_empty());
+            let name = match names.entry(node) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) => unknown.insert(self.handle.describe(node).await.hostname),
+            };
+            item.to_hostname = name.clone().filter(|name| !name.is_empty());
         }
     }
 }
@@ -429,7 +431,7 @@ async fn pump(carriers: Carriers, mut signs: broadcast::Receiver<Sign>) {
         for key in desk.with(|ledger, now| ledger.look(now)) {
             running.spawn(carriers.clone().carry(key));
         }
-        for peer in desk.with(|ledger, now| ledger.to_leave(now)) {
+        for peer in desk.with(|ledger, now| ledger.leave_due(now)) {
             running.spawn(carriers.clone().leave(peer));
         }
         let next =

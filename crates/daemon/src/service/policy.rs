@@ -57,14 +57,14 @@ struct Shared {
 
 #[derive(Debug)]
 enum State {
-    InForce(Engine),
+    InForce(Box<Engine>),
     /// The file cannot be used, and why.
     Broken(String),
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self::InForce(Engine::default())
+        Self::InForce(Box::default())
     }
 }
 
@@ -361,13 +361,19 @@ impl Policy {
             }
             Request::Test { node, question } => Ok(self.test(node, &question)),
             Request::Reload => self.reload().await,
-            change => self.change(change).await,
+            change @ (Request::Set { .. }
+            | Request::Unset { .. }
+            | Request::Ports { .. }
+            | Request::Audience { .. }
+            | Request::AddMember { .. }
+            | Request::RemoveMember { .. }
+            | Request::Reset) => self.change(change).await,
         }
     }
 
     fn in_force(&self) -> Result<Engine, Failure> {
         match &*self.state() {
-            State::InForce(engine) => Ok(engine.clone()),
+            State::InForce(engine) => Ok((**engine).clone()),
             State::Broken(reason) => Err(self.is_broken(reason)),
         }
     }
@@ -386,7 +392,7 @@ impl Policy {
 
     fn overview(&self) -> Reply {
         let (broken, engine) = match &*self.state() {
-            State::InForce(engine) => (None, engine.clone()),
+            State::InForce(engine) => (None, (**engine).clone()),
             State::Broken(reason) => (Some(reason.clone()), Engine::default()),
         };
         let anybody = Peer { node: NodeId::UNSET, trusted: true, key: None };
@@ -464,7 +470,7 @@ impl Policy {
             }
             Changed::Much => None,
         };
-        self.put_in_force(State::InForce(Engine::new(book))).await;
+        self.put_in_force(State::InForce(Box::new(Engine::new(book)))).await;
         Ok(reply.unwrap_or_else(|| self.overview()))
     }
 
@@ -478,7 +484,7 @@ impl Policy {
 
 fn read(path: &Path) -> State {
     match file::load(path) {
-        Ok(book) => State::InForce(Engine::new(book)),
+        Ok(book) => State::InForce(Box::new(Engine::new(book))),
         Err(reason) => {
             tracing::error!(
                 path = %path.display(),
@@ -612,7 +618,7 @@ impl Policy {
     /// These rules, in memory only.
     pub(super) fn of(text: &str) -> Self {
         let book = serde_json::from_str(text).unwrap();
-        let state = RwLock::new(Arc::new(State::InForce(Engine::new(book))));
+        let state = RwLock::new(Arc::new(State::InForce(Box::new(Engine::new(book)))));
         Self(Arc::new(Shared { state, ..Shared::default() }))
     }
 }

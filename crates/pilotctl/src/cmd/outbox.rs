@@ -355,9 +355,9 @@ pub(crate) fn reached(item: &Item, until: State, waited: Duration) -> Result<(),
 }
 
 fn unknown(id: &MessageId, failure: Failure) -> Failure {
-    match failure.code {
-        Code::NotFound => Failure::new(Code::NotFound, format!("the outbox has no message {id}"))
-            .hint("see `pilotctl outbox`; settled messages are forgotten after seven days"),
-        _ => failure,
+    if failure.code != Code::NotFound {
+        return failure;
     }
+    Failure::new(Code::NotFound, format!("the outbox has no message {id}"))
+        .hint("see `pilotctl outbox`; settled messages are forgotten after seven days")
 }

@@ -1,3 +1,4 @@
+#![expect(clippy::wildcard_enum_match_arm, reason = "what is not expected is a failure")]
 use pilot_wire::dataexchange::Extension;
 use pilot_wire::hooks::Matching;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -230,7 +230,7 @@ fn what_was_read_stays_read_and_its_sender_is_told_once() {
     assert_eq!(inbox.mark(&both, true, at(2)).unwrap(), 2);
     assert_eq!(inbox.take_notices(), [ReadNotice { to: NodeId(1), id: "m-1".parse().unwrap() }]);
     assert_eq!(inbox.mark(&both, true, at(3)).unwrap(), 0, "they are read already");
-    inbox.mark(&[asked.clone()], false, at(4)).unwrap();
+    inbox.mark(std::slice::from_ref(&asked), false, at(4)).unwrap();
     drop(inbox);
     let mut inbox = open(home.path());
     let unread = with_filter(Filter { unread: true, ..Filter::default() });

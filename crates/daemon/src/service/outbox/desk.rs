@@ -64,6 +64,9 @@ pub(super) struct Desk {
     phase: watch::Sender<Phase>,
 }
 
+/// Told when a change is on disk, or why it will not be.
+type OnDisk = oneshot::Receiver<Result<(), String>>;
+
 impl Desk {
     pub(super) fn new(disk: Disk, seed: u32) -> Self {
         let core = Core {
@@ -153,7 +156,7 @@ impl Desk {
     pub(super) fn write<E>(
         &self,
         change: impl FnOnce(&mut Ledger, Now) -> Result<(Seq, bool), E>,
-    ) -> Result<(Seq, bool, oneshot::Receiver<Result<(), String>>), E> {
+    ) -> Result<(Seq, bool, OnDisk), E> {
         let now = Now::read();
         let mut core = self.lock();
         let (seq, is_new) = change(&mut core.ledger, now)?;

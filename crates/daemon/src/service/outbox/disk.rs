@@ -111,10 +111,12 @@ impl Disk {
                 return Trouble::Open(OpenError::Locked(self.path.clone()));
             }
             let text = error.to_string();
-            match error {
-                DatabaseError::Storage(StorageError::Io(source)) if !says_damaged(&source) => system(source),
-                _ => Trouble::Damaged(text),
+            if let DatabaseError::Storage(StorageError::Io(source)) = error
+                && !says_damaged(&source)
+            {
+                return system(source);
             }
+            Trouble::Damaged(text)
         })?;
         begin(&database).map_err(|error| Trouble::Damaged(error.to_string()))?;
         Ok(database)

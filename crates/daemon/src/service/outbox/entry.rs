@@ -108,10 +108,8 @@ impl Entry {
 
     /// How far it came, as applications see it. What goes out with a dial is not sent before somebody is reached.
     pub(super) fn state(&self, connected: bool) -> State {
-        match self.record.state {
-            State::Queued if (self.under_way && connected) || self.record.left.is_some() => State::Sent,
-            state => state,
-        }
+        let is_sent = (self.under_way && connected) || self.record.left.is_some();
+        if self.record.state == State::Queued && is_sent { State::Sent } else { self.record.state }
     }
 
     /// Whether there is anything left to be done for its delivery.

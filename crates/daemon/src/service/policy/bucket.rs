@@ -66,7 +66,6 @@ impl Bucket {
 mod tests {
     use super::*;
 
-    #[expect(clippy::disallowed_methods, reason = "an `Instant` can be had from the clock only")]
     fn start() -> Instant {
         Instant::now()
     }

@@ -164,7 +164,6 @@ impl Meters {
 mod tests {
     use super::*;
 
-    #[expect(clippy::disallowed_methods, reason = "an `Instant` can be had from the clock only")]
     fn start() -> Instant {
         Instant::now()
     }

@@ -127,7 +127,7 @@ async fn rules_that_cannot_be_stored_do_not_come_into_force() {
                 book.nodes.insert(pilot_wire::policy::Who::Node(NodeId(next)), rules.clone());
                 next += 1;
             }
-            world.policy.put_in_force(State::InForce(Engine::new(book))).await;
+            world.policy.put_in_force(State::InForce(Box::new(Engine::new(book)))).await;
         }
     }
     panic!("there is no bound");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pilot_wire::NodeId;
-use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
@@ -134,10 +134,7 @@ fn open(path: &Path) -> Result<Database, redb::Error> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let file = options.open(path)?;
-    let database = Builder::new().set_cache_size(CACHE).create_file(file).map_err(|error| match error {
-        DatabaseError::DatabaseAlreadyOpen => redb::Error::DatabaseAlreadyOpen,
-        other => other.into(),
-    })?;
+    let database = Builder::new().set_cache_size(CACHE).create_file(file).map_err(redb::Error::from)?;
     let transaction = database.begin_write()?;
     transaction.open_table(ENTRIES)?;
     transaction.commit()?;

@@ -76,7 +76,7 @@ impl Lane {
 
 impl Ledger {
     /// Peers whose messages are to be brought to mailboxes now. Each ends with [`Ledger::on_left_off`].
-    pub(in super::super) fn to_leave(&mut self, now: Now) -> Vec<NodeId> {
+    pub(in super::super) fn leave_due(&mut self, now: Now) -> Vec<NodeId> {
         let mut room = LEAVING_AT_ONCE.saturating_sub(self.leaving());
         let mut peers = Vec::new();
         for (node, due) in self.leaves(now) {
@@ -93,7 +93,7 @@ impl Ledger {
         peers
     }
 
-    /// When to ask for [`Ledger::to_leave`] next, if nothing happens before.
+    /// When to ask for [`Ledger::leave_due`] next, if nothing happens before.
     pub(in super::super) fn next_leaving(&self, now: Now) -> Option<Instant> {
         if self.leaving() >= LEAVING_AT_ONCE {
             return None;

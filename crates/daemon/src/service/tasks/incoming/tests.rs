@@ -1,5 +1,7 @@
 //! Port 1003 as released nodes use it, and as nobody should.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "the services say more than these tests are about")]
+
 use std::path::Path;
 
 use pilot_crypto::{Identity, Sha256};

@@ -29,8 +29,8 @@ impl Desk {
         self.ledger.on_left_off(PEER, left_off, self.now);
     }
 
-    fn to_leave(&mut self) -> Vec<NodeId> {
-        self.ledger.to_leave(self.now)
+    fn leave_due(&mut self) -> Vec<NodeId> {
+        self.ledger.leave_due(self.now)
     }
 }
 
@@ -38,17 +38,17 @@ impl Desk {
 fn messages_are_left_when_the_peer_cannot_be_reached_and_not_before() {
     let mut desk = Desk::new();
     desk.put("m-1");
-    assert_eq!(desk.to_leave(), []);
+    assert_eq!(desk.leave_due(), []);
     desk.miss();
-    assert_eq!(desk.to_leave(), [PEER]);
-    assert_eq!(desk.to_leave(), [], "somebody is on the way");
+    assert_eq!(desk.leave_due(), [PEER]);
+    assert_eq!(desk.leave_due(), [], "somebody is on the way");
     assert_eq!(desk.leave_with(M1, 9), ["m-1"]);
     desk.left_off(LeftOff::Done);
-    assert_eq!(desk.to_leave(), []);
+    assert_eq!(desk.leave_due(), []);
     let item = desk.item("m-1");
     assert_eq!((item.state, item.via), (State::Sent, Some(Addr::backbone(M1))));
     desk.put("m-2");
-    assert_eq!(desk.to_leave(), [PEER]);
+    assert_eq!(desk.leave_due(), [PEER]);
     assert_eq!(desk.leave_with(M1, 9), ["m-2"]);
 }
 
@@ -58,7 +58,7 @@ fn a_message_left_with_a_mailbox_is_still_tried_directly_and_settled_by_either()
     desk.put("m-1");
     desk.put("m-2");
     desk.miss();
-    desk.to_leave();
+    desk.leave_due();
     desk.leave_with(M1, 9);
     desk.left_off(LeftOff::Done);
     let receipts = [Receipt { id: "m-1".parse().unwrap(), state: ReceiptState::Stored }];
@@ -78,7 +78,7 @@ fn a_mailbox_that_has_messages_is_given_those_behind_and_another_one_all() {
         desk.put(id);
     }
     desk.miss();
-    desk.to_leave();
+    desk.leave_due();
     assert_eq!(desk.leave_with(M2, 2), ["m-1", "m-2"]);
     desk.left_off(LeftOff::Stuck(vec![M2]));
     assert_eq!(desk.ledger.in_order(PEER, vec![M1, M2], desk.now), [M2, M1]);
@@ -92,7 +92,7 @@ fn what_was_left_is_known_after_a_restart() {
     desk.put("m-1");
     desk.put("m-2");
     desk.miss();
-    desk.to_leave();
+    desk.leave_due();
     desk.leave_with(M1, 1);
     let Change::Update(record) = desk.commit().remove(&Seq(1)).unwrap() else { panic!() };
     let mut again = Desk::new();
@@ -101,7 +101,7 @@ fn what_was_left_is_known_after_a_restart() {
     again.ledger.load(Seq(2), second);
     assert_eq!(again.state("m-1"), State::Sent);
     again.miss();
-    assert_eq!(again.to_leave(), [PEER]);
+    assert_eq!(again.leave_due(), [PEER]);
     assert_eq!(again.leave_with(M1, 9), ["m-2"]);
 }
 
@@ -112,20 +112,20 @@ fn mailboxes_that_take_nothing_are_tried_after_pauses_or_when_they_are_heard_of(
     desk.miss();
     let mut pauses = Vec::new();
     for _ in 0..10 {
-        assert_eq!(desk.to_leave(), [PEER]);
+        assert_eq!(desk.leave_due(), [PEER]);
         desk.left_off(LeftOff::Stuck(vec![M1]));
-        assert_eq!(desk.to_leave(), []);
+        assert_eq!(desk.leave_due(), []);
         let at = desk.ledger.next_leaving(desk.now).unwrap();
         pauses.push((at - desk.now.instant).as_secs());
         desk.pass(at - desk.now.instant);
     }
     assert_eq!(pauses, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
-    desk.to_leave();
+    desk.leave_due();
     desk.left_off(LeftOff::Stuck(vec![M1]));
     desk.ledger.on_sign(Some(M2));
-    assert_eq!(desk.to_leave(), []);
+    assert_eq!(desk.leave_due(), []);
     desk.ledger.on_sign(Some(M1));
-    assert_eq!(desk.to_leave(), [PEER]);
+    assert_eq!(desk.leave_due(), [PEER]);
 }
 
 #[test]
@@ -133,17 +133,17 @@ fn nothing_is_left_while_the_peer_is_there_or_for_a_peer_of_another_make() {
     let mut desk = Desk::new();
     desk.put("m-1");
     desk.miss();
-    desk.to_leave();
+    desk.leave_due();
     desk.pass(Duration::from_secs(1));
     desk.connect();
     desk.ledger.on_connected(KEY);
     assert_eq!(desk.leave_with(M1, 9), [] as [String; 0]);
     desk.left_off(LeftOff::Done);
-    assert_eq!(desk.to_leave(), []);
+    assert_eq!(desk.leave_due(), []);
     desk.ends(End::Left);
     desk.ledger.know(PEER, Known::Tagged);
     desk.miss();
-    assert_eq!(desk.to_leave(), []);
+    assert_eq!(desk.leave_due(), []);
 }
 
 #[test]
@@ -154,16 +154,16 @@ fn a_message_of_which_nothing_is_heard_for_a_day_is_left_once_more() {
     desk.ledger.admit(record, None).unwrap();
     desk.commit();
     desk.miss();
-    desk.to_leave();
+    desk.leave_due();
     desk.leave_with(M1, 9);
     desk.left_off(LeftOff::Done);
     let at = desk.ledger.next_leaving(desk.now).unwrap();
     desk.pass(at - desk.now.instant);
-    assert_eq!(desk.to_leave(), [PEER]);
+    assert_eq!(desk.leave_due(), [PEER]);
     desk.ledger.in_order(PEER, vec![M1], desk.now);
     assert_eq!(desk.leave_with(M1, 9), ["m-1"]);
     desk.left_off(LeftOff::Done);
-    assert_eq!(desk.to_leave(), []);
+    assert_eq!(desk.leave_due(), []);
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn a_message_that_may_have_arrived_says_so_when_its_time_is_over() {
     let mut desk = Desk::new();
     desk.put("m-1");
     desk.miss();
-    desk.to_leave();
+    desk.leave_due();
     desk.leave_with(M1, 9);
     desk.left_off(LeftOff::Done);
     desk.pass(Duration::from_millis(HOUR));
