@@ -462,12 +462,10 @@ mod tests {
             // Everything comes though nothing is acknowledged.
             let mut chunks = 0;
             loop {
-                match receiver.next().await {
-                    FileStream::Done(id) => {
-                        return receiver.say(FileStream::Complete { id, outcome: Ok(()) }).await;
-                    }
-                    _ => chunks += 1,
+                if let FileStream::Done(id) = receiver.next().await {
+                    return receiver.say(FileStream::Complete { id, outcome: Ok(()) }).await;
                 }
+                chunks += 1;
                 assert!(chunks <= 102);
             }
         };
