@@ -134,17 +134,23 @@ fn stored(path: &Path) -> Result<StoredMessage, Failure> {
 
 /// Plain files of a directory; a directory that does not exist is empty.
 fn entries(directory: &Path) -> Result<Vec<std::fs::DirEntry>, Failure> {
-    let doing = || format!("reading {}", directory.display());
+    let mut found = visible(directory)?;
+    found.retain(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+    Ok(found)
+}
+
+/// What is not hidden in a directory; one that does not exist is empty.
+pub(crate) fn visible(directory: &Path) -> Result<Vec<std::fs::DirEntry>, Failure> {
+    let failed = |e: &std::io::Error| Failure::io(format!("reading {}", directory.display()), e);
     let listing = match std::fs::read_dir(directory) {
         Ok(listing) => listing,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(Failure::io(doing(), &e)),
+        Err(e) => return Err(failed(&e)),
     };
     let mut found = Vec::new();
     for entry in listing {
-        let entry = entry.map_err(|e| Failure::io(doing(), &e))?;
-        let hidden = entry.file_name().to_string_lossy().starts_with('.');
-        if !hidden && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+        let entry = entry.map_err(|e| failed(&e))?;
+        if !entry.file_name().to_string_lossy().starts_with('.') {
             found.push(entry);
         }
     }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::context::Context;
 use crate::failure::{Code, Failure};
 use crate::humane;
+use crate::mailbox::visible;
 
 /// Carries out a request about received files.
 pub(crate) async fn ask(ctx: &Context, request: Request) -> Result<Reply, Failure> {
@@ -69,20 +70,10 @@ fn remove(path: &Path) -> Result<(), Failure> {
 
 /// Oldest first; a directory that does not exist is empty.
 fn files(directory: &Path) -> Result<Vec<ReceivedFile>, Failure> {
-    let doing = || format!("reading {}", directory.display());
-    let listing = match std::fs::read_dir(directory) {
-        Ok(listing) => listing,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(Failure::io(doing(), &e)),
-    };
     let mut found = Vec::new();
-    for entry in listing {
-        let entry = entry.map_err(|e| Failure::io(doing(), &e))?;
+    for entry in visible(directory)? {
         let name = entry.file_name().to_string_lossy().into_owned();
         let Ok(metadata) = entry.metadata() else { continue };
-        if name.starts_with('.') {
-            continue;
-        }
         let record = directory.join(".meta").join(format!("{name}.json"));
         found.push(described(name, entry.path(), &metadata, &record));
     }

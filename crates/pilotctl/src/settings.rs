@@ -168,6 +168,13 @@ pub(crate) const KEYS: &[Key] = &[
         Some("256MB"),
         "what received files leave free on the disk",
     ),
+    key(
+        "send_patience",
+        "PILOT_SEND_PATIENCE",
+        Kind::Duration,
+        None,
+        "how long send-message waits for a sign of the peer before it says queued; unset: 20 ms and four round trips",
+    ),
     key("webhook", "PILOT_WEBHOOK", Kind::Text, None, "URL that is told of events"),
     key("no_echo", "PILOT_NO_ECHO", Kind::Bool, Some("false"), "do not serve echo, port 7"),
     key(

@@ -81,8 +81,11 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a message may take to a peer that is there, before it is reported as queued.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The same for a peer of which nothing is known.
+/// How long a sign of the peer is waited for, beyond the round trips that it takes.
 const GLANCE: Duration = Duration::from_millis(20);
+
+/// Round trips that a sign of the peer may take: a key agreement, a dial, and one to spare.
+const SIGN_TRIPS: u32 = 4;
 
 /// A peer that was heard of within this time is there: keepalives come every 30 seconds.
 const HEARD: u64 = 40_000;
@@ -271,7 +274,7 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
     };
     let sent = match args.now || client.is_reference() {
         true => at_once(&client, &peer, outgoing, args.timeout.unwrap_or(TIMEOUT)).await?,
-        false => through_the_outbox(&client, &peer, outgoing, &args).await?,
+        false => through_the_outbox(ctx, &client, &peer, outgoing, &args).await?,
     };
     let message_id = sent.message_id.clone();
     let mut report = Report::new(&peer, &args.kind, bytes, reply_to);
@@ -314,6 +317,7 @@ async fn at_once(client: &Client, peer: &Peer, outgoing: Outgoing, limit: Durati
 /// To the daemon, which delivers it when it can. A reply can come only to what was delivered, so that is waited for when
 /// one is wanted.
 async fn through_the_outbox(
+    ctx: &Context,
     client: &Client,
     peer: &Peer,
     outgoing: Outgoing,
@@ -323,11 +327,16 @@ async fn through_the_outbox(
         (Some(until), _, timeout) => (until.into(), timeout.unwrap_or(TIMEOUT), true),
         (None, Some(wait), _) => (State::Stored, wait, true),
         (None, None, Some(timeout)) => (State::Stored, timeout, true),
-        (None, None, None) if is_there(client, peer.node).await? => (State::Stored, PATIENCE, false),
-        (None, None, None) => (State::Stored, GLANCE, false),
+        (None, None, None) => (State::Stored, glance(ctx, client, peer.node).await?, false),
     };
     let queued = Queued { ttl: args.ttl, ..Queued::new(peer.addr, outgoing) };
-    let item = client.queue(queued.until(until, patience)).await?;
+    let begin = Instant::now();
+    let mut item = client.queue(queued.until(until, patience)).await?;
+    if !required && !item.state.is_settled() && has_been_heard(client, peer.node, begin.elapsed()).await? {
+        // It is there, only slow.
+        let left = PATIENCE.saturating_sub(begin.elapsed());
+        item = client.outbox_wait(&item.id, until, left).await?;
+    }
     if required || item.state > State::Answered {
         reached(&item, until, patience)?;
     }
@@ -341,11 +350,29 @@ async fn through_the_outbox(
     })
 }
 
+/// How long a sign of the peer is waited for.
+async fn glance(ctx: &Context, client: &Client, node: NodeId) -> Result<Duration, Failure> {
+    if let Some(patience) = ctx.settings.duration("send_patience") {
+        return Ok(patience);
+    }
+    let round_trip = tunnel_to(client, node).await?.and_then(|peer| peer.rtt_us).unwrap_or(0);
+    Ok(PATIENCE.min(GLANCE + Duration::from_micros(round_trip) * SIGN_TRIPS))
+}
+
+/// Whether anything came from a peer within this time.
+async fn has_been_heard(client: &Client, node: NodeId, within: Duration) -> Result<bool, Failure> {
+    let idle = tunnel_to(client, node).await?.and_then(|peer| peer.idle_ms);
+    Ok(idle.is_some_and(|idle| Duration::from_millis(idle) < within))
+}
+
 /// Whether a peer has been heard of lately.
 pub(crate) async fn is_there(client: &Client, node: NodeId) -> Result<bool, Failure> {
+    Ok(tunnel_to(client, node).await?.is_some_and(|peer| peer.idle_ms.is_some_and(|idle| idle < HEARD)))
+}
+
+async fn tunnel_to(client: &Client, node: NodeId) -> Result<Option<PeerInfo>, Failure> {
     let peers: Vec<PeerInfo> = client.call(Call::Peers).await?;
-    let peer = peers.into_iter().find(|peer| peer.node_id == node);
-    Ok(peer.is_some_and(|peer| peer.idle_ms.is_some_and(|idle| idle < HEARD)))
+    Ok(peers.into_iter().find(|peer| peer.node_id == node))
 }
 
 /// What a message of this type is; its bytes are checked.

@@ -350,6 +350,8 @@ pub(crate) fn command(home: &Path, socket: &Path, words: &[&str]) -> Command {
         .env("HOME", home)
         .env("PILOT_HOME", home)
         .env("PILOT_SOCKET", socket)
+        // A machine under load is no reason to say that a message is queued.
+        .env("PILOT_SEND_PATIENCE", "2s")
         .env_remove("NO_COLOR")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -144,6 +144,8 @@ impl Tour {
             .env("HOME", self.world.directory.path())
             .env("PILOT_HOME", &agent.home)
             .env("PILOT_SOCKET", &agent.socket)
+            // A machine under load is no reason to print another word.
+            .env("PILOT_SEND_PATIENCE", "2s")
             .env("PILOT_REGISTRY_ADDR", &self.ports.0)
             .env("PILOT_BEACON_ADDR", &self.ports.1)
             .stdin(Stdio::null())
