@@ -173,7 +173,7 @@ pub(crate) const KEYS: &[Key] = &[
         "PILOT_SEND_PATIENCE",
         Kind::Duration,
         None,
-        "how long send-message waits for a sign of the peer before it says queued; unset: 20 ms and four round trips",
+        "how long send-message waits for a sign of the peer before it says queued; unset: 12 ms and three round trips",
     ),
     key("webhook", "PILOT_WEBHOOK", Kind::Text, None, "URL that is told of events"),
     key("no_echo", "PILOT_NO_ECHO", Kind::Bool, Some("false"), "do not serve echo, port 7"),

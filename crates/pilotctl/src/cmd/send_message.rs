@@ -82,10 +82,10 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a sign of the peer is waited for, beyond the round trips that it takes.
-const GLANCE: Duration = Duration::from_millis(20);
+const GLANCE: Duration = Duration::from_millis(12);
 
-/// Round trips that a sign of the peer may take: a key agreement, a dial, and one to spare.
-const SIGN_TRIPS: u32 = 4;
+/// Round trips that a sign of the peer may take: a dial, and two to spare.
+const SIGN_TRIPS: u32 = 3;
 
 /// A peer that was heard of within this time is there: keepalives come every 30 seconds.
 const HEARD: u64 = 40_000;
