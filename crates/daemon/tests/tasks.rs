@@ -154,7 +154,7 @@ async fn a_node_without_tasks_declines_by_not_listening() {
     assert_eq!(refused.code(), pilot_client::ipc::Code::Unsupported);
 }
 
-/// The calls of docs/messaging.md, as an agent makes them.
+/// A whole life of a task, through the driver of both sides.
 #[tokio::test]
 async fn two_agents_share_work_through_the_driver() {
     let rendezvous = Rendezvous::start().await;
