@@ -4,6 +4,7 @@
 //! - [`AgreementKey`]: an X25519 key pair, from which tunnel keys are agreed;
 //! - [`SessionKey`]: AES-256-GCM over one tunnel, sealing and opening in place;
 //! - [`seal`] and [`open_sealed`]: a message for the owner of an identity key, left with somebody who must not read it;
+//! - [`sign_record`] and its like: what nodes say of themselves, and the numbers that follow from their keys;
 //! - [`Sha256`]: content hashes.
 //!
 //! Everything that can be deterministic is: the only source of randomness is [`random_bytes`], called by
@@ -14,6 +15,7 @@ mod agreement;
 mod hash;
 mod identity;
 mod key_file;
+mod record;
 mod seal;
 
 pub use aead::{OpenError, SessionKey, TAG_LEN};
@@ -21,6 +23,9 @@ pub use agreement::{AgreementKey, SharedSecret, WeakKey};
 pub use hash::{Digest, Sha256, hmac_sha256};
 pub use identity::{Identity, verify};
 pub use key_file::KeyFileError;
+pub use record::{
+    DERIVED_FROM, RecordError, derived_numbers, open_change, open_record, sign_change, sign_record,
+};
 pub use seal::{Letterhead, SEALED_MAX, SealError, UnsealError, open_sealed, seal, sealed_len};
 
 use ring::rand::SecureRandom;

@@ -453,9 +453,8 @@ where
     }
 
     fn ask_as(&self, session: &mut Session, envelope: Envelope, by: Asker, since: Instant) {
-        let Envelope { request, admin_token } = envelope;
-        let request = request.sign_with(|text| self.identity.sign(text));
-        session.connection.queue(&Envelope { request, admin_token });
+        let request = envelope.request.sign_with(|text| self.identity.sign(text));
+        session.connection.queue(&Envelope { request, ..envelope });
         session.asked.push_back(Asked { since, by });
     }
 

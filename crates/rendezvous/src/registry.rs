@@ -2,13 +2,16 @@
 
 mod delivery;
 mod handshakes;
+mod keys;
 mod names;
 mod network_requests;
 mod networks;
 mod nodes;
+mod published;
 pub mod record;
 mod refusal;
 mod scores;
+mod seals;
 mod session;
 mod state;
 mod trust;

@@ -362,7 +362,7 @@ fn on_a_full_disk_nothing_is_acknowledged_and_when_there_is_room_everything_goes
             ..CreateNetwork::default()
         };
         let request = Request::CreateNetwork(network);
-        frame(&Envelope { request, admin_token: "adm".to_owned() }.to_json()).unwrap()
+        frame(&Envelope::with_token(request, "adm").to_json()).unwrap()
     };
     let mut acknowledged = Vec::new();
     let refusal = loop {

@@ -24,6 +24,7 @@ pub mod path;
 pub mod policy;
 pub mod reader;
 pub mod received;
+pub mod record;
 pub mod registry;
 pub mod sack;
 pub mod seq;

@@ -11,6 +11,7 @@ mod decoder;
 mod lenient;
 mod request;
 mod response;
+pub mod seal;
 mod sent;
 pub mod signed_text;
 
@@ -18,9 +19,9 @@ pub use decoder::{Decoder, FrameError, MAX_FRAME, frame};
 pub use request::{
     AwaitNotices, BeaconRegister, CreateNetwork, Envelope, ExprPolicyUpdate, Handshake, HandshakeAnswer,
     Invite, InviteAnswer, JoinNetwork, MemberQuery, MemberTagsUpdate, Membership, NetworkQuery,
-    NetworkUpdate, Pair, PolicyUpdate, Punch, Register, ReportTask, Request, RequestError, Resolve,
-    ResolveHostname, RotateKey, ScoreUpdate, SetEnterprise, SetHostname, SetTags, SetTaskExec, SetVisibility,
-    Signed, TransferOwnership,
+    NetworkUpdate, Pair, PolicyUpdate, PublishRecord, Punch, Register, ReportTask, Request, RequestError,
+    Resolve, ResolveHostname, RotateKey, ScoreUpdate, Sealed, SetEnterprise, SetHostname, SetTags,
+    SetTaskExec, SetVisibility, Signed, TransferOwnership,
 };
 pub use response::{
     Beacon, HandshakeNotice, HandshakeVerdict, Handshakes, InviteNotice, JoinedNetwork, ListedNode, Lookup,

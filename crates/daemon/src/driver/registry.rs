@@ -232,7 +232,7 @@ impl Driver {
                 let update =
                     ExprPolicyUpdate { network_id: network, node_id, expr_policy: policy_field(policy) };
                 let request = registry::Request::SetExprPolicy(update);
-                let envelope = Envelope { request, admin_token: token.to_owned() };
+                let envelope = Envelope::with_token(request, token);
                 self.ask_registry_as(to, envelope, Purpose::pass(command, "managed policy set"));
             }
             Managed::TagsGet { network, node } => {

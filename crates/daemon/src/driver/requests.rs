@@ -441,7 +441,7 @@ impl Driver {
 
     fn on_broadcast(&mut self, to: ReplyTo, network: NetworkId, port: Port, token: &str, data: &[u8]) {
         let request = registry::Request::ListNodes(NetworkQuery { network_id: network });
-        let envelope = Envelope { request, admin_token: token.to_owned() };
+        let envelope = Envelope::with_token(request, token);
         self.ask_registry_as(to, envelope, Purpose::Broadcast { network, port, data: data.to_vec() });
     }
 }

@@ -6,11 +6,12 @@ use super::{
     record::{Node, Presence},
     refusal::HostnameFault,
 };
+use pilot_crypto::derived_numbers;
 use pilot_wire::{
     Addr, NetworkId, NodeId, PublicKey,
     registry::{
         Beacon, Lookup, Punch, Punched, Register, Registered, Resolve, Resolved, ResolvedHostname, Response,
-        RotateKey, RotatedKey, Sent, Visibility, signed_text,
+        Sent, Visibility, signed_text,
     },
 };
 use std::{
@@ -66,7 +67,7 @@ impl State {
         };
         let id = match self.by_key.get(&key) {
             Some(id) => *id,
-            None => self.enroll(now, conn, key)?,
+            None => self.enroll(now, conn, key, request.derived)?,
         };
         self.arrive(now, conn, id, signs, &request)?;
         if signs {
@@ -89,10 +90,16 @@ impl State {
         }))
     }
 
-    /// A key that was never seen gets the next number. Who the owner is said to be makes no difference: a text that
+    /// A key that was never seen gets a number: one that follows from it, if it asks for that, else the next one. Who the owner is said to be makes no difference: a text that
     /// anybody may write must not lead to a node (spec/registry.md 23 S1).
-    fn enroll(&mut self, now: Instant, conn: ConnId, key: PublicKey) -> Result<NodeId, Refusal> {
-        if self.nodes.len() >= self.config.max_nodes || self.counters.next_node == NodeId::BROADCAST.0 {
+    fn enroll(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        key: PublicKey,
+        derived: bool,
+    ) -> Result<NodeId, Refusal> {
+        if self.nodes.len() >= self.config.max_nodes {
             return Err(Refusal::Full(self.nodes.len()));
         }
         if let Some(session) = self.sessions.get(&conn)
@@ -101,16 +108,26 @@ impl State {
             let from = session.peer.ip();
             self.registrations.take(from, now).map_err(|wait| Refusal::RegistrationRate { from, wait })?;
         }
-        let id = NodeId(self.counters.next_node);
-        self.counters.next_node += 1;
-        self.touch(Key::Counters);
-        let key_since = self.clock.unix(now);
-        self.nodes.insert(
-            id,
-            Node { key, signs: false, key_since, owner: String::new(), score: 0, presence: None },
-        );
+        let own = derived_numbers(&key).filter(|_| derived).find(|number| !self.nodes.contains_key(number));
+        let id = own.or_else(|| self.next_number()).ok_or(Refusal::Full(self.nodes.len()))?;
+        self.nodes.insert(id, Node::new(key, self.clock.unix(now)));
         self.by_key.insert(key, id);
         Ok(id)
+    }
+
+    /// The next number in order; none is ever given twice, and those that follow from keys are left out.
+    fn next_number(&mut self) -> Option<NodeId> {
+        let taken = |number| self.nodes.contains_key(&number);
+        let mut next = NodeId(self.counters.next_node);
+        while taken(next) {
+            next.0 += 1;
+        }
+        if next == NodeId::BROADCAST {
+            return None;
+        }
+        self.counters.next_node = next.0 + 1;
+        self.touch(Key::Counters);
+        Some(next)
     }
 
     /// The node is there, and possibly somewhere else than before.
@@ -206,51 +223,13 @@ impl State {
         Ok(Response::SetTags { node_id: id, tags: Some(tags).filter(|tags| !tags.is_empty()) })
     }
 
-    /// A key that another node has, or had before it left, is refused: its owner would register as this node
-    /// (spec/registry.md 23 S3).
-    pub(super) fn rotate_key(
-        &mut self,
-        now: Instant,
-        conn: ConnId,
-        text: &str,
-        request: RotateKey,
-    ) -> Result<Response, Refusal> {
-        let id = request.node_id;
-        self.known(id)?;
-        let new_key = match request.new_public_key {
-            Sent::Missing => return Err(Refusal::NewKeyRequired),
-            Sent::Malformed(why) => return Err(Refusal::NewKeyInvalid(why)),
-            Sent::Given(key) => key,
-        };
-        match self.prove(conn, id, text, &request.signature) {
-            Err(Refusal::SignatureWrong) => {
-                let older = signed_text::rotate_key_uncovered(id);
-                self.prove(conn, id, &older, &request.signature)?;
-            }
-            outcome => outcome?,
-        }
-        if self.by_key.get(&new_key).is_some_and(|holder| *holder != id) {
-            return Err(Refusal::KeyTaken);
-        }
-        let key_since = self.clock.unix(now);
-        if let Some(node) = self.nodes.get_mut(&id) {
-            self.by_key.remove(&node.key);
-            node.key = new_key;
-            node.key_since = key_since;
-        }
-        self.by_key.insert(new_key, id);
-        self.heard(now, id);
-        self.touch(Key::Node(id));
-        let address = Addr::backbone(id).to_string();
-        Ok(Response::RotateKey(RotatedKey { node_id: id, address, public_key: new_key }))
-    }
-
     /// The key of every node is for all to see, because it is what an unknown node is checked against. The rest of a
     /// private node's record is for those who may see it.
     pub(super) fn lookup(&self, conn: ConnId, id: NodeId, token: &str) -> Result<Response, Refusal> {
         let node = self.known(id)?;
         let presence = self.presence(id).ok_or(Refusal::UnknownNode(id))?;
-        let sees = self.may_see(&self.viewers(conn), id) || self.is_admin(token);
+        let viewers = self.viewers(conn);
+        let sees = self.may_see(&viewers, id) || self.is_admin(token);
         let networks = std::iter::once(NetworkId::BACKBONE)
             .chain(self.networks.of(id).filter(|_| sees))
             .collect::<BTreeSet<_>>();
@@ -270,6 +249,8 @@ impl State {
             verified: false,
             polo_score: node.score,
             task_exec: presence.task_exec,
+            record: self.record_for(&viewers, id),
+            key_changes: node.key_changes.clone(),
         }))
     }
 
@@ -298,6 +279,8 @@ impl State {
             seen_secs_ago: self.last_seen.get(&target).map(|at| now.saturating_duration_since(*at).as_secs()),
             key_age_days: Some(u32::try_from(age).unwrap_or(u32::MAX)),
             public_key: Some(node.key),
+            record: self.record_for(&BTreeSet::from([asker]), target),
+            key_changes: node.key_changes.clone(),
         }))
     }
 

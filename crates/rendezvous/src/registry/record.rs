@@ -2,6 +2,7 @@
 
 use pilot_wire::{
     NetworkId, NodeId, PublicKey,
+    record::RecordSeq,
     registry::{Role, Visibility},
     tasks::TaskId,
 };
@@ -76,8 +77,47 @@ pub struct Node {
     /// What its tasks have earned it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub score: i32,
+    /// What it said last of itself, signed by its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed: Option<Published>,
+    /// The number of the last request that it sealed. From the first one on it must seal what it changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<RecordSeq>,
+    /// How its key came to be this one, as text, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key_changes: Vec<String>,
     /// What it says of itself while it is registered.
     pub presence: Option<Presence>,
+}
+
+impl Node {
+    /// A node that has just got its number.
+    #[must_use]
+    pub fn new(key: PublicKey, key_since: u64) -> Self {
+        Self {
+            key,
+            signs: false,
+            key_since,
+            owner: String::new(),
+            score: 0,
+            signed: None,
+            sealed: None,
+            key_changes: Vec::new(),
+            presence: None,
+        }
+    }
+}
+
+/// What a node said of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// A [`SignedRecord`](pilot_wire::record::SignedRecord) as text.
+    pub text: String,
+    /// Its number; the next one must be higher.
+    pub seq: RecordSeq,
+    /// The key that may replace the node's own, if the record names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<PublicKey>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]

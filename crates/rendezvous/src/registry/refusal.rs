@@ -1,5 +1,6 @@
 //! Why a request is refused. The texts are the reference's where it has them (spec/registry.md 2.3 and the tables).
 
+use pilot_crypto::RecordError;
 use pilot_wire::{NetworkId, NodeId, registry::Role};
 use std::time::Duration;
 
@@ -40,6 +41,28 @@ pub enum Refusal {
     NewKeyInvalid(String),
     #[error("new_public_key is already bound to another node")]
     KeyTaken,
+
+    // What nodes sign as a whole.
+    #[error("invalid record: {0}")]
+    RecordInvalid(RecordError),
+    #[error("invalid record: it is of node {0}")]
+    RecordOfAnother(NodeId),
+    #[error("invalid number: {seq} is not above {last}, the last one; was the clock put back?")]
+    RecordOld { seq: u64, last: u64 },
+    #[error("invalid number: it is from the future; is the clock wrong?")]
+    RecordFuture,
+    #[error("invalid change of key: {0}")]
+    ChangeInvalid(RecordError),
+    #[error("invalid change of key: it is of another node, or to another key")]
+    ChangeOfAnother,
+    #[error("node {0} is known by what it signed: a change of its key is required that its peers can check")]
+    ChangeRequired(NodeId),
+    #[error("invalid seal: the signature does not fit the request")]
+    SealWrong,
+    #[error("invalid seal: its number {seq} is not above {last}, the last one; was it sent twice?")]
+    SealOld { seq: u64, last: u64 },
+    #[error("node {0} seals what it changes: a seal is required")]
+    SealRequired(NodeId),
 
     // Names and labels.
     #[error("hostname required")]

@@ -14,7 +14,7 @@ use crate::{
     Clock,
     rate::{Limiter, Rate},
 };
-use pilot_crypto::Sha256;
+use pilot_crypto::{DERIVED_FROM, Sha256};
 use pilot_wire::{
     NodeId, PublicKey, Signature,
     registry::{Envelope, Request, Response, Sent},
@@ -178,7 +178,8 @@ impl State {
             None if state.nodes.is_empty() && state.networks.is_empty() => {}
             None => return Err(RestoreError::NoCounters),
         }
-        if let Some((last, _)) = state.nodes.last_key_value()
+        let in_order = ..NodeId(DERIVED_FROM);
+        if let Some((last, _)) = state.nodes.range(in_order).next_back()
             && last.0 >= state.counters.next_node
         {
             return Err(RestoreError::Counter(*last));
@@ -324,10 +325,11 @@ impl State {
         &mut self,
         now: Instant,
         conn: ConnId,
-        Envelope { request, admin_token }: Envelope,
+        Envelope { request, admin_token, seal, attest: _ }: Envelope,
     ) -> Result<Option<Response>, Refusal> {
         let text = request.signed_text().unwrap_or_default();
         let token = admin_token.as_str();
+        self.check_seal(now, &request, seal.as_ref(), token)?;
         let response = match request {
             Request::Register(register) => self.register(now, conn, register)?,
             Request::Heartbeat(beat) => {
@@ -369,7 +371,8 @@ impl State {
             }
             Request::SetPoloScore(request) => Response::SetPoloScore(self.set_polo_score(&request, token)?),
             Request::ReportTask(request) => self.report_task(now, &request)?,
-            Request::RotateKey(request) => self.rotate_key(now, conn, &text, request)?,
+            Request::PublishRecord(request) => self.publish_record(now, &request)?,
+            Request::RotateKey(request) => self.rotate_key(now, conn, &text, &request)?,
             Request::ReportTrust(request) => {
                 self.prove(conn, request.node_id, &text, &request.signature)?;
                 self.report_trust(request.node_id, request.peer_id)?

@@ -258,6 +258,7 @@ fn changes(request: &Request) -> bool {
         | Request::UpdatePoloScore(_)
         | Request::SetPoloScore(_)
         | Request::ReportTask(_)
+        | Request::PublishRecord(_)
         | Request::RotateKey(_)
         | Request::ReportTrust(_)
         | Request::RevokeTrust(_)

@@ -121,7 +121,7 @@ impl World {
     }
 
     pub(crate) fn as_admin(&mut self, conn: ConnId, request: Request) -> Response {
-        self.ask(conn, Envelope { request, admin_token: ADMIN.to_owned() })
+        self.ask(conn, Envelope::with_token(request, ADMIN))
     }
 
     /// Registers the identity of the seed, from an address of its own, with a port of 4000 and the seed.

@@ -1,6 +1,10 @@
 //! What nodes and operators ask of the registry.
 
-use super::{Sent, lenient, signed_text};
+use super::{
+    Sent, lenient,
+    seal::{Seal, seal_of},
+    signed_text,
+};
 use crate::tasks::score::{Outcome, Proof, Statement};
 use crate::{NetworkId, NodeId, PublicKey, Signature};
 use serde::{Deserialize, Serialize};
@@ -12,6 +16,20 @@ pub struct Envelope {
     pub request: Request,
     /// The token of the registry's operator or of a network's; empty for none.
     pub admin_token: String,
+    /// The node's signature over the whole request, as far as it was read; a client seals with
+    /// [`seal`](super::seal::seal) what [`to_json`](Self::to_json) gives.
+    pub seal: Option<Sealed>,
+    /// The reply is to be attested by the registry.
+    pub attest: bool,
+}
+
+/// A request's seal, to be checked by whoever knows the node's key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// The seal.
+    pub seal: Seal,
+    /// What its signature must be over.
+    pub bytes: Vec<u8>,
 }
 
 /// Why a frame is no request.
@@ -41,6 +59,9 @@ impl Envelope {
             kind: String,
             #[serde(deserialize_with = "lenient::text")]
             admin_token: String,
+            #[serde(deserialize_with = "lenient::flag")]
+            attest: bool,
+            seal: Option<serde::de::IgnoredAny>,
         }
         // An array would pass for the fields in their order.
         let is_array = json.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
@@ -53,10 +74,15 @@ impl Envelope {
             return Err(RequestError::UnknownType(head.kind));
         }
         let request = serde_json::from_slice(json).map_err(RequestError::Invalid)?;
-        Ok(Self { request, admin_token: head.admin_token })
+        let sealed = match head.seal {
+            Some(_) => seal_of(json).map_err(RequestError::Invalid)?,
+            None => None,
+        };
+        let seal = sealed.map(|(seal, bytes)| Sealed { seal, bytes });
+        Ok(Self { request, admin_token: head.admin_token, seal, attest: head.attest })
     }
 
-    /// The content of a frame.
+    /// The content of a frame, without a seal.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
         #[derive(Serialize)]
@@ -65,16 +91,26 @@ impl Envelope {
             request: &'a Request,
             #[serde(skip_serializing_if = "str::is_empty")]
             admin_token: &'a str,
+            #[serde(skip_serializing_if = "is_false")]
+            attest: bool,
         }
-        let flat = Flat { request: &self.request, admin_token: &self.admin_token };
+        let flat = Flat { request: &self.request, admin_token: &self.admin_token, attest: self.attest };
         #[expect(clippy::expect_used, reason = "no map has keys other than text, and no number is infinite")]
         serde_json::to_vec(&flat).expect("requests are plain JSON")
     }
 }
 
+impl Envelope {
+    /// A request with the operator's token.
+    #[must_use]
+    pub fn with_token(request: Request, admin_token: impl Into<String>) -> Self {
+        Self { admin_token: admin_token.into(), ..Self::from(request) }
+    }
+}
+
 impl From<Request> for Envelope {
     fn from(request: Request) -> Self {
-        Self { request, admin_token: String::new() }
+        Self { request, admin_token: String::new(), seal: None, attest: false }
     }
 }
 
@@ -94,6 +130,7 @@ const TYPES: &[&str] = &[
     "update_polo_score",
     "set_polo_score",
     "report_task",
+    "publish_record",
     "rotate_key",
     "report_trust",
     "revoke_trust",
@@ -161,6 +198,8 @@ pub enum Request {
     SetPoloScore(ScoreUpdate),
     /// Our extension: how a task between two nodes ended, with the signatures of both, which is what changes scores.
     ReportTask(ReportTask),
+    /// Our extension: what the node says of itself, signed, for the registry to pass on.
+    PublishRecord(PublishRecord),
     /// Gives the node another key.
     RotateKey(RotateKey),
     /// "I trust this peer."
@@ -255,9 +294,25 @@ pub struct Register {
     /// Never to be reached directly.
     #[serde(deserialize_with = "lenient::flag", skip_serializing_if = "is_false")]
     pub relay_only: bool,
+    /// Our extension: a key that is new is to get a number that follows from it, if one of those is free, and not the
+    /// next one.
+    #[serde(deserialize_with = "lenient::flag", skip_serializing_if = "is_false")]
+    pub derived: bool,
     /// By the node, over the text of [`signed_text`].
     #[serde(skip_serializing_if = "Sent::is_missing")]
     pub signature: Sent<Signature>,
+}
+
+/// What the node says of itself. The record is signed; the request needs no signature of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PublishRecord {
+    /// The node.
+    #[serde(deserialize_with = "lenient::node")]
+    pub node_id: NodeId,
+    /// A [`SignedRecord`](crate::record::SignedRecord) as text.
+    #[serde(deserialize_with = "lenient::text")]
+    pub record: String,
 }
 
 /// A request about the node alone.
@@ -454,6 +509,10 @@ pub struct RotateKey {
     /// The key from now on.
     #[serde(skip_serializing_if = "Sent::is_missing")]
     pub new_public_key: Sent<PublicKey>,
+    /// Our extension: a [`SignedChange`](crate::record::SignedChange) as text, which is passed on to those who know the
+    /// old key. If the recovery key signed it, it stands for the signature.
+    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "String::is_empty")]
+    pub change: String,
     /// By the node, over the text of [`signed_text`].
     #[serde(skip_serializing_if = "Sent::is_missing")]
     pub signature: Sent<Signature>,
@@ -815,6 +874,7 @@ impl Request {
             | Self::UpdatePoloScore(_)
             | Self::SetPoloScore(_)
             | Self::ReportTask(_)
+            | Self::PublishRecord(_)
             | Self::ResolveHostname(_)
             | Self::CheckTrust(_)
             | Self::BeaconRegister(_)
@@ -885,6 +945,7 @@ impl Request {
             | Self::UpdatePoloScore(_)
             | Self::SetPoloScore(_)
             | Self::ReportTask(_)
+            | Self::PublishRecord(_)
             | Self::ResolveHostname(_)
             | Self::CheckTrust(_)
             | Self::BeaconRegister(_)

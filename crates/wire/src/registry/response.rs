@@ -1,7 +1,7 @@
 //! What the registry answers.
 
 use super::lenient;
-use crate::{NetworkId, NodeId, PublicKey};
+use crate::{NetworkId, NodeId, PublicKey, record::RecordSeq};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -81,6 +81,14 @@ pub enum Response {
         submitter_score: i32,
         /// Of the worker.
         worker_score: i32,
+    },
+    /// Noted, and passed on from now on.
+    #[serde(rename = "publish_record_ok")]
+    PublishRecord {
+        /// The node.
+        node_id: NodeId,
+        /// The number of the record that is passed on.
+        seq: RecordSeq,
     },
     /// Changed.
     #[serde(rename = "rotate_key_ok")]
@@ -356,6 +364,13 @@ pub struct Lookup {
     /// Whether it takes tasks.
     #[serde(default, deserialize_with = "lenient::or_default", skip_serializing_if = "is_false")]
     pub task_exec: bool,
+    /// Ours: what the node says of itself, a [`SignedRecord`](crate::record::SignedRecord) as text; for those who may
+    /// know where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<String>,
+    /// Ours: how its key came to be this one, [`SignedChange`](crate::record::SignedChange)s as text, oldest first.
+    #[serde(default, deserialize_with = "lenient::or_default", skip_serializing_if = "Vec::is_empty")]
+    pub key_changes: Vec<String>,
 }
 
 /// Where a node is reached.
@@ -381,6 +396,13 @@ pub struct Resolved {
     /// Its identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key: Option<PublicKey>,
+    /// Ours: what the node says of itself, a [`SignedRecord`](crate::record::SignedRecord) as text; for those who may
+    /// know where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<String>,
+    /// Ours: how its key came to be this one, [`SignedChange`](crate::record::SignedChange)s as text, oldest first.
+    #[serde(default, deserialize_with = "lenient::or_default", skip_serializing_if = "Vec::is_empty")]
+    pub key_changes: Vec<String>,
 }
 
 /// What a node's tasks have earned it.
