@@ -11,19 +11,22 @@ use crate::{
     Config, Web, WebListen,
     beacon::Introductions,
     clock::Clock,
-    registry::{RestoreError, State},
+    registry::{RestoreError, State, record::Seed},
     store::{Store, StoreError},
 };
+use pilot_crypto::Identity;
 use std::{
     io,
     net::SocketAddr,
     path::PathBuf,
+    sync::Arc,
     time::{Instant, SystemTime},
 };
 use tokio::{
     net::{TcpListener, UdpSocket},
     sync::mpsc,
 };
+use zeroize::Zeroizing;
 
 /// Where a rendezvous is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,12 +157,13 @@ pub async fn run(
         Some(web) => listen_for_web(web, bound.beacon).await?,
         None => None,
     };
-    let (store, records) = Store::open(&config.store)?;
+    let (mut store, records) = Store::open(&config.store)?;
     let mut rules = config.registry.clone();
     rules.beacon.get_or_insert(bound.beacon);
     let clock = Clock::new(Instant::now(), SystemTime::now());
     let mut state = State::restore(rules, clock, records)
         .map_err(|source| RunError::Restore { path: config.store.clone(), source })?;
+    let authority = authority(&mut state, &mut store)?;
 
     let (to_registry, registry_events) = mpsc::channel(REGISTRY_QUEUE);
     let (to_beacon, beacon_orders) = mpsc::channel(BEACON_QUEUE);
@@ -197,7 +201,7 @@ pub async fn run(
     };
     let beacon = beacon::serve(udp, ears, beacon, beacon_orders, web_inbox, to_registry.clone());
     let registry = registry::serve(state, store, registry_events, to_beacon);
-    let listener = listener::serve(tcp, config.connections.clone(), to_registry);
+    let listener = listener::serve(tcp, config.connections.clone(), authority, to_registry);
     tracing::info!(registry = %bound.registry, beacon = %bound.beacon, store = %config.store.display(), "rendezvous is ready");
     ready(bound);
 
@@ -215,6 +219,18 @@ pub async fn run(
         Ok(()) => outcome,
         Err(error) => Err(RunError::Failed(format!("registry: {error}"))),
     }
+}
+
+/// The key with which the registry attests, made at the first start.
+fn authority(state: &mut State, store: &mut Store) -> Result<Arc<Identity>, RunError> {
+    if state.authority().is_none() {
+        let seed = pilot_crypto::random_bytes().map_err(|error| RunError::Failed(error.to_string()))?;
+        state.appoint(Seed(Zeroizing::new(seed)));
+        store.commit(&state.take_changes())?;
+    }
+    let key = state.authority().ok_or_else(|| RunError::Failed("it has no key of its own".to_owned()))?;
+    tracing::info!(fingerprint = key.public().fingerprint(), "attests to what it serves");
+    Ok(Arc::new(key))
 }
 
 /// A port that was only guessed may be another program's.

@@ -148,13 +148,13 @@ proptest! {
         let mut world = World::new();
         let agents = [world.agent(1), world.agent(2), world.agent(3)];
         for ((object, signer), pause) in requests {
-            let Ok(Envelope { request, admin_token }) = Envelope::parse(object.to_string().as_bytes()) else {
+            let Ok(Envelope { request, admin_token, .. }) = Envelope::parse(object.to_string().as_bytes()) else {
                 continue;
             };
             let signed = request.sign_with(|text| identity(signer).sign(text));
             let agent = &agents[usize::from(signer) % agents.len()];
             let is_wait = matches!(signed, Request::AwaitNotices(_));
-            world.send(agent.conn, Envelope { request: signed, admin_token });
+            world.send(agent.conn, Envelope::with_token(signed, admin_token));
             prop_assert!(world.reply(agent.conn).is_some() || is_wait, "every request is answered");
             world.pass(Duration::from_secs(pause));
             while world.reply(agent.conn).is_some() {}

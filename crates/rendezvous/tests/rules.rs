@@ -578,7 +578,7 @@ fn a_role_counts_only_for_who_has_proven_to_have_it() {
     assert!(refusal(&world.ask(member.conn, kick(owner.id))).contains("has not proven its identity"), "S9");
     assert!(refusal(&world.ask(member.conn, kick(member.id))).contains("has role \"member\""));
     assert_eq!(
-        refusal(&world.ask(stranger, Envelope { request: kick(owner.id), admin_token: "guess".to_owned() })),
+        refusal(&world.ask(stranger, Envelope::with_token(kick(owner.id), "guess"))),
         "invalid admin token"
     );
     assert!(matches!(world.ask(owner.conn, kick(owner.id)), Response::KickMember { .. }));
@@ -601,7 +601,7 @@ fn without_a_token_of_the_operator_nobody_creates_networks() {
         ..Default::default()
     });
     for admin_token in ["", ADMIN] {
-        let envelope = Envelope { request: request.clone(), admin_token: admin_token.to_owned() };
+        let envelope = Envelope::with_token(request.clone(), admin_token);
         assert_eq!(refusal(&world.ask(founder.conn, envelope)), "network creation is disabled");
     }
 }

@@ -12,13 +12,14 @@ use common::{
     client::{Client, Server, local, receive, udp},
     identity, pair,
 };
+use pilot_crypto::verify;
 use pilot_rendezvous::{Config, RunError, run, store::StoreError};
 use pilot_wire::{
     NodeId,
     beacon::Message,
     registry::{
         AwaitNotices, CreateNetwork, Envelope, Handshake, HandshakeAnswer, ListedNode, Request, Response,
-        SetHostname, frame,
+        SetHostname, frame, seal::attestation_of,
     },
 };
 use std::{
@@ -55,6 +56,27 @@ fn pipelined_requests_are_answered_in_order() {
     assert!(matches!(client.receive(), Some(Response::Lookup(_))));
     assert!(matches!(client.receive(), Some(Response::Error { .. })));
     assert!(matches!(client.receive(), Some(Response::Lookup(_))));
+}
+
+#[test]
+fn the_registry_attests_to_what_it_serves_when_asked_with_one_key_for_ever() {
+    let folder = folder();
+    let attested = || {
+        let server = server(&folder);
+        let mut client = Client::registered(server.bound.registry, identity(1));
+        let envelope = Envelope { attest: true, ..Request::Lookup(about(client.id)).into() };
+        client.send_raw(&frame(&envelope.to_json()).unwrap());
+        let reply = client.receive_raw().unwrap();
+        let (attestation, bytes) = attestation_of(&reply).unwrap().expect("it was asked for");
+        assert!(verify(&attestation.key, &bytes, &attestation.signature));
+        let altered = String::from_utf8(reply).unwrap().replace("\"public\":false", "\"public\":true");
+        let (_, bytes) = attestation_of(altered.as_bytes()).unwrap().unwrap();
+        assert!(!verify(&attestation.key, &bytes, &attestation.signature));
+        client.send(Request::Lookup(about(client.id)));
+        assert_eq!(attestation_of(&client.receive_raw().unwrap()).unwrap(), None, "nobody asked");
+        attestation.key
+    };
+    assert_eq!(attested(), attested());
 }
 
 #[test]

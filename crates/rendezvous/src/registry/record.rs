@@ -9,8 +9,10 @@ use pilot_wire::{
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     net::SocketAddr,
 };
+use zeroize::Zeroizing;
 
 /// Names a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +29,8 @@ pub enum Key {
     Tasks(NodeId),
     /// A network.
     Network(NetworkId),
+    /// The key with which the registry attests to what it serves.
+    Authority,
 }
 
 /// A record.
@@ -51,6 +55,38 @@ pub enum Record {
     },
     /// For [`Key::Network`].
     Network(Network),
+    /// For [`Key::Authority`].
+    Authority {
+        /// The secret half.
+        seed: Seed,
+    },
+}
+
+/// The secret half of the registry's key. It is not printed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Seed(pub Zeroizing<[u8; 32]>);
+
+impl From<Seed> for String {
+    fn from(seed: Seed) -> Self {
+        hex::encode(*seed.0)
+    }
+}
+
+impl TryFrom<String> for Seed {
+    type Error = hex::FromHexError;
+
+    fn try_from(text: String) -> Result<Self, hex::FromHexError> {
+        let mut seed = Zeroizing::new([0; 32]);
+        hex::decode_to_slice(&text, &mut *seed)?;
+        Ok(Self(seed))
+    }
+}
+
+impl fmt::Debug for Seed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Seed(..)")
+    }
 }
 
 /// The next free numbers. None is ever given twice.

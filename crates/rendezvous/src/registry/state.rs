@@ -14,7 +14,7 @@ use crate::{
     Clock,
     rate::{Limiter, Rate},
 };
-use pilot_crypto::{DERIVED_FROM, Sha256};
+use pilot_crypto::{DERIVED_FROM, Identity, Sha256};
 use pilot_wire::{
     NodeId, PublicKey, Signature,
     registry::{Envelope, Request, Response, Sent},
@@ -83,6 +83,7 @@ pub struct State {
     /// Nodes by where they registered from.
     by_ip: BTreeMap<IpAddr, BTreeSet<NodeId>>,
     verified: Verified,
+    authority: Option<record::Seed>,
     /// Requests for notices, by what they wait for and until when.
     waiting: BTreeMap<NodeId, VecDeque<ConnId>>,
     wait_ends: BTreeSet<(Instant, ConnId)>,
@@ -129,6 +130,7 @@ impl State {
             sessions: BTreeMap::new(),
             by_ip: BTreeMap::new(),
             verified: Verified::default(),
+            authority: None,
             waiting: BTreeMap::new(),
             wait_ends: BTreeSet::new(),
             changed: BTreeSet::new(),
@@ -162,6 +164,7 @@ impl State {
                     state.counted.insert(id, counted);
                 }
                 (Key::Network(id), Record::Network(network)) => state.networks.restore(id, network),
+                (Key::Authority, Record::Authority { seed }) => state.authority = Some(seed),
                 (
                     key,
                     Record::Counters(_)
@@ -169,7 +172,8 @@ impl State {
                     | Record::Consents { .. }
                     | Record::Inbox(_)
                     | Record::Tasks { .. }
-                    | Record::Network(_),
+                    | Record::Network(_)
+                    | Record::Authority { .. },
                 ) => return Err(RestoreError::Mislabelled(key)),
             }
         }
@@ -302,6 +306,20 @@ impl State {
     #[must_use]
     pub fn key_of(&self, node: NodeId) -> Option<PublicKey> {
         self.nodes.get(&node).map(|known| known.key)
+    }
+
+    /// The key with which the registry attests to what it serves; the same for ever, once there is one.
+    #[must_use]
+    pub fn authority(&self) -> Option<Identity> {
+        self.authority.as_ref().map(|seed| Identity::from_seed(&seed.0))
+    }
+
+    /// Gives the registry the key of this seed, if it has none yet.
+    pub fn appoint(&mut self, seed: record::Seed) {
+        if self.authority.is_none() {
+            self.authority = Some(seed);
+            self.touch(Key::Authority);
+        }
     }
 
     /// True if the two may be told each other's address, so that they can punch: as in `resolve`, and neither of them
@@ -674,6 +692,7 @@ impl State {
                 counted.map(|counted| Record::Tasks { counted: counted.clone() })
             }
             Key::Network(id) => self.networks.get(id).cloned().map(Record::Network),
+            Key::Authority => self.authority.clone().map(|seed| Record::Authority { seed }),
         }
     }
 }

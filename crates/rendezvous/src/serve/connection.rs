@@ -2,14 +2,17 @@
 
 use super::registry::Event;
 use crate::{config::Connections, rate::Bucket, registry::ConnId};
-use pilot_wire::registry::{Decoder, Envelope, FrameError, MAX_FRAME, RequestError, Response, frame};
+use pilot_crypto::Identity;
+use pilot_wire::registry::{
+    Decoder, Envelope, FrameError, MAX_FRAME, RequestError, Response, frame, seal::attest,
+};
 use std::{
     io,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -73,12 +76,13 @@ pub(super) async fn serve(
     conn: ConnId,
     stream: TcpStream,
     limits: Connections,
+    authority: Arc<Identity>,
     activity: Arc<Activity>,
     to_registry: mpsc::Sender<Event>,
 ) {
     let requests = Bucket::full(limits.requests, Instant::now());
     let mut client =
-        Client { conn, stream, limits, activity, to_registry, decoder: Decoder::new(), requests };
+        Client { conn, stream, limits, authority, activity, to_registry, decoder: Decoder::new(), requests };
     let Err(end) = client.exchange().await;
     tracing::debug!(conn = conn.0, %end, "connection ended");
 }
@@ -87,6 +91,7 @@ struct Client {
     conn: ConnId,
     stream: TcpStream,
     limits: Connections,
+    authority: Arc<Identity>,
     activity: Arc<Activity>,
     to_registry: mpsc::Sender<Event>,
     decoder: Decoder,
@@ -101,17 +106,28 @@ impl Client {
             self.activity.heard();
             self.throttle().await;
             let response = match Envelope::parse(&request) {
-                Ok(envelope) => self.ask(envelope).await?,
+                Ok(envelope) => {
+                    let attest = envelope.attest;
+                    let response = self.ask(envelope).await?;
+                    if attest { self.attested(&response) } else { response.to_json() }
+                }
                 Err(error @ RequestError::Malformed(_)) => return Err(End::Request(error)),
                 Err(error @ (RequestError::UnknownType(_) | RequestError::Invalid(_))) => {
-                    Response::error(error.to_string())
+                    Response::error(error.to_string()).to_json()
                 }
             };
             self.activity.heard();
-            let reply = frame(&response.to_json())
+            let reply = frame(&response)
                 .or_else(|_| frame(&Response::error("the reply is too long; ask for less").to_json()))?;
             timeout(self.limits.write, self.stream.write_all(&reply)).await.map_err(|_| End::Stuck)??;
         }
+    }
+
+    /// The reply with the registry's word for it: here, so that signing keeps nobody else waiting.
+    fn attested(&self, response: &Response) -> Vec<u8> {
+        let json = response.to_json();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        attest(&json, self.authority.public(), now, |bytes| self.authority.sign(bytes)).unwrap_or(json)
     }
 
     async fn request(&mut self) -> Result<Vec<u8>, End> {

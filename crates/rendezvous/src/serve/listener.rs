@@ -5,6 +5,7 @@ use super::{
     registry::Event,
 };
 use crate::{config::Connections, registry::ConnId};
+use pilot_crypto::Identity;
 use std::{
     collections::{BTreeMap, HashMap},
     io,
@@ -22,9 +23,15 @@ use tokio::{
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Runs until it is dropped, and ends all connections then.
-pub(super) async fn serve(listener: TcpListener, limits: Connections, to_registry: mpsc::Sender<Event>) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    limits: Connections,
+    authority: Arc<Identity>,
+    to_registry: mpsc::Sender<Event>,
+) {
     let mut clients = Clients {
         limits,
+        authority,
         to_registry,
         tasks: JoinSet::new(),
         clients: BTreeMap::new(),
@@ -50,6 +57,7 @@ pub(super) async fn serve(listener: TcpListener, limits: Connections, to_registr
 
 struct Clients {
     limits: Connections,
+    authority: Arc<Identity>,
     to_registry: mpsc::Sender<Event>,
     tasks: JoinSet<()>,
     clients: BTreeMap<Id, Client>,
@@ -84,7 +92,9 @@ impl Clients {
             return;
         }
         let limits = self.limits.clone();
-        let client = connection::serve(conn, stream, limits, Arc::clone(&activity), self.to_registry.clone());
+        let authority = Arc::clone(&self.authority);
+        let to_registry = self.to_registry.clone();
+        let client = connection::serve(conn, stream, limits, authority, Arc::clone(&activity), to_registry);
         let task = self.tasks.spawn(client);
         *self.per_ip.entry(ip).or_default() += 1;
         self.clients.insert(task.id(), Client { conn, ip, activity, task });

@@ -92,9 +92,14 @@ impl Client {
     }
 
     pub(crate) fn receive(&mut self) -> Option<Response> {
+        self.receive_raw().map(|content| Response::parse(&content).unwrap())
+    }
+
+    /// The content of the next frame.
+    pub(crate) fn receive_raw(&mut self) -> Option<Vec<u8>> {
         loop {
             if let Some(content) = self.decoder.next().unwrap() {
-                return Some(Response::parse(&content).unwrap());
+                return Some(content);
             }
             let mut buffer = [0; 4096];
             match self.stream.read(&mut buffer) {
