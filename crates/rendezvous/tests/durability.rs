@@ -277,6 +277,7 @@ fn a_registration_that_was_refused_leaves_nothing_behind() {
     runtime
         .block_on(database.execute("ALTER TABLE pilot_records ADD CONSTRAINT full_disk CHECK (number < 2)"));
     let mut refused = Client::connect(server.bound.registry);
+    refused.identity = identity(2);
     match refused.ask(register(&identity(2), "127.0.0.1:4000")) {
         Response::Error { error } => assert!(error.contains("try again"), "{error}"),
         other => panic!("{other:?}"),
@@ -284,6 +285,7 @@ fn a_registration_that_was_refused_leaves_nothing_behind() {
     wait_until(|| matches!(first.ask(Request::Lookup(about(NodeId(2)))), Response::Error { .. }));
     runtime.block_on(database.execute("ALTER TABLE pilot_records DROP CONSTRAINT full_disk"));
     let mut id = None;
+    first.identity = identity(3);
     wait_until(|| match first.ask(register(&identity(3), "127.0.0.1:4000")) {
         Response::Register(registered) => {
             id = Some(registered.node_id);
@@ -294,9 +296,7 @@ fn a_registration_that_was_refused_leaves_nothing_behind() {
     assert_eq!(id, Some(NodeId(2)), "the number is free");
     // Nothing was ever proven about the number on this connection.
     let mut sets = SetHostname { node_id: NodeId(2), hostname: "thief".to_owned(), ..SetHostname::default() };
-    refused.identity = identity(2);
     assert!(matches!(refused.ask(Request::SetHostname(sets.clone())), Response::Error { .. }));
-    first.identity = identity(3);
     sets.hostname = "owner".to_owned();
     assert!(matches!(first.ask(Request::SetHostname(sets)), Response::SetHostname { .. }));
 }
