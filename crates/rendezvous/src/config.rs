@@ -1,6 +1,6 @@
 //! What a rendezvous is told at its start.
 
-use crate::{beacon, registry};
+use crate::{beacon, registry, store::StoreUrl};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -16,8 +16,8 @@ pub struct Config {
     pub beacon_addr: SocketAddr,
     /// Another address of this host, with which nodes tell a NAT that depends on addresses from one that does not.
     pub second_beacon_ip: Option<IpAddr>,
-    /// The file of the registry's records; made if it does not exist.
-    pub store: PathBuf,
+    /// Where the registry's records are; made if they do not exist.
+    pub store: StoreUrl,
     /// Limits and rules of the registry.
     pub registry: registry::Config,
     /// Limits and rules of the beacon.
@@ -128,12 +128,12 @@ impl Default for Connections {
 impl Config {
     /// The reference's ports on loopback, and a store; nothing for the web.
     #[must_use]
-    pub fn new(store: PathBuf) -> Self {
+    pub fn new(store: impl Into<StoreUrl>) -> Self {
         Self {
             registry_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 9000)),
             beacon_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 9001)),
             second_beacon_ip: None,
-            store,
+            store: store.into(),
             registry: registry::Config::default(),
             beacon: beacon::Config::default(),
             connections: Connections::default(),

@@ -1,6 +1,8 @@
 //! The registry as a state machine: who the nodes are, who trusts whom, what waits for whom (spec/registry.md).
 
+mod beacons;
 mod delivery;
+mod elsewhere;
 mod handshakes;
 mod keys;
 mod names;

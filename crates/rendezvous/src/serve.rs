@@ -12,13 +12,13 @@ use crate::{
     beacon::Introductions,
     clock::Clock,
     registry::{RestoreError, State, record::Seed},
-    store::{Store, StoreError},
+    store::{self, Store, StoreError},
 };
 use pilot_crypto::Identity;
 use std::{
+    collections::BTreeSet,
     io,
     net::SocketAddr,
-    path::PathBuf,
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -67,10 +67,10 @@ pub enum RunError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The records are readable but cannot all be true.
-    #[error("the store {} contradicts itself: {source}; it is left untouched", path.display())]
+    #[error("the store {store} contradicts itself: {source}; it is left untouched")]
     Restore {
-        /// The file.
-        path: PathBuf,
+        /// The file or the database.
+        store: String,
         /// How.
         source: RestoreError,
     },
@@ -90,11 +90,15 @@ impl RunError {
             Self::Bind { source, .. } if source.kind() == io::ErrorKind::AddrInUse => "already_exists",
             Self::Bind { .. } => "unavailable",
             Self::Store(StoreError::Locked { .. }) => "already_exists",
+            Self::Store(StoreError::Unreachable { .. }) => "unavailable",
             Self::Store(
                 StoreError::Open { .. }
                 | StoreError::Damaged { .. }
                 | StoreError::Format { .. }
-                | StoreError::Write(_),
+                | StoreError::Denied { .. }
+                | StoreError::NoDatabase { .. }
+                | StoreError::Forbidden { .. }
+                | StoreError::Failed(_),
             )
             | Self::Restore { .. } => "store_unusable",
             Self::Certificate(_) => "invalid_argument",
@@ -110,19 +114,13 @@ impl RunError {
                 let flag = if *what == "web" { "listen" } else { "addr" };
                 Some(format!("another program listens there; stop it or choose another `--{what}-{flag}`"))
             }
-            Self::Store(StoreError::Locked { .. }) => {
-                Some("another rendezvous uses this store; stop it or choose another `--store`".to_owned())
-            }
-            Self::Store(StoreError::Damaged { .. }) | Self::Restore { .. } => {
-                Some("restore a copy of the file; see docs/rendezvous.md".to_owned())
-            }
+            Self::Store(error) => error.hint().map(str::to_owned),
+            Self::Restore { .. } => Some("restore a copy; see docs/rendezvous.md".to_owned()),
             Self::Certificate(_) => Some(
                 "give one with `--web-cert` and `--web-key`, or go without with `--web-listen off`"
                     .to_owned(),
             ),
-            Self::Bind { .. }
-            | Self::Store(StoreError::Open { .. } | StoreError::Format { .. } | StoreError::Write(_))
-            | Self::Failed(_) => None,
+            Self::Bind { .. } | Self::Failed(_) => None,
         }
     }
 }
@@ -157,13 +155,13 @@ pub async fn run(
         Some(web) => listen_for_web(web, bound.beacon).await?,
         None => None,
     };
-    let (mut store, records) = Store::open(&config.store)?;
+    let (mut store, records) = store::open(&config.store).await?;
     let mut rules = config.registry.clone();
-    rules.beacon.get_or_insert(bound.beacon);
+    let own_beacon = own_beacon(*rules.beacon.get_or_insert(bound.beacon))?;
     let clock = Clock::new(Instant::now(), SystemTime::now());
     let mut state = State::restore(rules, clock, records)
-        .map_err(|source| RunError::Restore { path: config.store.clone(), source })?;
-    let authority = authority(&mut state, &mut store)?;
+        .map_err(|source| RunError::Restore { store: config.store.to_string(), source })?;
+    let authority = authority(&mut state, store.as_mut()).await?;
 
     let (to_registry, registry_events) = mpsc::channel(REGISTRY_QUEUE);
     let (to_beacon, beacon_orders) = mpsc::channel(BEACON_QUEUE);
@@ -200,9 +198,9 @@ pub async fn run(
         }
     };
     let beacon = beacon::serve(udp, ears, beacon, beacon_orders, web_inbox, to_registry.clone());
-    let registry = registry::serve(state, store, registry_events, to_beacon);
+    let registry = registry::serve(state, store, own_beacon, registry_events, to_beacon);
     let listener = listener::serve(tcp, config.connections.clone(), authority, to_registry);
-    tracing::info!(registry = %bound.registry, beacon = %bound.beacon, store = %config.store.display(), "rendezvous is ready");
+    tracing::info!(registry = %bound.registry, beacon = %bound.beacon, store = %config.store, "rendezvous is ready");
     ready(bound);
 
     // The registry task is spawned, so that a change it is about to acknowledge is finished even while shutting down.
@@ -221,16 +219,27 @@ pub async fn run(
     }
 }
 
-/// The key with which the registry attests, made at the first start.
-fn authority(state: &mut State, store: &mut Store) -> Result<Arc<Identity>, RunError> {
+/// The key with which the registry attests, made at the first start, by one of those that start at once.
+async fn authority(state: &mut State, store: &mut dyn Store) -> Result<Arc<Identity>, RunError> {
     if state.authority().is_none() {
         let seed = pilot_crypto::random_bytes().map_err(|error| RunError::Failed(error.to_string()))?;
+        let delta = store.begin(BTreeSet::new()).await?;
+        state.apply(Instant::now(), delta.changes, delta.whole);
         state.appoint(Seed(Zeroizing::new(seed)));
-        store.commit(&state.take_changes())?;
+        store.commit(state.take_changes()).await?;
     }
     let key = state.authority().ok_or_else(|| RunError::Failed("it has no key of its own".to_owned()))?;
     tracing::info!(fingerprint = key.public().fingerprint(), "attests to what it serves");
     Ok(Arc::new(key))
+}
+
+/// For the other instances. One that listens on every address of the host does not know which of them is meant.
+fn own_beacon(addr: SocketAddr) -> Result<Option<registry::OwnBeacon>, RunError> {
+    if addr.ip().is_unspecified() {
+        return Ok(None);
+    }
+    let number = pilot_crypto::random_bytes().map_err(|error| RunError::Failed(error.to_string()))?;
+    Ok(Some(registry::OwnBeacon { id: u32::from_be_bytes(number).max(1), addr: addr.to_string() }))
 }
 
 /// A port that was only guessed may be another program's.

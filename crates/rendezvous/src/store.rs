@@ -1,28 +1,130 @@
-//! The registry's records on disk: one embedded database, each commit synced before anything is acknowledged.
+//! The registry's records outside of memory, where they are before anything is acknowledged.
 //!
-//! A damaged file is never repaired by forgetting what it held, and never replaced: starting empty would give the
+//! Two engines: [`Embedded`], a file for one process, and [`Postgres`], a database for several that serve at once. The
+//! registry takes the right to write, learns what others have changed, changes its state, and commits; with a file nobody
+//! else is there and the right costs nothing.
+//!
+//! A damaged store is never repaired by forgetting what it held, and never replaced: starting empty would give the
 //! numbers and names of all nodes to strangers (spec/registry.md 22.5).
 
+mod embedded;
+mod postgres;
+mod url;
+mod word;
+
 use crate::registry::{Change, Key, Record};
-use pilot_wire::{NetworkId, NodeId};
-use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
-use std::{
-    fs::OpenOptions,
-    io, panic,
-    path::{Path, PathBuf},
-};
+use pilot_wire::NodeId;
+use std::{collections::BTreeSet, io, path::PathBuf, pin::Pin};
+use tokio::sync::mpsc;
 
-/// Records by [`Key`].
-const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
-/// Facts about the file.
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-const FORMAT: &str = "format";
-/// Of the records. A file with another number is left alone.
-const FORMAT_VERSION: u64 = 1;
-/// Memory for pages in bytes; a hundred thousand nodes are about 40 MB on disk.
-const CACHE: usize = 16 << 20;
+pub use embedded::Embedded;
+pub use postgres::Postgres;
+pub use url::{PostgresUrl, StoreUrl, UrlError};
 
-/// Why the records cannot be used.
+/// Something that a store is doing.
+pub type Doing<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// An open store.
+///
+/// Writing goes in turns: [`begin`](Self::begin), then [`commit`](Self::commit). When a call fails the turn is over, and what
+/// it was to write is in doubt: it may be there or not. The keys are given to the next call, which says what is true.
+pub trait Store: Send + std::fmt::Debug {
+    /// Takes the right to write, and says what others have changed since the last call. Until `commit` nobody else
+    /// changes anything.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing can be written at the moment.
+    fn begin(&mut self, doubtful: BTreeSet<Key>) -> Doing<'_, Result<Delta, StoreError>>;
+
+    /// Writes all changes or none, and gives up the right. When it returns they survive a loss of power. With no
+    /// changes it only gives up the right. Returns the number of this write.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the changes are in doubt.
+    fn commit(&mut self, changes: Vec<Change>) -> Doing<'_, Result<u64, StoreError>>;
+
+    /// Says what others have changed, without the right to write.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing can be read at the moment.
+    fn catch_up(&mut self, doubtful: BTreeSet<Key>) -> Doing<'_, Result<Delta, StoreError>>;
+
+    /// The others that serve from the same records: how to hear them and to talk to them. None if there cannot be any,
+    /// or if it was asked for before.
+    fn others(&mut self) -> Option<Others>;
+}
+
+/// What has changed in a store.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Delta {
+    /// Records as they are now.
+    pub changes: Vec<Change>,
+    /// True if these are all records, and those that are not among them are gone.
+    pub whole: bool,
+    /// The last write that is covered by it.
+    pub revision: u64,
+}
+
+/// The other instances over the same records.
+#[derive(Debug)]
+pub struct Others {
+    /// What they say.
+    pub heard: mpsc::Receiver<Elsewhere>,
+    /// What to tell them. Best effort: it is lost while the database is away.
+    pub tell: mpsc::Sender<Vec<Word>>,
+}
+
+/// Something that happened at another instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// A write was committed.
+    Changed {
+        /// Its number.
+        revision: u64,
+    },
+    /// It said something that is not written anywhere.
+    Said(Word),
+    /// Nothing is heard from now on.
+    Lost,
+    /// They are heard again, or for the first time. What was said meanwhile is lost.
+    Back,
+}
+
+/// What instances tell each other besides records. It is not kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// These nodes have been heard of.
+    Heard(Vec<NodeId>),
+    /// A beacon is there.
+    Beacon {
+        /// Its number.
+        id: u32,
+        /// Where it is reached.
+        addr: String,
+    },
+}
+
+/// A store that was opened, and everything in it.
+pub type Opened = (Box<dyn Store>, Vec<(Key, Record)>);
+
+/// Opens a store, or makes one if there is none, and reads everything in it.
+///
+/// # Errors
+/// [`StoreError`]; the store is then as it was.
+pub async fn open(url: &StoreUrl) -> Result<Opened, StoreError> {
+    match url {
+        StoreUrl::File(path) => {
+            let (store, records) = Embedded::open(path)?;
+            Ok((Box::new(store), records))
+        }
+        StoreUrl::Postgres(url) => {
+            let (store, records) = Postgres::open(url).await?;
+            Ok((Box::new(store), records))
+        }
+    }
+}
+
+/// Why the records cannot be used. No text contains a password.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another process has it open.
@@ -39,230 +141,88 @@ pub enum StoreError {
         /// Why.
         source: io::Error,
     },
-    /// The file is not what it must be. It is left as it is.
+    /// The records are not what they must be. They are left as they are.
     #[error(
-        "the store {} is damaged ({reason}); it is left untouched: restore a copy, or move it away to start a new \
-         registry, which forgets every node",
-        path.display()
+        "the store {store} is damaged ({reason}); it is left untouched: restore a copy, or move it away to start a new \
+         registry, which forgets every node"
     )]
     Damaged {
-        /// The file.
-        path: PathBuf,
+        /// The file or the database.
+        store: String,
         /// What is wrong.
         reason: String,
     },
     /// Written by another version of this program.
-    #[error("the store {} has format {found}, this program reads {FORMAT_VERSION}", path.display())]
+    #[error("the store {store} has format {found}, this program reads {known}")]
     Format {
-        /// The file.
-        path: PathBuf,
+        /// The file or the database.
+        store: String,
         /// What it says.
         found: u64,
+        /// What this program can read.
+        known: u64,
     },
-    /// Records could not be written; nothing of them is acknowledged.
-    #[error("the store cannot be written: {0}")]
-    Write(#[source] Box<redb::Error>),
+    /// Nobody answers there, or not as PostgreSQL does.
+    #[error("the database {store} is not reached: {reason}")]
+    Unreachable {
+        /// The database.
+        store: String,
+        /// Why.
+        reason: String,
+    },
+    /// The server refuses us: user or password are wrong, or it does not let this user in.
+    #[error("the database {store} refuses us: {reason}")]
+    Denied {
+        /// The database.
+        store: String,
+        /// What it said.
+        reason: String,
+    },
+    /// The server has no such database.
+    #[error("the database {store} does not exist: {reason}")]
+    NoDatabase {
+        /// The database.
+        store: String,
+        /// What the server said.
+        reason: String,
+    },
+    /// The user may not do there what must be done.
+    #[error("the user of the database {store} lacks a right: {reason}")]
+    Forbidden {
+        /// The database.
+        store: String,
+        /// What the server said.
+        reason: String,
+    },
+    /// Records could not be read or written; nothing of what was to be written is acknowledged.
+    #[error("the store does not work: {0}")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// An open store. It holds the lock of the file.
-#[derive(Debug)]
-pub struct Store {
-    /// None after a failed write: the database takes no more then, and must be opened again.
-    database: Option<Database>,
-    path: PathBuf,
-}
-
-impl Store {
-    /// Opens the store, or makes one with mode 0600 if there is no file, and reads everything in it.
-    ///
-    /// # Errors
-    /// [`StoreError`]; the file is then as it was.
-    pub fn open(path: &Path) -> Result<(Self, Vec<(Key, Record)>), StoreError> {
-        // The database takes some damage for its own mistake and panics; here it is the file's.
-        panic::catch_unwind(|| Self::open_sound(path)).unwrap_or_else(|_| {
-            Err(StoreError::Damaged {
-                path: path.to_owned(),
-                reason: "its pages contradict each other".to_owned(),
-            })
-        })
-    }
-
-    fn open_sound(path: &Path) -> Result<(Self, Vec<(Key, Record)>), StoreError> {
-        let damaged = |reason: String| StoreError::Damaged { path: path.to_owned(), reason };
-        let failed = |source| StoreError::Open { path: path.to_owned(), source };
-        let exists = path.exists();
-        if exists && path.metadata().map_err(failed)?.len() == 0 {
-            return Err(damaged("the file is empty".to_owned()));
-        }
-        let file = open_private(path).map_err(failed)?;
-        let opened = Builder::new().set_cache_size(CACHE).create_file(file);
-        let mut database = opened.map_err(|error| {
-            if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
-                return StoreError::Locked { path: path.to_owned() };
-            }
-            let text = error.to_string();
-            if let DatabaseError::Storage(redb::StorageError::Io(source)) = error
-                && !says_damaged(&source)
-            {
-                return failed(source);
-            }
-            damaged(text)
-        })?;
-        if exists {
-            match database.check_integrity() {
-                Ok(true) => {}
-                Ok(false) => return Err(damaged("a checksum was wrong".to_owned())),
-                Err(error) => return Err(damaged(error.to_string())),
-            }
-        }
-        if !exists {
-            begin(&database).map_err(|error| StoreError::Write(Box::new(error)))?;
-        }
-        let store = Self { database: Some(database), path: path.to_owned() };
-        let records = store.load()?;
-        Ok((store, records))
-    }
-
-    /// A store whose file is opened with the first commit, for one that was lost in the middle of a write.
+impl StoreError {
+    /// What to do about it.
     #[must_use]
-    pub fn reopening(path: PathBuf) -> Self {
-        Self { database: None, path }
-    }
-
-    /// The file.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Writes all changes or none. When it returns they are on disk.
-    ///
-    /// # Errors
-    /// [`StoreError::Write`]; call it again with the same changes and all that came since.
-    pub fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
-        let outcome = match self.database.take() {
-            Some(database) => write(&database, changes).map(|()| database),
-            None => Builder::new()
-                .set_cache_size(CACHE)
-                .open(&self.path)
-                .map_err(redb::Error::from)
-                .and_then(|database| write(&database, changes).map(|()| database)),
-        };
-        self.database = Some(outcome.map_err(|error| StoreError::Write(Box::new(error)))?);
-        Ok(())
-    }
-
-    fn load(&self) -> Result<Vec<(Key, Record)>, StoreError> {
-        match self.read() {
-            Ok(Ok(records)) => Ok(records),
-            Ok(Err(error)) => Err(error),
-            Err(error) => Err(self.damaged(error.to_string())),
-        }
-    }
-
-    fn read(&self) -> Result<Result<Vec<(Key, Record)>, StoreError>, redb::Error> {
-        let Some(database) = &self.database else { return Ok(Ok(Vec::new())) };
-        let transaction = database.begin_read()?;
-        let format = transaction.open_table(META)?.get(FORMAT)?.map(|value| value.value());
-        match format {
-            Some(FORMAT_VERSION) => {}
-            Some(found) => return Ok(Err(StoreError::Format { path: self.path.clone(), found })),
-            None => return Ok(Err(self.damaged("it does not say its format".to_owned()))),
-        }
-        let mut records = Vec::new();
-        for entry in transaction.open_table(RECORDS)?.iter()? {
-            let (key, value) = entry?;
-            let Some(key) = decode(key.value()) else {
-                return Ok(Err(self.damaged(format!("unknown key {:02x?}", key.value()))));
-            };
-            match serde_json::from_slice(value.value()) {
-                Ok(record) => records.push((key, record)),
-                Err(error) => {
-                    return Ok(Err(self.damaged(format!("the record {key:?} is unreadable: {error}"))));
-                }
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Locked { .. } => {
+                Some("another rendezvous uses this store; stop it or choose another `--store`")
             }
-        }
-        Ok(Ok(records))
-    }
-
-    fn damaged(&self, reason: String) -> StoreError {
-        StoreError::Damaged { path: self.path.clone(), reason }
-    }
-}
-
-fn write(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    {
-        let mut table = transaction.open_table(RECORDS)?;
-        for (key, record) in changes {
-            let key = encode(*key);
-            match record {
-                Some(record) => {
-                    let value = serde_json::to_vec(record).map_err(io::Error::from)?;
-                    table.insert(key.as_slice(), value.as_slice())?;
-                }
-                None => {
-                    table.remove(key.as_slice())?;
-                }
+            Self::Damaged { .. } => Some("restore a copy; see docs/rendezvous.md"),
+            Self::Format { .. } => Some("run the newest version of this program"),
+            Self::Open { .. } => Some("another database: --store PATH or --store postgres://..."),
+            Self::Unreachable { .. } => {
+                Some("is PostgreSQL running there, and are host, port and sslmode of the URL right?")
             }
+            Self::Denied { .. } => Some(
+                "check user and password (in the URL, PGPASSWORD or ~/.pgpass) and the server's pg_hba.conf",
+            ),
+            Self::NoDatabase { .. } => {
+                Some("make it with `createdb`, or name another one at the end of the URL")
+            }
+            Self::Forbidden { .. } => {
+                Some("let it make tables once: GRANT CREATE, USAGE ON SCHEMA public TO the user")
+            }
+            Self::Failed(_) => None,
         }
-    }
-    transaction.commit()?;
-    Ok(())
-}
-
-/// Marks a new file, so that an empty one is never taken for a registry without nodes.
-fn begin(database: &Database) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    transaction.open_table(META)?.insert(FORMAT, FORMAT_VERSION)?;
-    transaction.open_table(RECORDS)?;
-    transaction.commit()?;
-    Ok(())
-}
-
-/// Tokens of networks and endpoints of private nodes are in it.
-fn open_private(path: &Path) -> io::Result<std::fs::File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(path)?;
-    #[cfg(unix)]
-    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-    Ok(file)
-}
-
-/// The database reports a file that is none, or is cut short, as an error of reading it.
-fn says_damaged(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
-}
-
-fn encode(key: Key) -> Vec<u8> {
-    let (kind, number) = match key {
-        Key::Counters => (b'c', 0),
-        Key::Node(node) => (b'n', node.0),
-        Key::Consents(node) => (b't', node.0),
-        Key::Inbox(node) => (b'i', node.0),
-        Key::Tasks(node) => (b'k', node.0),
-        Key::Network(network) => (b'w', u32::from(network.0)),
-        Key::Authority => (b'a', 0),
-    };
-    let mut bytes = vec![kind];
-    bytes.extend_from_slice(&number.to_be_bytes());
-    bytes
-}
-
-fn decode(bytes: &[u8]) -> Option<Key> {
-    let (kind, number) = bytes.split_first()?;
-    let number = u32::from_be_bytes(number.try_into().ok()?);
-    match kind {
-        b'c' => Some(Key::Counters),
-        b'n' => Some(Key::Node(NodeId(number))),
-        b't' => Some(Key::Consents(NodeId(number))),
-        b'i' => Some(Key::Inbox(NodeId(number))),
-        b'k' => Some(Key::Tasks(NodeId(number))),
-        b'a' => Some(Key::Authority),
-        b'w' => u16::try_from(number).ok().map(|number| Key::Network(NetworkId(number))),
-        _ => None,
     }
 }

@@ -18,14 +18,10 @@ use pilot_wire::{
     NodeId,
     beacon::Message,
     registry::{
-        AwaitNotices, CreateNetwork, Envelope, Handshake, HandshakeAnswer, ListedNode, Request, Response,
-        SetHostname, frame, seal::attestation_of,
+        AwaitNotices, Envelope, Handshake, ListedNode, Request, Response, frame, seal::attestation_of,
     },
 };
-use std::{
-    net::{SocketAddr, TcpStream, UdpSocket},
-    path::Path,
-};
+use std::net::{TcpStream, UdpSocket};
 use tempfile::TempDir;
 
 fn folder() -> TempDir {
@@ -268,162 +264,6 @@ fn the_beacon_introduces_those_who_trust_each_other() {
     };
     assert_eq!(told(&socket_a), socket_b.local_addr().unwrap());
     assert_eq!(told(&socket_b), socket_a.local_addr().unwrap());
-}
-
-// Durability.
-
-/// Not a test of its own: the process that the next test kills.
-#[test]
-fn a_process_to_be_killed() {
-    let Ok(store) = std::env::var("PILOT_TEST_STORE") else { return };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let announce = |bound: pilot_rendezvous::Bound| println!("\nregistry={}", bound.registry);
-    runtime.block_on(run(local(Path::new(&store)), announce, std::future::pending())).unwrap();
-}
-
-struct Victim {
-    process: std::process::Child,
-    registry: SocketAddr,
-}
-
-impl Victim {
-    fn start(store: &Path) -> Self {
-        Self::launch(std::process::Command::new(std::env::current_exe().unwrap()), store)
-    }
-
-    /// Its files may grow to 1200 kB; a new store has 1032.
-    #[cfg(target_os = "linux")]
-    fn start_on_a_full_disk(store: &Path) -> Self {
-        let mut shell = std::process::Command::new("bash");
-        shell.args(["-c", "trap '' XFSZ; ulimit -S -f 1200; exec \"$0\" \"$@\""]);
-        shell.arg(std::env::current_exe().unwrap());
-        Self::launch(shell, store)
-    }
-
-    fn launch(mut command: std::process::Command, store: &Path) -> Self {
-        let mut process = command
-            .args(["--exact", "a_process_to_be_killed", "--nocapture"])
-            .env("PILOT_TEST_STORE", store)
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = std::io::BufRead::lines(std::io::BufReader::new(process.stdout.take().unwrap()));
-        let registry = lines
-            .map_while(Result::ok)
-            .find_map(|line| line.strip_prefix("registry=").map(str::to_owned))
-            .expect("it starts");
-        Self { process, registry: registry.parse().unwrap() }
-    }
-
-    fn kill(mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-}
-
-#[test]
-fn what_was_acknowledged_survives_a_kill() {
-    let folder = folder();
-    let store = folder.path().join("registry.redb");
-    let mut acknowledged: Vec<(u8, NodeId, String)> = Vec::new();
-    for round in 1..=10_u8 {
-        let victim = Victim::start(&store);
-        let mut client = Client::registered(victim.registry, identity(round));
-        let name = format!("agent-{round}");
-        let request = SetHostname { node_id: client.id, hostname: name.clone(), ..SetHostname::default() };
-        assert!(matches!(client.ask(Request::SetHostname(request)), Response::SetHostname { .. }));
-        if let Some((_, earlier, _)) = acknowledged.last() {
-            // Asked, and killed before the peer could fetch it.
-            assert!(matches!(client.ask(handshake(client.id, *earlier)), Response::RequestHandshake { .. }));
-        }
-        victim.kill();
-        acknowledged.push((round, client.id, name));
-    }
-    let victim = Victim::start(&store);
-    for (round, id, name) in &acknowledged {
-        let mut client = Client::registered(victim.registry, identity(*round));
-        assert_eq!(client.id, *id);
-        match client.ask(Request::Lookup(about(*id))) {
-            Response::Lookup(record) => assert_eq!(record.hostname.as_ref(), Some(name)),
-            other => panic!("{other:?}"),
-        }
-        let expected = usize::from(*round < 10);
-        match client.ask(Request::PollHandshakes(about(*id))) {
-            Response::PollHandshakes(inbox) => assert_eq!(inbox.requests.len(), expected, "inbox of {name}"),
-            other => panic!("{other:?}"),
-        }
-        if *round < 10 {
-            let yes = HandshakeAnswer {
-                node_id: *id,
-                peer_id: NodeId(id.0 + 1),
-                accept: true,
-                ..Default::default()
-            };
-            assert!(matches!(client.ask(Request::RespondHandshake(yes)), Response::RespondHandshake { .. }));
-        }
-    }
-    let mut stranger = Client::registered(victim.registry, identity(99));
-    assert_eq!(stranger.id, NodeId(11), "no number is given twice");
-    assert!(stranger.is_served());
-    victim.kill();
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn on_a_full_disk_nothing_is_acknowledged_and_when_there_is_room_everything_goes_on() {
-    let folder = folder();
-    let store = folder.path().join("registry.redb");
-    let victim = Victim::start_on_a_full_disk(&store);
-    let mut client = Client::registered(victim.registry, identity(1));
-    let create = |name: &str| {
-        let policy = serde_json::json!({"version": 1, "rules": ["x".repeat(60_000)]});
-        let network = CreateNetwork {
-            node_id: NodeId(1),
-            name: name.to_owned(),
-            expr_policy: policy.into(),
-            ..CreateNetwork::default()
-        };
-        let request = Request::CreateNetwork(network);
-        frame(&Envelope::with_token(request, "adm").to_json()).unwrap()
-    };
-    let mut acknowledged = Vec::new();
-    let refusal = loop {
-        let name = format!("n{}", acknowledged.len());
-        client.send_raw(&create(&name));
-        match client.receive().unwrap() {
-            Response::CreateNetwork { network_id, .. } => acknowledged.push((network_id, name)),
-            Response::Error { error } => break error,
-            other => panic!("{other:?}"),
-        }
-        assert!(acknowledged.len() < 100, "the limit has no effect");
-    };
-    assert!(refusal.contains("cannot store"), "{refusal}");
-    assert!(client.is_served(), "what needs no room goes on");
-    assert!(matches!(client.ask(Request::Lookup(about(NodeId(1)))), Response::Lookup(_)));
-    let pid = victim.process.id().to_string();
-    let raised = std::process::Command::new("prlimit").args(["--pid", &pid, "--fsize=unlimited"]).status();
-    assert!(raised.unwrap().success());
-    // It tries again every half second; each question lets the test wait for one turn of the registry.
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    loop {
-        client.send_raw(&create("later"));
-        match client.receive().unwrap() {
-            Response::CreateNetwork { network_id, .. } => {
-                acknowledged.push((network_id, "later".to_owned()));
-                break;
-            }
-            Response::Error { error } => assert!(std::time::Instant::now() < end, "{error}"),
-            other => panic!("{other:?}"),
-        }
-    }
-    victim.kill();
-    let victim = Victim::start(&store);
-    let mut client = Client::registered(victim.registry, identity(1));
-    let Response::ListNetworks { networks } = client.ask(Request::ListNetworks {}) else { panic!() };
-    for (id, name) in acknowledged {
-        assert!(networks.iter().any(|network| network.id == id && network.name == name), "{name}");
-    }
-    victim.kill();
 }
 
 #[test]

@@ -26,6 +26,20 @@ impl<T> Item<T> {
     }
 }
 
+/// `contents` as items. Those that are among `before` keep their marks. True if there is something new.
+pub(super) fn renewed<T: PartialEq>(mut before: Vec<Item<T>>, contents: Vec<T>) -> (Vec<Item<T>>, bool) {
+    let mut is_new = false;
+    let renewed =
+        contents.into_iter().map(|content| match before.iter().position(|item| item.content == content) {
+            Some(at) => before.swap_remove(at),
+            None => {
+                is_new = true;
+                Item::new(content)
+            }
+        });
+    (renewed.collect(), is_new)
+}
+
 /// Marks everything that waits as handed out on `conn`, and returns it.
 pub(super) fn hand_out<T: Clone>(items: &mut [Item<T>], conn: ConnId) -> Vec<T> {
     let waiting = items.iter_mut().filter(|item| item.is_waiting());

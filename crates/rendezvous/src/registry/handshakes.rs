@@ -44,6 +44,21 @@ impl Inbox {
         }
     }
 
+    /// As the record says; what was handed out here stays so. True if something new waits.
+    pub(super) fn renew(&mut self, record: record::Inbox) -> bool {
+        let (requests, new_request) = delivery::renewed(std::mem::take(&mut self.requests), record.requests);
+        let (verdicts, new_verdict) = delivery::renewed(std::mem::take(&mut self.verdicts), record.verdicts);
+        let new_invite = record.invites.iter().any(|invite| !self.invites.contains(invite));
+        *self = Self {
+            requests,
+            verdicts,
+            invited: (self.invited || new_invite) && !record.invites.is_empty(),
+            invites: record.invites,
+            asked: record.asked,
+        };
+        new_request || new_verdict || new_invite
+    }
+
     pub(super) fn record(&self) -> Option<record::Inbox> {
         let record = record::Inbox {
             requests: self.requests.iter().map(|item| item.content.clone()).collect(),

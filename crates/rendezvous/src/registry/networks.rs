@@ -30,7 +30,9 @@ impl Networks {
 
     pub(super) fn remove(&mut self, id: NetworkId) -> Option<Network> {
         let network = self.networks.remove(&id)?;
-        self.by_name.remove(&network.name);
+        if self.named(&network.name) == Some(id) {
+            self.by_name.remove(&network.name);
+        }
         for member in network.members.keys() {
             self.unlink(*member, id);
         }

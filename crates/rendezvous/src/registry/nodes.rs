@@ -2,6 +2,7 @@
 
 use super::{
     ConnId, Key, Refusal, State,
+    beacons::{BEACON_ADDR_MAX, BEACONS_MAX},
     names::{check_hostname, check_tags},
     record::{Node, Presence},
     refusal::HostnameFault,
@@ -14,22 +15,13 @@ use pilot_wire::{
         Sent, Visibility, signed_text,
     },
 };
-use std::{
-    collections::BTreeSet,
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, net::SocketAddr, time::Instant};
 
 /// Addresses in the local network kept for a node; hosts with more interfaces have the rest ignored.
 const LAN_ADDRS_MAX: usize = 8;
 /// Longest owner and version texts, in bytes; longer ones are cut.
 const OWNER_MAX: usize = 256;
 const VERSION_MAX: usize = 64;
-/// Beacons, and how long an announcement holds.
-const BEACONS_MAX: usize = 64;
-const BEACON_LIFETIME: Duration = Duration::from_secs(60);
-/// Longest address of a beacon, in bytes.
-const BEACON_ADDR_MAX: usize = 255;
 
 impl Presence {
     pub(super) fn is_public(&self) -> bool {
@@ -373,22 +365,15 @@ impl State {
         if addr.is_empty() || addr.len() > BEACON_ADDR_MAX {
             return Err(Refusal::BeaconAddrRequired);
         }
-        self.forget_beacons(now);
-        if self.beacons.len() >= BEACONS_MAX && !self.beacons.contains_key(&beacon) {
+        if !self.beacons.announce(now, beacon, addr) {
             return Err(Refusal::TooManyBeacons(BEACONS_MAX));
         }
-        self.beacons.insert(beacon, (addr, now));
         Ok(Response::BeaconRegister { beacon_id: beacon })
     }
 
     pub(super) fn beacon_list(&mut self, now: Instant) -> Response {
-        self.forget_beacons(now);
-        let beacons = self.beacons.iter().map(|(id, (addr, _))| Beacon { id: *id, addr: addr.clone() });
+        let beacons = self.beacons.known(now).map(|(id, addr)| Beacon { id, addr: addr.to_owned() });
         Response::BeaconList { beacons: beacons.collect() }
-    }
-
-    fn forget_beacons(&mut self, now: Instant) {
-        self.beacons.retain(|_, (_, at)| now.saturating_duration_since(*at) < BEACON_LIFETIME);
     }
 
     /// The record of a node, registered or not.

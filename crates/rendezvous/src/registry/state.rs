@@ -2,7 +2,9 @@
 
 use super::{
     ConnId, Key, Record, Refusal,
+    beacons::Beacons,
     delivery::{self, Item},
+    elsewhere::Company,
     handshakes::Inbox,
     networks::Networks,
     record,
@@ -70,18 +72,19 @@ pub struct State {
     pub(super) by_name: HashMap<String, NodeId>,
     /// When each registered node was last heard of.
     pub(super) last_seen: HashMap<NodeId, Instant>,
-    by_silence: BTreeSet<(Instant, NodeId)>,
+    pub(super) by_silence: BTreeSet<(Instant, NodeId)>,
     pub(super) trust: Trust,
     pub(super) inboxes: BTreeMap<NodeId, Inbox>,
     pub(super) networks: Networks,
     /// Tasks that have been counted, by worker.
     pub(super) counted: BTreeMap<NodeId, Vec<record::Counted>>,
-    pub(super) beacons: BTreeMap<u32, (String, Instant)>,
+    pub(super) beacons: Beacons,
+    pub(super) company: Company,
     pub(super) registrations: Limiter<IpAddr>,
     pub(super) searches: Limiter<IpAddr>,
     pub(super) sessions: BTreeMap<ConnId, Session>,
     /// Nodes by where they registered from.
-    by_ip: BTreeMap<IpAddr, BTreeSet<NodeId>>,
+    pub(super) by_ip: BTreeMap<IpAddr, BTreeSet<NodeId>>,
     verified: Verified,
     authority: Option<record::Seed>,
     /// Requests for notices, by what they wait for and until when.
@@ -124,7 +127,8 @@ impl State {
             inboxes: BTreeMap::new(),
             networks: Networks::default(),
             counted: BTreeMap::new(),
-            beacons: BTreeMap::new(),
+            beacons: Beacons::default(),
+            company: Company::default(),
             registrations,
             searches: Limiter::new(SEARCHES),
             sessions: BTreeMap::new(),
@@ -204,7 +208,7 @@ impl State {
             let endpoint = presence.endpoint;
             self.nodes.insert(id, node);
             self.moved(id, None, endpoint);
-            self.heard(self.clock.start(), id);
+            self.restart_silence(self.clock.start(), id);
         } else {
             self.nodes.insert(id, node);
         }
@@ -249,19 +253,31 @@ impl State {
     /// The next moment at which something is due without anybody asking.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let silence = self.by_silence.first().map(|(since, _)| *since + self.config.expiry);
-        let wait = self.wait_ends.first().map(|(end, _)| *end);
+        let silence = self.next_expiry();
+        let wait = self.next_wait_end();
         [silence, wait].into_iter().flatten().min()
+    }
+
+    /// When the next request for notices has waited long enough.
+    #[must_use]
+    pub fn next_wait_end(&self) -> Option<Instant> {
+        self.wait_ends.first().map(|(end, _)| *end)
     }
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(&(since, node)) = self.by_silence.first()
-            && now.saturating_duration_since(since) >= self.config.expiry
+        while let Some(due) = self.next_expiry()
+            && due <= now
+            && let Some(&(_, node)) = self.by_silence.first()
         {
             tracing::info!(%node, "expired");
             self.depart(node);
         }
+        self.end_waits(now);
+    }
+
+    /// As [`handle_timeout`](Self::handle_timeout), for when records must not be changed.
+    pub fn end_waits(&mut self, now: Instant) {
         while let Some(&(end, conn)) = self.wait_ends.first()
             && end <= now
         {
@@ -320,6 +336,10 @@ impl State {
             self.authority = Some(seed);
             self.touch(Key::Authority);
         }
+    }
+
+    pub(super) fn take_authority(&mut self, seed: record::Seed) {
+        self.authority = Some(seed);
     }
 
     /// True if the two may be told each other's address, so that they can punch: as in `resolve`, and neither of them
@@ -568,8 +588,13 @@ impl State {
 
     // Presence.
 
-    /// Starts the node's silence anew.
+    /// The node said something to us.
     pub(super) fn heard(&mut self, now: Instant, node: NodeId) {
+        self.company.heard_here(node);
+        self.restart_silence(now, node);
+    }
+
+    pub(super) fn restart_silence(&mut self, now: Instant, node: NodeId) {
         if let Some(before) = self.last_seen.insert(node, now) {
             self.by_silence.remove(&(before, node));
         }

@@ -20,6 +20,10 @@ impl Trust {
         self.consents.insert(node, peers);
     }
 
+    pub(super) fn forget(&mut self, node: NodeId) {
+        self.consents.remove(&node);
+    }
+
     pub(super) fn of(&self, node: NodeId) -> Option<&BTreeSet<NodeId>> {
         self.consents.get(&node)
     }

@@ -1,23 +1,27 @@
 //! The task that owns the registry's state and its store.
 //!
-//! Requests are taken in batches: all that wait are handled, then their changes are committed together, then their
-//! replies go out. So nothing is said that is not on disk, and one sync of the disk serves as many as came during the
-//! one before.
+//! Requests that change something wait until we have the right to write and know what others have written. Then all that
+//! wait are handled, their changes are committed together, and then their replies go out. So nothing is said that is not
+//! on disk, nothing is decided on what is no longer true, and one sync of the disk serves as many as came during the one
+//! before. Requests that only ask are answered from memory meanwhile, and heartbeats too.
+//!
+//! When a write fails, what it was to change is in doubt. Those who asked for it are told to try again, and the records are read
+//! again as soon as that is possible.
 
 use super::beacon::Order;
 use crate::{
     beacon::Question,
-    registry::{Change, ConnId, Key, Record, State},
-    store::Store,
+    registry::{Change, ConnId, Key, State},
+    store::{Delta, Elsewhere, Store, StoreError, Word},
 };
 use pilot_wire::{
     NodeId, PublicKey,
     registry::{Envelope, Request, Response},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -48,65 +52,207 @@ pub(super) enum Event {
     KeyOf(NodeId, oneshot::Sender<Option<PublicKey>>),
 }
 
-/// Events handled before the changes are committed. Bounds the time in which nobody is answered.
+/// Events taken at once, and requests whose changes are committed together. Bounds the time in which nobody is answered.
 const BATCH: usize = 512;
-/// Pause after a failed commit before the next attempt.
+/// Requests that wait for the right to write; more are refused. A connection has one at a time.
+const WAITING_MAX: usize = 16_384;
+/// Pause after a failure of the store before the next attempt.
 const RETRY: Duration = Duration::from_millis(500);
+/// Between two reports to the other instances of who was heard of.
+const BEAT: Duration = Duration::from_secs(5);
+/// To a client whose request would change something.
+const NOT_NOW: &str = "the registry cannot store changes at the moment, try again";
 
-/// Runs until every sender of events is gone.
+/// A beacon of this process, announced to the other instances.
+#[derive(Clone, Debug)]
+pub(super) struct OwnBeacon {
+    pub(super) id: u32,
+    pub(super) addr: String,
+}
+
+/// Runs until every sender of events is gone and what they asked is done.
 pub(super) async fn serve(
-    state: State,
-    store: Store,
+    mut state: State,
+    mut store: Box<dyn Store>,
+    own_beacon: Option<OwnBeacon>,
     mut events: mpsc::Receiver<Event>,
     to_beacon: mpsc::Sender<Order>,
 ) {
+    let (mut heard, tell) = match store.others() {
+        Some(others) => {
+            state.has_company();
+            (Some(others.heard), Some(Voice { tell: others.tell, own_beacon, beat_at: Instant::now() }))
+        }
+        None => (None, None),
+    };
     let mut registry = Registry {
         state,
-        store_path: store.path().to_owned(),
-        store: Some(store),
         to_beacon,
+        voice: tell,
         replies: BTreeMap::new(),
         proven: BTreeMap::new(),
-        unsaved: BTreeMap::new(),
+        waiting: VecDeque::new(),
+        turn: Turn::Idle(store),
+        doubtful: BTreeSet::new(),
+        asked: BTreeSet::new(),
+        must_catch_up: false,
+        told: 0,
+        told_before: 0,
+        seen: 0,
         retry_at: None,
+        failing: false,
     };
-    registry.flush().await;
+    let mut work: Option<Work> = None;
+    let mut closing = false;
     loop {
-        let due = registry.due();
-        let event = tokio::select! {
-            event = events.recv() => match event {
-                Some(event) => Some(event),
-                None => break,
-            },
-            () = sleep_until(due) => None,
-        };
         let now = Instant::now();
-        if let Some(event) = event {
-            registry.handle(now, event);
-            for _ in 1..BATCH {
-                let Ok(event) = events.try_recv() else { break };
-                registry.handle(now, event);
-            }
+        if !registry.is_committing() {
+            registry.flush().await;
         }
-        registry.state.handle_timeout(now);
-        registry.flush().await;
+        if work.is_none() {
+            work = registry.next_work(now);
+        }
+        registry.beat(now);
+        if closing && work.is_none() && registry.waiting.is_empty() {
+            break;
+        }
+        let due = registry.due(now);
+        let takes_events = !closing && !registry.is_committing();
+        tokio::select! {
+            biased;
+            done = finished(&mut work) => {
+                work = None;
+                registry.finish(Instant::now(), done);
+            }
+            elsewhere = hear(&mut heard) => registry.hear(Instant::now(), elsewhere),
+            event = events.recv(), if takes_events => match event {
+                Some(event) => {
+                    let now = Instant::now();
+                    registry.take(now, event);
+                    for _ in 1..BATCH {
+                        let Ok(event) = events.try_recv() else { break };
+                        registry.take(now, event);
+                    }
+                }
+                None => closing = true,
+            },
+            () = sleep_until(due) => {}
+        }
+        registry.state.end_waits(Instant::now());
     }
+}
+
+/// What the store is doing; it comes back with the outcome.
+type Work = Pin<Box<dyn Future<Output = (Box<dyn Store>, Outcome)> + Send>>;
+
+enum Outcome {
+    Begun(Result<Delta, StoreError>),
+    Committed(BTreeSet<Key>, Result<u64, StoreError>),
+    CaughtUp(Result<Delta, StoreError>),
+}
+
+enum Turn {
+    /// The store waits for work.
+    Idle(Box<dyn Store>),
+    /// The right to write was asked for, or news.
+    Reading,
+    /// It is ours, and the state was not changed yet.
+    Ours(Box<dyn Store>),
+    /// The state has what is not acknowledged yet; nothing is read from it.
+    Committing,
+}
+
+struct Voice {
+    tell: mpsc::Sender<Vec<Word>>,
+    own_beacon: Option<OwnBeacon>,
+    beat_at: Instant,
 }
 
 struct Registry {
     state: State,
-    /// Away while it writes.
-    store: Option<Store>,
-    store_path: PathBuf,
     to_beacon: mpsc::Sender<Order>,
+    /// Towards other instances, if there can be any.
+    voice: Option<Voice>,
     replies: BTreeMap<ConnId, oneshot::Sender<Response>>,
     proven: BTreeMap<ConnId, Arc<AtomicBool>>,
-    /// Changes that could not be written. While there are some, nothing else is changed.
-    unsaved: BTreeMap<Key, Option<Record>>,
+    /// Events that need the right to write. Bounded by [`WAITING_MAX`].
+    waiting: VecDeque<Event>,
+    turn: Turn,
+    /// Records of which the store may have another opinion than the state.
+    doubtful: BTreeSet<Key>,
+    /// Those of them that are being read.
+    asked: BTreeSet<Key>,
+    must_catch_up: bool,
+    /// The last write of which others have told us.
+    told: u64,
+    /// The same when the reading began.
+    told_before: u64,
+    /// The last write that is in the state.
+    seen: u64,
     retry_at: Option<Instant>,
+    failing: bool,
 }
 
 impl Registry {
+    fn is_committing(&self) -> bool {
+        matches!(self.turn, Turn::Committing)
+    }
+
+    /// Handles an event, or lets it wait for the right to write.
+    fn take(&mut self, now: Instant, event: Event) {
+        if !self.needs_right(&event) {
+            self.handle(now, event);
+        } else if self.pauses(now) || self.waiting.len() >= WAITING_MAX {
+            self.refuse(now, event);
+        } else {
+            self.waiting.push_back(event);
+        }
+    }
+
+    fn needs_right(&self, event: &Event) -> bool {
+        match event {
+            Event::Asked { conn, envelope, .. } => {
+                changes(&envelope.request) || self.state.owes_receipt(*conn)
+            }
+            // Not before what was asked on it.
+            Event::Closed { conn } => self.state.owes_receipt(*conn) || self.waits(*conn),
+            Event::Opened { .. } | Event::MayIntroduce(_) | Event::KeyOf(..) => false,
+        }
+    }
+
+    fn waits(&self, on: ConnId) -> bool {
+        self.waiting.iter().any(|event| matches!(event, Event::Asked { conn, .. } if *conn == on))
+    }
+
+    /// True if the store failed a moment ago.
+    fn pauses(&self, now: Instant) -> bool {
+        self.retry_at.is_some_and(|at| now < at)
+    }
+
+    /// The store does not work: what only asks is answered all the same.
+    fn refuse(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::Asked { envelope, reply, .. } if changes(&envelope.request) => {
+                // The client may be gone; then nobody is waiting for this.
+                let _ = reply.send(Response::error(NOT_NOW));
+            }
+            event @ (Event::Asked { .. }
+            | Event::Opened { .. }
+            | Event::Closed { .. }
+            | Event::MayIntroduce(_)
+            | Event::KeyOf(..)) => {
+                self.handle(now, event);
+                // A receipt that cannot be written; what was received is handed out once more.
+                self.doubt();
+            }
+        }
+    }
+
+    /// What was changed without the right to.
+    fn doubt(&mut self) {
+        self.doubtful.extend(self.state.take_changes().into_iter().map(|(key, _)| key));
+    }
+
     fn handle(&mut self, now: Instant, event: Event) {
         match event {
             Event::Opened { conn, peer, local, proven } => {
@@ -114,12 +260,6 @@ impl Registry {
                 self.proven.insert(conn, proven);
             }
             Event::Asked { conn, envelope, reply } => {
-                if !self.unsaved.is_empty() && changes(&envelope.request) {
-                    // The client may be gone; then nobody is waiting for this.
-                    let _ = reply
-                        .send(Response::error("the registry cannot store changes at the moment, try again"));
-                    return;
-                }
                 self.replies.insert(conn, reply);
                 self.state.handle(now, conn, *envelope);
                 if self.state.has_proven(conn)
@@ -144,10 +284,122 @@ impl Registry {
         }
     }
 
-    /// Changes to disk, then replies and notices out.
+    /// What the store should do now, if it has nothing to do.
+    fn next_work(&mut self, now: Instant) -> Option<Work> {
+        match std::mem::replace(&mut self.turn, Turn::Reading) {
+            Turn::Idle(mut store) => {
+                let expires = self.state.next_expiry().is_some_and(|due| due <= now);
+                let writes = !self.waiting.is_empty() || expires;
+                if self.pauses(now) || !(writes || self.is_behind()) {
+                    self.turn = Turn::Idle(store);
+                    return None;
+                }
+                self.asked.append(&mut self.doubtful);
+                self.told_before = self.told;
+                self.must_catch_up = false;
+                let doubtful = self.asked.clone();
+                Some(Box::pin(async move {
+                    let outcome = if writes {
+                        Outcome::Begun(store.begin(doubtful).await)
+                    } else {
+                        Outcome::CaughtUp(store.catch_up(doubtful).await)
+                    };
+                    (store, outcome)
+                }))
+            }
+            Turn::Ours(mut store) => {
+                for _ in 0..BATCH {
+                    let Some(event) = self.waiting.pop_front() else { break };
+                    self.handle(now, event);
+                }
+                self.state.handle_timeout(now);
+                let changes: Vec<Change> = self.state.take_changes();
+                let keys = changes.iter().map(|(key, _)| *key).collect();
+                self.turn = Turn::Committing;
+                Some(Box::pin(async move {
+                    let outcome = Outcome::Committed(keys, store.commit(changes).await);
+                    (store, outcome)
+                }))
+            }
+            turn @ (Turn::Reading | Turn::Committing) => {
+                self.turn = turn;
+                None
+            }
+        }
+    }
+
+    fn is_behind(&self) -> bool {
+        self.must_catch_up || self.told > self.seen || !(self.doubtful.is_empty() && self.asked.is_empty())
+    }
+
+    fn finish(&mut self, now: Instant, (store, outcome): (Box<dyn Store>, Outcome)) {
+        self.turn = Turn::Idle(store);
+        match outcome {
+            Outcome::Begun(Ok(delta)) => {
+                self.apply(now, delta);
+                if let Turn::Idle(store) = std::mem::replace(&mut self.turn, Turn::Reading) {
+                    self.turn = Turn::Ours(store);
+                }
+            }
+            Outcome::CaughtUp(Ok(delta)) => self.apply(now, delta),
+            Outcome::Committed(keys, Ok(revision)) => {
+                self.seen = revision;
+                self.retry_at = None;
+                if self.failing && !keys.is_empty() {
+                    self.failing = false;
+                    tracing::info!("the store can be written again");
+                }
+            }
+            Outcome::Committed(keys, Err(error)) => {
+                self.doubtful.extend(keys);
+                self.failed(now, &error);
+                self.take_back();
+            }
+            Outcome::Begun(Err(error)) => {
+                self.failed(now, &error);
+                for event in std::mem::take(&mut self.waiting) {
+                    self.refuse(now, event);
+                }
+            }
+            Outcome::CaughtUp(Err(error)) => self.failed(now, &error),
+        }
+    }
+
+    /// The state becomes what the store says.
+    fn apply(&mut self, now: Instant, delta: Delta) {
+        self.state.apply(now, delta.changes, delta.whole);
+        self.seen = delta.revision;
+        if self.told == self.told_before {
+            // Also when the store went back to an earlier state.
+            self.told = self.seen;
+        }
+        self.asked.clear();
+    }
+
+    fn failed(&mut self, now: Instant, error: &StoreError) {
+        if !self.failing {
+            self.failing = true;
+            tracing::error!(%error, "changes are refused until the store works again");
+        }
+        self.retry_at = Some(now + RETRY);
+        self.must_catch_up = true;
+    }
+
+    /// Nothing of what was decided in this turn is told to anybody.
+    fn take_back(&mut self) {
+        while self.state.poll_endpoint().is_some() {}
+        while self.state.poll_notice().is_some() {}
+        while let Some((conn, response)) = self.state.poll_reply() {
+            let Some(reply) = self.replies.remove(&conn) else { continue };
+            let is_true_anyway =
+                matches!(response, Response::Heartbeat { .. } | Response::AwaitNotices { .. });
+            // The client may be gone; then nobody is waiting for this.
+            let _ = reply.send(if is_true_anyway { response } else { Response::error(NOT_NOW) });
+        }
+    }
+
+    /// Replies and notices out.
     async fn flush(&mut self) {
-        let fresh = self.state.take_changes();
-        let saved = self.save(fresh).await;
         // Before the reply that lets the node go to the beacon. The beacon never waits for the registry.
         while let Some((node, addr)) = self.state.poll_endpoint() {
             let key = self.state.key_of(node);
@@ -155,10 +407,6 @@ impl Registry {
         }
         while let Some((conn, response)) = self.state.poll_reply() {
             let Some(reply) = self.replies.remove(&conn) else { continue };
-            let response = match saved {
-                Ok(()) => response,
-                Err(Unsaved) => Response::error("the registry cannot store changes at the moment, try again"),
-            };
             // The client may be gone; then nobody is waiting for this.
             let _ = reply.send(response);
         }
@@ -167,48 +415,50 @@ impl Registry {
         }
     }
 
-    /// An error means that what this batch changed is not on disk.
-    async fn save(&mut self, fresh: Vec<Change>) -> Result<(), Unsaved> {
-        let now = Instant::now();
-        let nothing_new = fresh.is_empty();
-        self.unsaved.extend(fresh);
-        if self.unsaved.is_empty() {
-            return Ok(());
-        }
-        let outcome = if nothing_new { Ok(()) } else { Err(Unsaved) };
-        if self.retry_at.is_some_and(|at| now < at) {
-            return outcome;
-        }
-        let changes: Vec<Change> = self.unsaved.clone().into_iter().collect();
-        let mut store = self.store.take().unwrap_or_else(|| Store::reopening(self.store_path.clone()));
-        let written = tokio::task::spawn_blocking(move || {
-            let written = store.commit(&changes);
-            (store, written)
-        });
-        let failure = match written.await {
-            Ok((store, Ok(()))) => {
-                self.store = Some(store);
-                self.unsaved.clear();
-                if self.retry_at.take().is_some() {
-                    tracing::info!("the store can be written again");
-                }
-                return Ok(());
+    // The other instances.
+
+    fn hear(&mut self, now: Instant, elsewhere: Elsewhere) {
+        match elsewhere {
+            Elsewhere::Changed { revision } => self.told = self.told.max(revision),
+            Elsewhere::Said(Word::Heard(nodes)) => self.state.heard_elsewhere(now, &nodes),
+            Elsewhere::Said(Word::Beacon { id, addr }) => self.state.beacon_elsewhere(now, id, addr),
+            Elsewhere::Lost => self.state.hears_others(now, false),
+            Elsewhere::Back => {
+                self.state.hears_others(now, true);
+                self.must_catch_up = true;
             }
-            Ok((store, Err(error))) => {
-                self.store = Some(store);
-                error.to_string()
-            }
-            Err(error) => error.to_string(),
-        };
-        if self.retry_at.is_none() {
-            tracing::error!(error = failure, "changes are refused until the store can be written");
         }
-        self.retry_at = Some(now + RETRY);
-        outcome
     }
 
-    fn due(&self) -> Option<Instant> {
-        [self.state.poll_timeout(), self.retry_at].into_iter().flatten().min()
+    /// Tells the others who was heard of here. While they cannot be told it is kept.
+    fn beat(&mut self, now: Instant) {
+        let Some(voice) = &mut self.voice else { return };
+        if now < voice.beat_at {
+            return;
+        }
+        voice.beat_at = now + BEAT;
+        let Ok(permit) = voice.tell.try_reserve() else { return };
+        if let Some(OwnBeacon { id, addr }) = voice.own_beacon.clone() {
+            self.state.announce_beacon(now, id, addr);
+        }
+        let beacons = self.state.take_announced().into_iter();
+        let mut words: Vec<Word> = beacons.map(|(id, addr)| Word::Beacon { id, addr }).collect();
+        let heard = self.state.take_heard();
+        if !heard.is_empty() {
+            words.push(Word::Heard(heard));
+        }
+        permit.send(words);
+    }
+
+    fn due(&self, now: Instant) -> Option<Instant> {
+        // Those are late by the pause at most; without it a failing store would be asked without a pause.
+        let written = self.state.next_expiry().map(|due| due.max(self.retry_at.unwrap_or(due)));
+        let retry = self.retry_at.filter(|_| self.is_behind() || !self.waiting.is_empty());
+        let beat = self.voice.as_ref().map(|voice| voice.beat_at);
+        let idle = matches!(self.turn, Turn::Idle(_));
+        let of_store = [written, retry].into_iter().flatten().min().filter(|_| idle);
+        let wait = self.state.next_wait_end();
+        [of_store, beat, wait].into_iter().flatten().min().map(|due| due.max(now))
     }
 
     /// Orders are hints: a beacon that is behind gets the next one.
@@ -219,7 +469,24 @@ impl Registry {
     }
 }
 
-struct Unsaved;
+async fn finished(work: &mut Option<Work>) -> (Box<dyn Store>, Outcome) {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// When the listener is gone, nothing is heard any more.
+async fn hear(heard: &mut Option<mpsc::Receiver<Elsewhere>>) -> Elsewhere {
+    if let Some(from) = heard {
+        if let Some(elsewhere) = from.recv().await {
+            return elsewhere;
+        }
+        *heard = None;
+        return Elsewhere::Lost;
+    }
+    std::future::pending().await
+}
 
 async fn sleep_until(due: Option<Instant>) {
     match due {

@@ -2,7 +2,7 @@
 
 use super::{about, identity, register};
 use pilot_crypto::Identity;
-use pilot_rendezvous::{Bound, Config, RunError, run};
+use pilot_rendezvous::{Bound, Config, RunError, run, store::StoreUrl};
 use pilot_wire::{
     NodeId,
     beacon::Message,
@@ -21,7 +21,12 @@ use tokio::sync::oneshot;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) fn local(store: &Path) -> Config {
-    let mut config = Config::new(store.to_owned());
+    at(store.to_owned())
+}
+
+/// On free ports, over this store.
+pub(crate) fn at(store: impl Into<StoreUrl>) -> Config {
+    let mut config = Config::new(store);
     config.registry_addr.set_port(0);
     config.beacon_addr.set_port(0);
     config.registry.admin_token = Some(super::ADMIN.to_owned());
@@ -114,6 +119,20 @@ impl Client {
     pub(crate) fn ask(&mut self, request: Request) -> Response {
         self.send(request);
         self.receive().expect("the connection is open")
+    }
+
+    /// None if the connection is lost before the answer.
+    pub(crate) fn try_ask(&mut self, request: Request) -> Option<Response> {
+        let envelope = Envelope::from(request.sign_with(|text| self.identity.sign(text)));
+        self.stream.write_all(&frame(&envelope.to_json()).unwrap()).ok()?;
+        self.receive()
+    }
+
+    /// None if nobody listens there.
+    pub(crate) fn try_connect(registry: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(registry).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Some(Self { stream, decoder: Decoder::new(), identity: identity(0), id: NodeId::UNSET })
     }
 
     pub(crate) fn is_served(&mut self) -> bool {

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 pub(crate) mod client;
+pub(crate) mod postgres;
+pub(crate) mod victim;
 
 use pilot_crypto::Identity;
 use pilot_rendezvous::{
@@ -42,6 +44,13 @@ pub(crate) struct Agent {
 
 pub(crate) fn identity(seed: u8) -> Identity {
     Identity::from_seed(&[seed; 32])
+}
+
+/// One of as many as there are numbers.
+pub(crate) fn numbered(number: u32) -> Identity {
+    let mut seed = [0xA5; 32];
+    seed[..4].copy_from_slice(&number.to_be_bytes());
+    Identity::from_seed(&seed)
 }
 
 pub(crate) fn config() -> Config {
