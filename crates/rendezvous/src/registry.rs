@@ -1,11 +1,16 @@
 //! The registry as a state machine: who the nodes are, who trusts whom, what waits for whom (spec/registry.md).
 
+mod audit;
+mod cards;
 mod delivery;
 mod handshakes;
+mod key_life;
+mod membership;
 mod names;
 mod network_requests;
 mod networks;
 mod nodes;
+mod provisioning;
 pub mod record;
 mod refusal;
 mod scores;

@@ -68,6 +68,7 @@ impl State {
             Some(id) => *id,
             None => self.enroll(now, conn, key)?,
         };
+        self.check_key_life(now, id)?;
         self.arrive(now, conn, id, signs, &request)?;
         if signs {
             self.proven(conn, id);
@@ -236,7 +237,8 @@ impl State {
         if let Some(node) = self.nodes.get_mut(&id) {
             self.by_key.remove(&node.key);
             node.key = new_key;
-            node.key_since = key_since;
+            let before = std::mem::replace(&mut node.key_since, key_since);
+            self.key_rotated(id, before);
         }
         self.by_key.insert(new_key, id);
         self.heard(now, id);

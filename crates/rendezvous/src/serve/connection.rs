@@ -103,9 +103,11 @@ impl Client {
             let response = match Envelope::parse(&request) {
                 Ok(envelope) => self.ask(envelope).await?,
                 Err(error @ RequestError::Malformed(_)) => return Err(End::Request(error)),
-                Err(error @ (RequestError::UnknownType(_) | RequestError::Invalid(_))) => {
-                    Response::error(error.to_string())
-                }
+                Err(
+                    error @ (RequestError::UnknownType(_)
+                    | RequestError::Unsupported(_)
+                    | RequestError::Invalid(_)),
+                ) => Response::error(error.to_string()),
             };
             self.activity.heard();
             let reply = frame(&response.to_json())
