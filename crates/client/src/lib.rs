@@ -105,6 +105,7 @@ mod inbox;
 mod listener;
 mod mailboxes;
 mod message;
+mod networks;
 mod outbox;
 pub mod policy;
 mod reference;

@@ -194,6 +194,11 @@ impl Config {
         self.home.join("node.json")
     }
 
+    /// The networks this node is in, and their members.
+    pub(crate) fn networks_file(&self) -> PathBuf {
+        self.home.join("networks.json")
+    }
+
     /// The process id of the running daemon.
     #[must_use]
     pub fn pid_path(&self) -> PathBuf {

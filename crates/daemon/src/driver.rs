@@ -9,6 +9,7 @@ mod clients;
 mod deadlines;
 mod envelope;
 mod info;
+mod membership;
 mod netcheck;
 mod network;
 mod paths;
@@ -38,6 +39,7 @@ use crate::handle::{PeerIdentity, ServiceOrder, Sign};
 use crate::ipc::io::{FrameReader, write_batches};
 use crate::ipc::listener::Listener;
 use crate::ipc::outbox::Outbox;
+use crate::memberships::Memberships;
 use crate::network::News;
 use crate::registry::{CallId, Link, Profile, Report};
 use crate::service::{Services, handshake::Delivery, policy::Policy};
@@ -143,6 +145,7 @@ pub(crate) struct Parts {
     pub(crate) deliveries: mpsc::Sender<Delivery>,
     pub(crate) identity: pilot_crypto::Identity,
     pub(crate) memory: NodeFile,
+    pub(crate) memberships: Memberships,
     pub(crate) profile: Profile,
     pub(crate) trusted: watch::Sender<Vec<NodeId>>,
     pub(crate) own: watch::Sender<NodeId>,
@@ -170,6 +173,10 @@ pub(crate) struct Driver {
     memory: NodeFile,
     memory_stale: bool,
     trust_stale: bool,
+    /// The networks this node is in, and whether the file lags behind.
+    memberships: Memberships,
+    networks_stale: bool,
+    refresh: membership::Refresh,
     profile: Profile,
     trusted: watch::Sender<Vec<NodeId>>,
     own: watch::Sender<NodeId>,
@@ -241,6 +248,9 @@ impl Driver {
             memory: parts.memory,
             memory_stale: false,
             trust_stale: false,
+            memberships: parts.memberships,
+            networks_stale: false,
+            refresh: membership::Refresh::default(),
             profile: parts.profile,
             trusted: parts.trusted,
             own: parts.own,
@@ -280,6 +290,7 @@ impl Driver {
         }
         driver.deadlines.add(driver.started + READY_WAIT, deadlines::Deadline::Ready);
         driver.start_web(driver.started);
+        driver.node.set_members(driver.started, driver.memberships.trusted(driver.own_node()));
         driver.tell_trusted();
         driver
     }
@@ -483,7 +494,9 @@ impl Driver {
 
     /// Writes what has to be on disk before anybody is told.
     fn store(&mut self, now: Instant) {
-        if std::mem::take(&mut self.trust_stale) {
+        let book_changed = std::mem::take(&mut self.trust_stale);
+        self.store_networks(book_changed);
+        if book_changed {
             let path = self.config.trust_file();
             if let Err(error) = crate::state::store_trust(&path, self.node.trust()) {
                 tracing::error!(path = %path.display(), %error, "trust is not stored; it would be lost at a restart");
@@ -568,8 +581,13 @@ impl Driver {
 
     /// The rules have to know who is meant by them.
     fn tell_policy(&self) {
-        let trusted = self.node.trust().trusted().map(|(node, trusted)| (node, trusted.key));
-        self.policy.set_nodes(self.own_node(), trusted);
+        let limits = self.port_limits();
+        let agreed = self.node.trust().trusted().map(|(node, trusted)| (node, trusted.key, None));
+        let members = limits.into_iter().filter_map(|(node, limit)| {
+            let trusted = self.node.trust().get(node)?;
+            Some((node, trusted.key, limit))
+        });
+        self.policy.set_nodes(self.own_node(), agreed.chain(members));
     }
 
     /// Orderly end: peers are told of the end of their streams, programs see the end of their connections.

@@ -10,6 +10,7 @@ mod driver;
 mod files;
 mod handle;
 mod ipc;
+mod memberships;
 mod network;
 mod registry;
 mod run;

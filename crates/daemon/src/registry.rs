@@ -76,6 +76,8 @@ pub(crate) enum Order {
     Identity(Box<Identity>),
     /// This host is connected otherwise than before, or was asleep. These are all its addresses.
     NetworkChanged(Vec<IpAddr>),
+    /// What the registry gave notice of was something, and is dealt with.
+    NoticeMet,
 }
 
 /// What the link tells the driver.
@@ -89,6 +91,10 @@ pub(crate) enum Report {
     Reply(CallId, Result<Vec<u8>, CallError>),
     /// What lay in the inbox.
     Handshakes(Handshakes),
+    /// Something changed; the inbox is being fetched, and more may be new.
+    Notice,
+    /// Whether the key of this node ends soon, in words.
+    KeyExpiry(Option<String>),
     /// The connection came or went.
     Status {
         /// Which registry.
@@ -141,6 +147,7 @@ impl Link {
             moved: false,
             shaken: None,
             keepalive: settings.keepalive,
+            key_expiry: None,
             proxy: settings.proxy,
             queue,
             waiting: VecDeque::new(),
@@ -187,6 +194,8 @@ struct Task<F> {
     /// The network changed, and nothing was made of it yet.
     shaken: Option<Vec<IpAddr>>,
     keepalive: Duration,
+    /// What the registry said last about the end of our key.
+    key_expiry: Option<String>,
     proxy: Option<Proxy>,
     queue: mpsc::Receiver<Order>,
     /// Orders that came while there was no registration, with their time.
@@ -302,7 +311,9 @@ where
                     self.moved = true;
                 }
                 Some(Order::NetworkChanged(own)) => self.shaken = Some(own),
-                Some(order @ (Order::Query(..) | Order::Call(..) | Order::FetchHandshakes)) => {
+                Some(
+                    order @ (Order::Query(..) | Order::Call(..) | Order::FetchHandshakes | Order::NoticeMet),
+                ) => {
                     self.waiting.push_back((Instant::now(), order));
                 }
             },
@@ -325,7 +336,11 @@ where
             Order::Call(id, _) => {
                 (self.report)(Report::Reply(id, Err(CallError::Unreachable(reason.to_owned())))).await;
             }
-            Order::FetchHandshakes | Order::Profile(_) | Order::Identity(_) | Order::NetworkChanged(_) => {}
+            Order::FetchHandshakes
+            | Order::NoticeMet
+            | Order::Profile(_)
+            | Order::Identity(_)
+            | Order::NetworkChanged(_) => {}
         }
     }
 
@@ -374,7 +389,10 @@ where
                 }
             }
             proceed = self.collect() => if !proceed { return Err(Lost::DriverGone) },
-            () = next_notice(&mut session.notices) => self.fetch_handshakes(session, Instant::now()),
+            () = next_notice(&mut session.notices) => {
+                self.fetch_handshakes(session, Instant::now());
+                (self.report)(Report::Notice).await;
+            }
             () = sleep_until(deadline) => self.on_time(session).await?,
         }
         Ok(())
@@ -443,6 +461,11 @@ where
             }
             Order::Call(id, envelope) => self.ask_as(session, *envelope, Asker::Client(id), since),
             Order::FetchHandshakes => self.fetch_handshakes(session, since),
+            Order::NoticeMet => {
+                if let Some(notices) = &mut session.notices {
+                    notices.fetched();
+                }
+            }
             // Taken in at once when they come.
             Order::Identity(_) | Order::Profile(_) | Order::NetworkChanged(_) => {}
         }
@@ -510,6 +533,11 @@ where
                 if let Some(refusal) = queries::refused(reply) {
                     tracing::info!(refusal, "the registry has forgotten this node; registering again");
                     self.register(session);
+                } else if let Ok(Response::Heartbeat { key_expiry_warning, .. }) = Response::parse(reply)
+                    && self.key_expiry != key_expiry_warning
+                {
+                    self.key_expiry.clone_from(&key_expiry_warning);
+                    (self.report)(Report::KeyExpiry(key_expiry_warning)).await;
                 }
             }
             Asker::Profile(what) => {

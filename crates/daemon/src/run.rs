@@ -158,6 +158,7 @@ pub async fn run(
     let identity = Identity::load_or_create(&config.identity)?;
     let memory = NodeFile::load(&config.node_file(), &identity.public())?;
     let book = state::load_trust(&config.trust_file())?;
+    let memberships = state::load_networks(&config.networks_file())?;
     let listener = Listener::bind(&config.socket)?;
     let socket = bind_tunnel(config.listen, memory.listen_port)
         .map_err(|source| RunError::Listen { listen: config.listen, source })?;
@@ -244,6 +245,7 @@ pub async fn run(
         deliveries,
         identity,
         memory,
+        memberships,
         profile,
         trusted,
         own,

@@ -155,6 +155,7 @@ impl Services {
             | Call::TrustList
             | Call::WaitTrust { .. }
             | Call::AutoApprove { .. }
+            | Call::Networks(_)
             | Call::Config => Err(Failure::new(Code::Internal, "this is not a question for the services")),
         }
     }

@@ -11,6 +11,7 @@ use pilot_wire::{NetworkId, NodeId, PublicKey};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::memberships::Memberships;
 use crate::web::{Fingerprint, KnownCertificates};
 use crate::{datetime, files};
 
@@ -89,6 +90,11 @@ impl NodeFile {
         }
         self.peers.entry(node).or_default()
     }
+}
+
+/// Reads the networks of this node.
+pub(crate) fn load_networks(path: &Path) -> Result<Memberships, StateError> {
+    Memberships::load(path).map_err(|source| StateError { path: path.to_owned(), source })
 }
 
 /// Where a new identity lies until the registry has taken it.

@@ -13,5 +13,5 @@ mod wait;
 pub use command::{Command, Failed, Program, isolate};
 pub use node::{Node, Place};
 pub use process::Process;
-pub use stage::{Pair, Stage};
+pub use stage::{OPERATOR, Pair, Stage};
 pub use wait::{PATIENCE, until};

@@ -11,6 +11,9 @@ use crate::node::{Node, Place};
 use crate::process::Process;
 use crate::until;
 
+/// The token of the operator of the rendezvous.
+pub const OPERATOR: &str = "operator-token";
+
 /// A rendezvous of ours on loopback, and a place for nodes.
 #[derive(Debug)]
 pub struct Stage {
@@ -92,7 +95,7 @@ impl Stage {
         let mut command = System::new(Program::Ours.pilotctl());
         isolate(&mut command, home, &home.join("none.sock"), &self.registry);
         command.args(["rendezvous", "run", "--registry-addr", &self.registry, "--beacon-addr", &self.beacon]);
-        command.args(["--web-listen", &self.web]);
+        command.args(["--web-listen", &self.web]).env("PILOT_ADMIN_TOKEN", OPERATOR);
         command.arg("--store").arg(home.join("rendezvous.redb"));
         let mut process = Process::start("rendezvous", home, &mut command);
         until("the rendezvous answers", || {

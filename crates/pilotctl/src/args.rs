@@ -190,12 +190,24 @@ pub(crate) enum Command {
     RotateKey(cmd::identity::RotateArgs),
     /// Withdraw this node from the registry
     Deregister(cmd::identity::DeregisterArgs),
-    /// Networks: list, join, leave, members, invitations
+    /// Networks: join, leave, members, trust, roles, limits
     #[command(subcommand)]
     Network(cmd::network::Command),
     /// The article form of `network join`
     #[command(hide = true)]
     Join(cmd::network::JoinArgs),
+    /// Service agents of a network: publish, find, run a directory
+    #[command(subcommand)]
+    Agent(cmd::agent::Command),
+    /// For how long a node's key is valid
+    #[command(subcommand)]
+    Key(cmd::key::Command),
+    /// What was changed at the registry, by whom (operator)
+    Audit(cmd::operator::AuditArgs),
+    /// Make a network as a blueprint says (operator)
+    Provision(cmd::operator::ProvisionArgs),
+    /// The networks of the registry as provisioning sees them (operator)
+    ProvisionStatus(cmd::operator::StatusArgs),
 
     /// Write settings for this machine
     Init(cmd::config::InitArgs),

@@ -1,5 +1,6 @@
 //! The commands, one file each: its arguments, what it does, and the report it prints.
 
+pub(crate) mod agent;
 pub(crate) mod ask;
 pub(crate) mod bench;
 pub(crate) mod completions;
@@ -20,10 +21,12 @@ pub(crate) mod hostname;
 pub(crate) mod identity;
 pub(crate) mod inbox;
 pub(crate) mod info;
+pub(crate) mod key;
 pub(crate) mod lookup;
 pub(crate) mod mailbox;
 pub(crate) mod netcheck;
 pub(crate) mod network;
+pub(crate) mod operator;
 pub(crate) mod outbox;
 pub(crate) mod peers;
 pub(crate) mod ping;
@@ -144,6 +147,11 @@ pub(crate) async fn run(ctx: &Context, command: Command) -> Result<Output, Failu
         Command::Deregister(_) => identity::deregister(ctx).await,
         Command::Network(command) => network::run(ctx, command).await,
         Command::Join(args) => network::join(ctx, &args).await,
+        Command::Agent(command) => agent::run(ctx, command).await,
+        Command::Key(command) => key::run(ctx, command).await,
+        Command::Audit(args) => operator::audit(ctx, &args).await,
+        Command::Provision(args) => operator::provision(ctx, &args).await,
+        Command::ProvisionStatus(args) => operator::status(ctx, &args).await,
         Command::Init(args) => config::init(ctx, &args),
         Command::Config(args) => config::run(ctx, &args),
         Command::Context(_) => Ok(context::run()),

@@ -13,6 +13,7 @@ mod input;
 mod local_rendezvous;
 mod logging;
 mod mailbox;
+mod moment;
 mod output;
 mod paths;
 mod process;

@@ -7,11 +7,14 @@
 //! A relation starts with a request in one direction and ends with the other owner's yes (or with a request in
 //! the other direction, which is a yes). Nothing a peer or the registry says makes it trusted unless our owner
 //! asked or agreed (spec/registry.md 23 S0).
+//!
+//! An owner who joins a network agrees to its members, for as long as both are in it ([`Member`]). Who they are is what
+//! the registry says; that is less than a handshake, and ends with the membership.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use pilot_wire::{NodeId, PublicKey};
+use pilot_wire::{NetworkId, NodeId, PublicKey};
 
 use crate::{Agreement, Side};
 
@@ -42,6 +45,17 @@ pub struct Trusted {
     pub since: UnixTime,
     /// Whether the node's owner is known to have agreed too.
     pub mutual: bool,
+}
+
+/// Trust in a node that is in the same networks as ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// As for any other; both sides are in the network, so it is mutual.
+    pub trusted: Trusted,
+    /// The networks that are the reason.
+    pub networks: BTreeSet<NetworkId>,
+    /// It asked for trust, and was told yes, which the registry has to be told is over when it is.
+    pub answered: bool,
 }
 
 /// A request that waits for our owner.
@@ -85,6 +99,8 @@ pub(crate) enum Step {
     Dropped { peer: NodeId },
     /// Learn the key of a node that was trusted without one.
     LearnKey { of: NodeId },
+    /// The peer is in no network of ours any more: drop the tunnel, and take back what the registry was told.
+    Parted { peer: NodeId, answered: bool },
     /// Somebody should look.
     Tell(crate::TrustEvent),
 }
@@ -107,6 +123,7 @@ pub enum TrustError {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Book {
     trusted: BTreeMap<NodeId, Trusted>,
+    members: BTreeMap<NodeId, Member>,
     pending: BTreeMap<NodeId, Pending>,
     outgoing: BTreeMap<NodeId, Outgoing>,
     revoked: BTreeMap<NodeId, UnixTime>,
@@ -125,6 +142,7 @@ impl Book {
     ) -> Self {
         Self {
             trusted: trusted.into_iter().collect(),
+            members: BTreeMap::new(),
             pending: pending.into_iter().take(PENDING_MAX).collect(),
             outgoing: outgoing.into_iter().take(OUTGOING_MAX).collect(),
             revoked: revoked.into_iter().collect(),
@@ -132,13 +150,30 @@ impl Book {
         }
     }
 
-    /// Whether `node` is trusted, with its record.
+    /// Whether `node` is trusted, by agreement or as a member of a network of ours, with its record.
     #[must_use]
     pub fn get(&self, node: NodeId) -> Option<&Trusted> {
+        self.trusted.get(&node).or_else(|| Some(&self.members.get(&node)?.trusted))
+    }
+
+    /// Whether the owners agreed, with the record.
+    #[must_use]
+    pub fn agreed(&self, node: NodeId) -> Option<&Trusted> {
         self.trusted.get(&node)
     }
 
-    /// Everybody trusted, by number.
+    /// A node that is trusted for no other reason than that it is in networks of ours.
+    #[must_use]
+    pub fn member(&self, node: NodeId) -> Option<&Member> {
+        self.members.get(&node).filter(|_| !self.trusted.contains_key(&node))
+    }
+
+    /// Everybody in networks of ours, by number, also those with whom the owners agreed.
+    pub fn members(&self) -> impl Iterator<Item = (NodeId, &Member)> {
+        self.members.iter().map(|(&node, member)| (node, member))
+    }
+
+    /// Everybody with whom the owners agreed, by number.
     pub fn trusted(&self) -> impl Iterator<Item = (NodeId, &Trusted)> {
         self.trusted.iter().map(|(&node, trusted)| (node, trusted))
     }
@@ -185,6 +220,20 @@ impl Book {
         vec![Step::Store, Step::SendRequest { to }]
     }
 
+    /// Who is in networks of ours now. A key that is pinned stays: a member that has another one is refused.
+    pub(crate) fn set_members(&mut self, mut members: BTreeMap<NodeId, Member>) -> Vec<Step> {
+        let mut before = std::mem::take(&mut self.members);
+        for (node, member) in &mut members {
+            if let Some(known) = before.remove(node) {
+                member.trusted.key = known.trusted.key.or(member.trusted.key);
+                member.answered |= known.answered;
+            }
+        }
+        self.members = members;
+        let gone = before.into_iter().filter(|(node, _)| !self.trusted.contains_key(node));
+        gone.map(|(peer, member)| Step::Parted { peer, answered: member.answered }).collect()
+    }
+
     pub(crate) fn approve(&mut self, node: NodeId, now: UnixTime) -> Result<Vec<Step>, TrustError> {
         if !self.pending.contains_key(&node) {
             return Err(TrustError::NotPending(node));
@@ -229,6 +278,17 @@ impl Book {
             // The answer may have been lost, or the peer lost its book.
             return vec![Step::SendAccept { to: from, relayed }];
         }
+        if let Some(member) = self.members.get_mut(&from)
+            && !self.trusted.contains_key(&from)
+            && !self.outgoing.contains_key(&from)
+            && !self.auto_approve
+            && (key.is_none() || member.trusted.key.is_none() || member.trusted.key == key)
+        {
+            // Our owner agreed to it by joining. It stays at that: a yes that outlives the membership is the owner's.
+            member.answered = true;
+            self.pending.remove(&from);
+            return vec![Step::Store, Step::SendAccept { to: from, relayed }];
+        }
         let justification = clean(justification);
         let known = self.pending.contains_key(&from);
         if !known && self.pending.len() >= PENDING_MAX {
@@ -265,7 +325,7 @@ impl Book {
         }
         self.pending.remove(&from);
         let mut steps = self.trust(from, key, true, now);
-        steps.push(Step::Tell(crate::TrustEvent::Trusted { node: from, how: Agreement::Accepted }));
+        steps.push(Step::Tell(TrustEvent::Trusted { node: from, how: Agreement::Accepted }));
         steps
     }
 
@@ -300,6 +360,12 @@ impl Book {
             trusted.key = Some(key);
             changed = true;
         }
+        if let Some(member) = self.members.get_mut(&node)
+            && member.trusted.key.is_none()
+        {
+            member.trusted.key = Some(key);
+            changed = true;
+        }
         if let Some(pending) = self.pending.get_mut(&node)
             && pending.key.is_none()
         {
@@ -315,7 +381,7 @@ impl Book {
         let relayed = pending.as_ref().is_some_and(|pending| pending.relayed);
         let mut steps = self.trust(node, pending.and_then(|pending| pending.key), true, now);
         steps.push(Step::SendAccept { to: node, relayed });
-        steps.push(Step::Tell(crate::TrustEvent::Trusted { node, how }));
+        steps.push(Step::Tell(TrustEvent::Trusted { node, how }));
         steps
     }
 
@@ -353,6 +419,46 @@ mod tests {
 
     fn sends_accept(steps: &[Step]) -> bool {
         steps.iter().any(|step| matches!(step, Step::SendAccept { to: A, .. }))
+    }
+
+    fn member(key: Option<PublicKey>) -> Member {
+        let networks = BTreeSet::from([NetworkId(9)]);
+        Member { trusted: Trusted { key, since: 1, mutual: true }, networks, answered: false }
+    }
+
+    #[test]
+    fn a_member_of_a_network_is_trusted_for_as_long_as_it_is_one_and_its_key_is_pinned() {
+        let (key, other) = (PublicKey::from_bytes([1; 32]), PublicKey::from_bytes([2; 32]));
+        let mut book = Book::default();
+        assert!(book.set_members(BTreeMap::from([(NodeId(7), member(None))])).is_empty());
+        assert_eq!(book.learned_key(NodeId(7), key), [Step::Store]);
+        // The registry says another key now.
+        assert!(book.set_members(BTreeMap::from([(NodeId(7), member(Some(other)))])).is_empty());
+        assert_eq!(book.get(NodeId(7)).and_then(|trusted| trusted.key), Some(key));
+        assert!(book.agreed(NodeId(7)).is_none());
+        // A request of it is answered, and that is taken back in the end.
+        let steps = book.requested(NodeId(7), Some(key), "hi", true, 5);
+        assert_eq!(steps, [Step::Store, Step::SendAccept { to: NodeId(7), relayed: true }]);
+        assert!(book.agreed(NodeId(7)).is_none(), "the owner agreed to the membership and to no more");
+        assert_eq!(book.set_members(BTreeMap::new()), [Step::Parted { peer: NodeId(7), answered: true }]);
+        assert!(book.get(NodeId(7)).is_none());
+    }
+
+    #[test]
+    fn who_was_agreed_with_stays_trusted_when_the_network_ends() {
+        let mut book = Book::default();
+        book.set_members(BTreeMap::from([(NodeId(7), member(None))]));
+        book.request(NodeId(7), "please".into(), 5);
+        let steps = book.requested(NodeId(7), None, "please", false, 6);
+        assert!(
+            steps.contains(&Step::Tell(TrustEvent::Trusted {
+                node: NodeId(7),
+                how: Agreement::Mutual
+            }))
+        );
+        assert!(book.member(NodeId(7)).is_none(), "the network is not the only reason");
+        assert!(book.set_members(BTreeMap::new()).is_empty());
+        assert!(book.get(NodeId(7)).is_some());
     }
 
     #[test]

@@ -28,6 +28,56 @@ impl Clock {
     pub fn unix(&self, now: Instant) -> u64 {
         (self.unix + now.saturating_duration_since(self.start)).as_secs()
     }
+
+    /// When it will be so many seconds since 1970; the start for a moment before it.
+    #[must_use]
+    pub fn instant(&self, unix: u64) -> Instant {
+        // A century ahead is far enough for every timer, and within what the type holds.
+        const FAR: Duration = Duration::from_secs(100 * 365 * 86_400);
+        let ahead = Duration::from_secs(unix).saturating_sub(self.unix).min(FAR);
+        self.start.checked_add(ahead).unwrap_or(self.start)
+    }
+}
+
+/// Reads what [`rfc3339`] writes, also with a fraction, which is cut off, or with another offset than `Z`.
+pub(crate) fn parse_rfc3339(text: &str) -> Option<u64> {
+    let (date, rest) = text.split_once(['T', 't', ' '])?;
+    let [year, month, day] = three(date, '-')?;
+    let zone_at = rest.find(['Z', 'z', '+', '-'])?;
+    let (time, zone) = rest.split_at(zone_at);
+    let time = time.split_once('.').map_or(time, |(whole, _)| whole);
+    let [hour, minute, second] = three(time, ':')?;
+    let is_valid = (1970..=9999).contains(&year)
+        && (1..=12).contains(&month)
+        && (1..=31).contains(&day)
+        && hour < 24
+        && minute < 60
+        && second <= 60;
+    if !is_valid {
+        return None;
+    }
+    let offset = match zone.split_at_checked(1)? {
+        ("Z" | "z", "") => 0,
+        (sign @ ("+" | "-"), offset) => {
+            let (hours, minutes) = offset.split_once(':')?;
+            let seconds = hours.parse::<i64>().ok()? * 3600 + minutes.parse::<i64>().ok()? * 60;
+            if sign == "-" { -seconds } else { seconds }
+        }
+        _ => return None,
+    };
+    // The inverse of `rfc3339`, by the same source.
+    let (year, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
+    let (era, year_of_era) = (year / 400, year % 400);
+    let day_of_year = (153 * month + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = era * 146_097 + day_of_era - 719_468;
+    u64::try_from(days * 86_400 + hour * 3600 + minute * 60 + second - offset).ok()
+}
+
+fn three(text: &str, between: char) -> Option<[i64; 3]> {
+    let mut parts = text.split(between).map(|part| part.parse::<u32>().ok().map(i64::from));
+    let found = [parts.next()??, parts.next()??, parts.next()??];
+    parts.next().is_none().then_some(found)
 }
 
 /// RFC 3339 in UTC, to the second.
@@ -51,6 +101,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn other_ways_to_write_a_moment_are_read_and_nonsense_is_not() {
+        assert_eq!(parse_rfc3339("2026-11-21T08:31:47.25+01:00"), Some(1_795_246_307));
+        for text in [
+            "",
+            "tomorrow",
+            "2026-13-01T00:00:00Z",
+            "2026-11-21",
+            "2026-11-21T07:31:47",
+            "2026-11-21T07:31:47Q",
+        ] {
+            assert_eq!(parse_rfc3339(text), None, "{text}");
+        }
+    }
+
+    #[test]
     fn dates_are_those_of_the_calendar() {
         for (unix, text) in [
             (0, "1970-01-01T00:00:00Z"),
@@ -60,6 +125,7 @@ mod tests {
             (4_102_444_799, "2099-12-31T23:59:59Z"),
         ] {
             assert_eq!(rfc3339(unix), text);
+            assert_eq!(parse_rfc3339(text), Some(unix));
         }
     }
 }

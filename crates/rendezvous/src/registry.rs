@@ -1,14 +1,19 @@
 //! The registry as a state machine: who the nodes are, who trusts whom, what waits for whom (spec/registry.md).
 
+mod audit;
 mod beacons;
+mod cards;
 mod delivery;
 mod elsewhere;
 mod handshakes;
+mod key_life;
 mod keys;
+mod membership;
 mod names;
 mod network_requests;
 mod networks;
 mod nodes;
+mod provisioning;
 mod published;
 pub mod record;
 mod refusal;

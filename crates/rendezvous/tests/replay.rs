@@ -97,9 +97,9 @@ fn the_registry_answers_as_the_reference_does_except_where_it_must_not() {
 fn answer(world: &mut World, conn: ConnId, request: &Value) -> Value {
     let response = match Envelope::parse(request.to_string().as_bytes()) {
         Ok(envelope) => world.ask(conn, envelope),
-        Err(error @ (RequestError::UnknownType(_) | RequestError::Invalid(_))) => {
-            Response::error(error.to_string())
-        }
+        Err(
+            error @ (RequestError::UnknownType(_) | RequestError::Unsupported(_) | RequestError::Invalid(_)),
+        ) => Response::error(error.to_string()),
         Err(error @ RequestError::Malformed(_)) => panic!("{error}"),
     };
     serde_json::from_slice(&response.to_json()).unwrap()

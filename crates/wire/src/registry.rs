@@ -7,15 +7,26 @@
 //! Requests are read as leniently as the reference reads them (spec/registry.md 2.2): a field of the wrong type is a
 //! field that is not there. Where a wrong value and a missing one need different answers, the field is a [`Sent`].
 
+mod administration;
+mod card;
 mod decoder;
 mod lenient;
+mod membership;
 mod request;
 mod response;
 pub mod seal;
 mod sent;
 pub mod signed_text;
 
+pub use administration::{
+    AuditEntry, AuditQuery, Blueprint, BlueprintPolicy, BlueprintRole, KeyInfo, Provision,
+    ProvisionedNetwork, SetKeyExpiry,
+};
+pub use card::{
+    CARD_MAX, Card, CardError, CardQuery, Method, PublishCard, PublishedCard, RemoveCard, signed_card,
+};
 pub use decoder::{Decoder, FrameError, MAX_FRAME, frame};
+pub use membership::{MemberKey, Members, MembersQuery, OwnNetwork, SetMemberExpiry};
 pub use request::{
     AwaitNotices, BeaconRegister, CreateNetwork, Envelope, ExprPolicyUpdate, Handshake, HandshakeAnswer,
     Invite, InviteAnswer, JoinNetwork, MemberQuery, MemberTagsUpdate, Membership, NetworkQuery,

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::clients::Client;
 use super::deadlines::{self, Deadline};
-use super::info::ROWS_MAX;
+use super::info::{RELATIONS_MAX, ROWS_MAX};
 use super::paths::Called;
 use super::registry::Purpose;
 use super::replies::{Refusal, ReplyTo};
@@ -96,6 +96,7 @@ impl Driver {
                 let settings = self.settings();
                 self.answer(to, ok, &settings);
             }
+            Call::Networks(request) => self.on_networks_call(now, to, request),
             Call::Mailbox(_)
             | Call::Received(_)
             | Call::Outbox(_)
@@ -203,7 +204,13 @@ impl Driver {
             public_key,
             since,
             justification: justification.to_owned(),
+            networks: Vec::new(),
         };
+        let members = book.members().filter(|(node, _)| book.agreed(*node).is_none()).take(RELATIONS_MAX);
+        let members = members.map(|(node, member)| TrustEntry {
+            networks: member.networks.iter().copied().collect(),
+            ..entry(node, TrustState::Trusted, member.trusted.key, member.trusted.since, "")
+        });
         let trusted = book.trusted().map(|(node, t)| entry(node, TrustState::Trusted, t.key, t.since, ""));
         let pending = book
             .pending()
@@ -212,7 +219,8 @@ impl Driver {
             .outgoing()
             .map(|(node, o)| entry(node, TrustState::Requested, None, o.sent, &o.justification));
         let revoked = book.revoked().map(|(node, at)| entry(node, TrustState::Revoked, None, at, ""));
-        let mut nodes: Vec<TrustEntry> = trusted.chain(pending).chain(asked).chain(revoked).collect();
+        let mut nodes: Vec<TrustEntry> =
+            trusted.chain(members).chain(pending).chain(asked).chain(revoked).collect();
         nodes.sort_by_key(|entry| entry.node_id);
         TrustList { nodes }
     }

@@ -117,7 +117,7 @@ impl Driver {
             address: Some(Addr::backbone(signer)),
             verified_via: via.to_owned(),
             trusted: Some(trusted),
-            network_member: Some(ours),
+            network_member: Some(ours || self.node.trust().members().any(|(node, _)| node == signer)),
             ..EnvelopeCheck::default()
         }
     }

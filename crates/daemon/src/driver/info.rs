@@ -17,6 +17,9 @@ use crate::config::Transport;
 /// Rows of a list in one reply, so that it fits a frame: a stream takes about 400 bytes, and `Info` has two lists.
 pub(super) const ROWS_MAX: usize = 1000;
 
+/// The same for relations, of which a network can bring thousands.
+pub(super) const RELATIONS_MAX: usize = 4000;
+
 impl Driver {
     pub(super) fn address(&self) -> Addr {
         self.node.id().map_or(Addr::UNSET, Addr::backbone)
@@ -60,7 +63,7 @@ impl Driver {
             encrypt: self.config.encrypt,
             identity: true,
             public_key: Some(self.own_key()),
-            networks: Vec::new(),
+            networks: self.network_addresses(),
             peer_list_truncated: peers.len() > ROWS_MAX,
             peer_list: peers.into_iter().take(ROWS_MAX).collect(),
             conn_list_truncated: conns.len() > ROWS_MAX,
@@ -134,6 +137,7 @@ impl Driver {
             connections: self.live_streams(),
             pending: self.node.trust().pending().count() as u64,
             policy_broken: self.policy.broken(),
+            key_expiry: self.registry.key_expiry.clone(),
         }
     }
 
@@ -172,6 +176,7 @@ impl Driver {
             hostname: self.hostname_of(peer.node),
             rtt_us: rtt.map(micros),
             idle_ms: idle.and_then(|idle| u64::try_from(idle).ok()),
+            networks: self.networks_behind(peer.node),
             ..PeerInfo::default()
         }
     }

@@ -196,6 +196,7 @@ impl Driver {
             address: Addr::backbone(node),
             hostname: self.hostname_of(node),
             trust: self.trust_state(node),
+            networks: self.networks_behind(node),
             registry: inquiry.listing.listing,
             registry_error: inquiry.listing.error.clone(),
             probe: tried.then(|| Probe {

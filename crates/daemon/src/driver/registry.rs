@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::Driver;
+use super::membership::{Change, Form};
 use super::replies::{Refusal, ReplyTo};
 use super::trust::wall;
 use crate::handle::Sign;
@@ -33,6 +34,8 @@ pub(super) struct Standing {
     pub(super) address: String,
     pub(super) connected: bool,
     pub(super) error: Option<String>,
+    /// Says so if the own key ends soon.
+    pub(super) key_expiry: Option<String>,
     /// What the registry should have been told.
     owed: Vec<Query>,
     /// Look-ups under way whose only purpose is a name.
@@ -48,6 +51,7 @@ impl Standing {
             address: String::new(),
             connected: false,
             error: None,
+            key_expiry: None,
             owed: Vec::new(),
             names: BTreeMap::new(),
             of_services: BTreeMap::new(),
@@ -89,6 +93,14 @@ pub(super) enum Purpose {
         signer: NodeId,
     },
     Policy(NetworkId),
+    /// About networks; what it changes here is done once the registry has agreed.
+    Network {
+        form: Form,
+        change: Change,
+        operation: String,
+    },
+    /// Cards of the directory of a network, to be checked.
+    Cards(NetworkId),
     PreferDirect(Preferred),
     /// A datagram to a node that may not exist.
     Datagram {
@@ -116,6 +128,8 @@ impl Purpose {
             Self::RotateKey(_) => "rotate_key",
             Self::Verify { .. } => "verify_envelope",
             Self::Policy(_) => "managed policy get",
+            Self::Network { operation, .. } => operation,
+            Self::Cards(_) => "list cards",
             Self::PreferDirect(_) => "prefer_direct",
             Self::Datagram { .. } => "sendto",
         }
@@ -128,12 +142,14 @@ impl Purpose {
             | Self::Visibility(_)
             | Self::Tags(_)
             | Self::Deregister
+            | Self::Network { .. }
             | Self::RotateKey(_) => true,
             Self::Pass(..)
             | Self::Resolve(_)
             | Self::Broadcast { .. }
             | Self::Verify { .. }
             | Self::Policy(_)
+            | Self::Cards(_)
             | Self::PreferDirect(_)
             | Self::Datagram { .. } => false,
         }
@@ -329,6 +345,13 @@ impl Driver {
             Report::Answer(id, answer) => self.on_answer(now, id, answer),
             Report::Reply(id, outcome) => self.on_reply(now, id, outcome),
             Report::Handshakes(found) => self.on_handshakes(now, found),
+            Report::Notice => self.refresh_networks(now),
+            Report::KeyExpiry(warning) => {
+                if let Some(warning) = &warning {
+                    tracing::warn!(warning, "replace it: pilotctl rotate-key");
+                }
+                self.registry.key_expiry = warning;
+            }
             Report::Status { address, error } => {
                 self.registry.connected = error.is_none();
                 self.registry.address = address;
@@ -377,6 +400,7 @@ impl Driver {
             let request = crate::registry::request(node, &query);
             let _ = self.send_call(request.into());
         }
+        self.networks_registered(now);
         self.check_ready();
     }
 
@@ -413,6 +437,11 @@ impl Driver {
             && matches!(answer, Answer::Done(Ok(()) | Err(QueryError::Already)))
         {
             self.settle_requests(node, Ok(()));
+        }
+        if let (Some(Query::CheckTrust(node)), Answer::Trusted(Ok(true))) = (&query, &answer)
+            && !self.node.is_trusted(*node)
+        {
+            return self.check_membership(now, id, *node);
         }
         let answer = match query {
             Some(query) => self.remembering(&query, answer),
@@ -501,6 +530,10 @@ impl Driver {
         if let Some(node) = self.registry.names.remove(&id) {
             return self.on_name(node, outcome);
         }
+        let outcome = match self.on_networks_reply(now, id, outcome) {
+            Ok(()) => return,
+            Err(outcome) => outcome,
+        };
         if let Some(answer) = self.registry.of_services.remove(&id) {
             // The service may have given up meanwhile.
             let _ = answer.send(outcome);
@@ -558,6 +591,8 @@ impl Driver {
                 Ok(_) | Err(_) => self.refuse(to, another_reply()),
             },
             Purpose::Policy(network) => self.on_policy(to, network, &reply),
+            Purpose::Network { form, change, .. } => self.on_network_done(now, to, form, change, &reply),
+            Purpose::Cards(network) => self.on_cards(to, network, &reply),
             Purpose::PreferDirect(preferred) => self.answer(to, Command::PreferDirectOk, &preferred),
             Purpose::Datagram { to: endpoint, from, data } => {
                 self.send_datagram(now, to, endpoint, from, &data)
@@ -605,6 +640,8 @@ impl Driver {
             | Purpose::Broadcast { .. }
             | Purpose::RotateKey(_)
             | Purpose::Verify { .. }
+            | Purpose::Network { .. }
+            | Purpose::Cards(_)
             | Purpose::Policy(_)) => self.refuse(to, Refusal::from(error).within(purpose.operation())),
         }
     }

@@ -16,6 +16,7 @@ use pilot_wire::{Endpoint, NetworkId, Port, StreamId};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::clients::{ClientId, Dialect, PORTS_MAX, STREAMS_MAX};
+use super::membership::{Change, Form};
 use super::registry::Purpose;
 use super::replies::{Refusal, ReplyTo, Slot};
 use super::streams::{Attachment, Ending, Owner, Phase};
@@ -390,6 +391,7 @@ impl Driver {
         self.answer(to, command, &WebhookSet { webhook: url.to_owned() });
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all others change nothing here")]
     fn on_network(&mut self, to: ReplyTo, command: Command, request: &Network<'_>) {
         let node_id = self.own_node();
         let (operation, request) = match *request {
@@ -436,7 +438,20 @@ impl Driver {
                 }),
             ),
         };
-        self.ask_registry(to, request, Purpose::pass(command, format!("network {operation}")));
+        // Whoever joins agrees to the members.
+        let change = match &request {
+            registry::Request::JoinNetwork(join) => Change::Joined(join.network_id, true),
+            registry::Request::RespondInvite(answer) => Change::Joined(answer.network_id, true),
+            registry::Request::LeaveNetwork(leave) => Change::Left(leave.network_id),
+            _ => {
+                return self.ask_registry(
+                    to,
+                    request,
+                    Purpose::pass(command, format!("network {operation}")),
+                );
+            }
+        };
+        self.ask_for_network(to, request.into(), Form::Reference(command), change, operation);
     }
 
     fn on_broadcast(&mut self, to: ReplyTo, network: NetworkId, port: Port, token: &str, data: &[u8]) {

@@ -93,7 +93,7 @@ impl Driver {
                 let result = self.node.reject(now, wall, node, reason);
                 self.decided(to, node, "rejected", result);
             }
-            Handshake::Revoke { node } => match self.node.revoke(now, wall, node) {
+            Handshake::Revoke { node } => match self.end_trust(now, node) {
                 Ok(()) => match self.trust_is_stored() {
                     Ok(()) => {
                         let done = NodeStatus { node_id: node, ..NodeStatus::default() };
@@ -119,6 +119,15 @@ impl Driver {
             Handshake::Wait { node, timeout } => {
                 self.wait_trust(now, to, node, timeout.min(WAIT_MAX), Form::Reference);
             }
+        }
+    }
+
+    /// Whatever the reason was: the owners' agreement, a common network, or both.
+    fn end_trust(&mut self, now: Instant, node: NodeId) -> Result<(), TrustError> {
+        let was_member = self.exclude_member(now, node);
+        match self.node.revoke(now, wall(), node) {
+            Err(TrustError::NotTrusted(_)) if was_member => Ok(()),
+            result => result,
         }
     }
 
@@ -188,8 +197,19 @@ impl Driver {
             network: NetworkId::BACKBONE,
             approved_at: trusted.since,
             hostname: self.hostname_of(node_id),
+            network_name: String::new(),
         };
-        TrustedList { trusted: self.node.trust().trusted().map(entry).collect() }
+        let mut list: Vec<Trusted> = self.node.trust().trusted().map(entry).collect();
+        let book = self.node.trust();
+        let members = book.members().filter(|(node, _)| book.agreed(*node).is_none());
+        let room = super::info::RELATIONS_MAX.saturating_sub(list.len());
+        list.extend(members.take(room).map(|(node, member)| {
+            let network = member.networks.first().copied().unwrap_or_default();
+            let network_name = self.memberships.bare_name(network);
+            Trusted { network, network_name, ..entry((node, &member.trusted)) }
+        }));
+        list.sort_by_key(|entry| entry.node_id);
+        TrustedList { trusted: list }
     }
 
     /// The name of a node, as far as it is remembered.
@@ -262,6 +282,7 @@ impl Driver {
             }
             Deadline::Store => self.trust_stale = true,
             Deadline::LookForUdp => self.look_for_udp(now),
+            Deadline::Networks => self.on_networks_due(now),
             Deadline::Ready => {
                 self.registry.awaited = false;
                 self.check_ready();
@@ -302,6 +323,7 @@ impl Driver {
             TrustEvent::Trusted { node, how } => {
                 tracing::info!(%node, ?how, "trusted");
                 self.relations.rejections.remove(&node);
+                self.readmit_member(now, node);
                 self.settle_requests(node, Ok(()));
                 self.settle_waits(now, node);
                 self.notify_trusted(node, how);

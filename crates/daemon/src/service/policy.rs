@@ -32,6 +32,7 @@ use self::engine::{Engine, Peer};
 use self::meters::{Answer, Meters, Rates};
 use super::{Notice, Notices};
 use crate::handle::Handle;
+use crate::memberships::PortLimit;
 
 /// Longest wait of a sender for its turn. Longer ones would look like a peer that hangs: it is told to come back.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -72,7 +73,15 @@ impl Default for State {
 #[derive(Debug, Default)]
 struct Nodes {
     own: Option<NodeId>,
-    trusted: BTreeMap<NodeId, Option<KeyPrint>>,
+    trusted: BTreeMap<NodeId, Standing>,
+}
+
+/// How a trusted node stands to this one.
+#[derive(Debug, Clone, Default)]
+struct Standing {
+    key: Option<KeyPrint>,
+    /// Where it may go, if a network is the only reason to trust it and says so.
+    limit: Option<Arc<PortLimit>>,
 }
 
 /// Why the rules refuse something. Its text goes to the peer.
@@ -125,9 +134,16 @@ impl Policy {
         let _ = self.0.listeners.set((notices, handle));
     }
 
-    /// Who this node is, and whom it trusts, with the keys that are known.
-    pub(crate) fn set_nodes(&self, own: NodeId, trusted: impl Iterator<Item = (NodeId, Option<PublicKey>)>) {
-        let trusted = trusted.map(|(node, key)| (node, key.as_ref().map(KeyPrint::from))).collect();
+    /// Who this node is, and whom it trusts, with the keys that are known and the ports that are open to members of a
+    /// network.
+    pub(crate) fn set_nodes(
+        &self,
+        own: NodeId,
+        trusted: impl Iterator<Item = (NodeId, Option<PublicKey>, Option<Arc<PortLimit>>)>,
+    ) {
+        let standing =
+            |key: Option<PublicKey>, limit| Standing { key: key.as_ref().map(KeyPrint::from), limit };
+        let trusted = trusted.map(|(node, key, limit)| (node, standing(key, limit))).collect();
         let own = Some(own).filter(|node| *node != NodeId::UNSET);
         *self.0.nodes.write().unwrap_or_else(PoisonError::into_inner) = Nodes { own, trusted };
     }
@@ -147,8 +163,25 @@ impl Policy {
         }
         self.ask(node, |engine, peer| {
             let Sourced { value, from } = engine.port(peer, port);
-            if value { Ok(()) } else { Err(Forbidden::because(format!("port {port}"), from)) }
+            if !value {
+                return Err(Forbidden::because(format!("port {port}"), from));
+            }
+            self.network_allows(node, port)
         })
+    }
+
+    /// Whether the network for which alone a node is trusted lets its members reach a port. What the owner's rules allow
+    /// does not count here: a network's limit is a condition of the trust.
+    fn network_allows(&self, node: NodeId, port: Port) -> Result<(), Forbidden> {
+        let nodes = self.nodes();
+        match nodes.trusted.get(&node).and_then(|standing| standing.limit.as_ref()) {
+            Some(limit) if !limit.ports.contains(&port) && port != Port::HANDSHAKE => {
+                let reason =
+                    format!("port {port} is not among those that {} opens to its members", limit.networks);
+                Err(Forbidden::because(reason, Vec::new()))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Waits until a node may send its next message or piece of a file.
@@ -334,7 +367,7 @@ impl Policy {
     fn peer(&self, node: NodeId) -> Peer {
         let nodes = self.nodes();
         let trusted = nodes.trusted.get(&node);
-        Peer { node, trusted: trusted.is_some(), key: trusted.copied().flatten() }
+        Peer { node, trusted: trusted.is_some(), key: trusted.and_then(|standing| standing.key) }
     }
 
     fn state(&self) -> Arc<State> {
@@ -412,7 +445,12 @@ impl Policy {
         }
         let answer = match &*self.state() {
             State::Broken(_) => Err(closed()),
-            State::InForce(engine) => judge(engine, &self.peer(node), question),
+            State::InForce(engine) => judge(engine, &self.peer(node), question).and_then(|from| {
+                if let Question::Port { port } = question {
+                    self.network_allows(node, *port)?;
+                }
+                Ok(from)
+            }),
         };
         match answer {
             Ok(from) => allowed(from),

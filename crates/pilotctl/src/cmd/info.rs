@@ -128,7 +128,20 @@ impl fmt::Display for Report {
             row("state", more.home.clone())?;
         }
         for network in &info.networks {
-            row("network", format!("{} as {}", network.network_id, network.address))?;
+            let name = if network.name.is_empty() { String::new() } else { format!("{} ", network.name) };
+            let trust = match network.trust {
+                Some(true) => " · members are trusted",
+                Some(false) => " · members are not trusted",
+                None => "",
+            };
+            let end = network.expires_at.map(|end| format!(" · until {}", humane::utc(end)));
+            let text = format!(
+                "{name}{} as {}{trust}{}",
+                network.network_id,
+                network.address,
+                end.unwrap_or_default()
+            );
+            row("network", text)?;
         }
         if info.handshake_pending_count > 0 {
             row("waiting", format!("{} ask for trust: pilotctl pending", info.handshake_pending_count))?;

@@ -40,8 +40,8 @@ impl fmt::Display for Report {
         }
         writeln!(f, "{}, {} encrypted", humane::count(self.total, "peer"), self.encrypted)?;
         let heading = format!(
-            "{:<20} {:<18} {:<10} {:<7} {:<22} {:>9}  {}",
-            "ADDRESS", "HOSTNAME", "TUNNEL", "PATH", "ENDPOINT", "RTT", "HEARD"
+            "{:<20} {:<18} {:<10} {:<7} {:<22} {:>9}  {:<12} {}",
+            "ADDRESS", "HOSTNAME", "TUNNEL", "PATH", "ENDPOINT", "RTT", "HEARD", "MEMBER OF"
         );
         writeln!(f, "{}", style::faint(heading))?;
         for peer in &self.peers {
@@ -60,7 +60,11 @@ impl fmt::Display for Report {
             let endpoint = if peer.endpoint.is_empty() { "-" } else { &peer.endpoint };
             let rtt = rtt(peer.rtt_us);
             let heard = peer.idle_ms.map_or_else(|| "-".to_owned(), ago_ms);
-            writeln!(f, "{address:<20} {hostname:<18} {tunnel} {path:<7} {endpoint:<22} {rtt:>9}  {heard}")?;
+            let networks: Vec<String> = peer.networks.iter().map(|id| format!("network {id}")).collect();
+            let row = format!(
+                "{address:<20} {hostname:<18} {tunnel} {path:<7} {endpoint:<22} {rtt:>9}  {heard:<12}"
+            );
+            writeln!(f, "{}", format!("{row} {}", networks.join(", ")).trim_end())?;
         }
         Ok(())
     }

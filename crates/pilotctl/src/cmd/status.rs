@@ -50,6 +50,12 @@ struct Node {
     /// Why the owner's rules cannot be used.
     #[serde(skip_serializing_if = "Option::is_none")]
     policy_broken: Option<String>,
+    /// What the registry says instead of taking this node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registry_error: Option<String>,
+    /// Says so if the key of this node ends within a day.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_expiry: Option<String>,
 }
 
 impl fmt::Display for Report {
@@ -72,6 +78,16 @@ impl fmt::Display for Report {
         write!(f, "  {}{name}{registered}{web} · {peers} · {streams}", node.address)?;
         if let Some(error) = node.web.as_ref().and_then(|web| web.error.as_ref()) {
             write!(f, "\n  {}: {error}", style::bad("the beacon over the web"))?;
+        }
+        if let Some(error) = node.registry_error.as_ref().filter(|_| !node.registered) {
+            write!(f, "\n  {}: {}", style::bad("the registry"), humane::printable(error))?;
+        }
+        if let Some(warning) = &node.key_expiry {
+            write!(
+                f,
+                "\n  {}: replace it with `pilotctl rotate-key`",
+                style::bad(humane::printable(warning))
+            )?;
         }
         if node.policy_broken.is_some() {
             let closed = style::bad("nothing is allowed to other nodes");
@@ -116,6 +132,8 @@ fn of_status(status: Status) -> Node {
         web: status.web,
         beacon_answers: status.beacon_answers,
         policy_broken: status.policy_broken,
+        registry_error: status.registry.error,
+        key_expiry: status.key_expiry,
     }
 }
 
@@ -132,5 +150,7 @@ fn of_info(info: Info) -> Node {
         web: None,
         beacon_answers: None,
         policy_broken: None,
+        registry_error: None,
+        key_expiry: None,
     }
 }

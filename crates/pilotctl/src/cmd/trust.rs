@@ -125,7 +125,7 @@ use std::time::Duration;
 
 use pilot_client::Client;
 use pilot_wire::ipc::{Call, Pending, Trusted};
-use pilot_wire::{Addr, NodeId, PublicKey};
+use pilot_wire::{Addr, NetworkId, NodeId, PublicKey};
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
@@ -411,18 +411,28 @@ impl fmt::Display for TrustReport {
         if self.trusted.is_empty() {
             return write!(f, "no node is trusted\nask one: pilotctl handshake NODE");
         }
-        let heading = format!("{:<20} {:<20} {:<20} KEY", "ADDRESS", "HOSTNAME", "SINCE");
+        let heading = format!("{:<20} {:<20} {:<20} {:<20} KEY", "ADDRESS", "HOSTNAME", "SINCE", "BY");
         writeln!(f, "{}", style::faint(heading))?;
         for row in &self.trusted {
             let hostname = if row.node.hostname.is_empty() { "-" } else { &row.node.hostname };
             let since = humane::utc(row.node.approved_at);
             let key = row.key_fingerprint.as_deref().unwrap_or("(not known yet)");
-            writeln!(f, "{:<20} {hostname:<20} {since:<20} {key}", row.address.to_string())?;
+            let by = by(&row.node);
+            writeln!(f, "{:<20} {hostname:<20} {since:<20} {by:<20} {key}", row.address.to_string())?;
         }
         if self.trusted.len() < self.total {
             writeln!(f, "{} of {}", self.trusted.len(), self.total)?;
         }
         Ok(())
+    }
+}
+
+/// Why a node is trusted.
+fn by(node: &Trusted) -> String {
+    match (node.network, node.network_name.as_str()) {
+        (NetworkId::BACKBONE, _) => "handshake".to_owned(),
+        (network, "") => format!("network {network}"),
+        (_, name) => format!("network {name}"),
     }
 }
 

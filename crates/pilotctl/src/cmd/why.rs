@@ -47,7 +47,13 @@ impl fmt::Display for Report {
         if let Some(ms) = why.next_try_ms {
             row("next try", format!("in {}", duration::show(Duration::from_millis(ms))))?;
         }
-        row("trust", trust(why.trust).to_owned())?;
+        let networks: Vec<String> = why.networks.iter().map(|id| format!("network {id}")).collect();
+        let reason = if networks.is_empty() {
+            String::new()
+        } else {
+            format!(" as a member of {}", networks.join(", "))
+        };
+        row("trust", format!("{}{reason}", trust(why.trust)))?;
         let tunnel = if why.encrypted { "encrypted" } else { "none" };
         let heard =
             why.heard_ms.map_or_else(|| "never heard".to_owned(), |ms| format!("heard {}", ago_ms(ms)));

@@ -12,6 +12,9 @@ use serde_json::Value;
 
 pub(crate) const PILOTCTL: &str = env!("CARGO_BIN_EXE_pilotctl");
 
+/// The token of the operator of the rendezvous.
+pub(crate) const OPERATOR: &str = "operator-token";
+
 /// A rendezvous and the temporary directory of everything around it.
 pub(crate) struct World {
     pub(crate) directory: tempfile::TempDir,
@@ -61,7 +64,7 @@ impl World {
         let home = self.directory.path().join("rendezvous");
         let words = ["rendezvous", "run", "--json", "--registry-addr", registry, "--beacon-addr", beacon];
         let mut command = command(&home, &home.join("sock"), &words);
-        command.stderr(log(&home));
+        command.env("PILOT_ADMIN_TOKEN", OPERATOR).stderr(log(&home));
         let mut running = Running::start(command);
         let ready = running.json_line();
         assert_eq!(ready["status"], "ok", "{ready}");

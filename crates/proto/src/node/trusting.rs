@@ -1,11 +1,12 @@
 //! Carrying out what the trust book decides: messages to peers, changes at the registry, tunnels dropped.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use pilot_wire::{NodeId, handshake};
 
 use super::{Node, Timer};
-use crate::trust::{Book, Step, TrustError, UnixTime};
+use crate::trust::{Book, Member, Step, TrustError, UnixTime};
 use crate::{DialError, Event, Query, QueryError, TrustEvent};
 
 /// The owner's side of trust.
@@ -65,6 +66,13 @@ impl Node {
         let steps = self.book.reject(node, reason)?;
         self.decided(now, wall, steps);
         Ok(())
+    }
+
+    /// Who is in networks of ours now, and is trusted for it. Tunnels to those who are not any more end, unless the
+    /// owners agreed. What is pinned of a member stays pinned.
+    pub fn set_members(&mut self, now: Instant, members: BTreeMap<NodeId, Member>) {
+        let steps = self.book.set_members(members);
+        self.carry_out(now, steps);
     }
 
     /// Ends trust. The peer is told if it can be reached, and its streams end.
@@ -193,6 +201,13 @@ impl Node {
                     self.directory.ask(Query::ReportTrust(peer));
                 }
                 Step::Dropped { peer } => {
+                    self.directory.forget_trust(peer);
+                    self.drop_peer(now, peer);
+                }
+                Step::Parted { peer, answered } => {
+                    if answered {
+                        self.directory.ask(Query::RevokeTrust(peer));
+                    }
                     self.directory.forget_trust(peer);
                     self.drop_peer(now, peer);
                 }

@@ -291,7 +291,8 @@ impl Node {
         if !peer.is_idle(now) {
             return;
         }
-        if self.book.get(node).is_some() {
+        // Of a network with thousands of members each would keep all others busy.
+        if self.book.agreed(node).is_some() {
             peer.used = now;
         } else {
             self.peers.remove(&node);

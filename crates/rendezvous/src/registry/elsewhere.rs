@@ -1,7 +1,7 @@
 //! What happens at other instances over the same records: what they have written, whom they have heard of.
 
 use super::{Change, ConnId, Key, Record, State, record};
-use pilot_wire::NodeId;
+use pilot_wire::{NetworkId, NodeId};
 use std::{
     collections::BTreeSet,
     time::{Duration, Instant},
@@ -130,12 +130,30 @@ impl State {
             (Key::Tasks(id), None) => {
                 self.counted.remove(&id);
             }
-            (Key::Network(id), Some(Record::Network(network))) => {
-                self.networks.remove(id);
-                self.networks.insert(id, network);
+            (Key::Network(id), network @ (Some(Record::Network(_)) | None)) => {
+                let network = match network {
+                    Some(Record::Network(network)) => Some(network),
+                    Some(_) | None => None,
+                };
+                self.apply_network(id, network);
             }
-            (Key::Network(id), None) => {
-                self.networks.remove(id);
+            (Key::KeyLife(id), Some(Record::KeyLife(life))) => {
+                self.key_lives.insert(id, life);
+            }
+            (Key::KeyLife(id), None) => {
+                self.key_lives.remove(&id);
+            }
+            (Key::Cards(id), cards @ (Some(Record::Cards(_)) | None)) => {
+                self.directory.forget(id, None);
+                if let Some(Record::Cards(cards)) = cards {
+                    self.directory.restore(id, cards);
+                }
+            }
+            (Key::Audit(place), entry @ (Some(Record::Audit(_)) | None)) => {
+                self.log.forget(place);
+                if let Some(Record::Audit(entry)) = entry {
+                    self.log.restore(entry);
+                }
             }
             (Key::Authority, Some(Record::Authority { seed })) => self.take_authority(seed),
             // There is none yet; whoever begins makes one.
@@ -149,10 +167,36 @@ impl State {
                     | Record::Inbox(_)
                     | Record::Tasks { .. }
                     | Record::Network(_)
+                    | Record::KeyLife(_)
+                    | Record::Cards(_)
+                    | Record::Audit(_)
                     | Record::Authority { .. },
                 ),
             ) => tracing::error!(?key, "a record of another kind was written elsewhere; it is passed over"),
         }
+    }
+
+    /// Members of the network hear here what was done to it elsewhere.
+    fn apply_network(&mut self, id: NetworkId, network: Option<record::Network>) {
+        let before = self.networks.remove(id).map(|network| network.members).unwrap_or_default();
+        let is_gone = network.is_none();
+        if let Some(network) = network {
+            self.networks.insert(id, network);
+        }
+        let after = self.networks.get(id).map(|network| network.members.clone()).unwrap_or_default();
+        let left = before.keys().filter(|node| !after.contains_key(node));
+        let came = after.keys().filter(|node| !before.contains_key(node));
+        let left: Vec<NodeId> = left.copied().collect();
+        for node in left.iter().chain(came) {
+            self.member_changed(id, *node);
+        }
+        if is_gone {
+            self.versions.forget(id);
+        }
+        for node in left {
+            self.outdate(node);
+        }
+        self.tell_members(id);
     }
 
     fn apply_node(&mut self, now: Instant, id: NodeId, node: record::Node) {
@@ -224,9 +268,11 @@ impl State {
 
     /// Of all records there are.
     fn keys(&self) -> BTreeSet<Key> {
-        let nodes = self.nodes.keys().flat_map(|id| [Key::Node(*id), Key::Consents(*id), Key::Tasks(*id)]);
+        let of_node =
+            |id| [Key::Node(id), Key::Consents(id), Key::Tasks(id), Key::KeyLife(id), Key::Cards(id)];
+        let nodes = self.nodes.keys().copied().flat_map(of_node);
         let inboxes = self.inboxes.keys().map(|id| Key::Inbox(*id));
         let networks = self.networks.iter().map(|(id, _)| Key::Network(id));
-        nodes.chain(inboxes).chain(networks).chain([Key::Counters]).collect()
+        nodes.chain(inboxes).chain(networks).chain(self.log.places()).chain([Key::Counters]).collect()
     }
 }

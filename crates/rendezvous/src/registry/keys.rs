@@ -48,7 +48,7 @@ impl State {
         let node = self.nodes.get_mut(&id).ok_or(Refusal::UnknownNode(id))?;
         self.by_key.remove(&node.key);
         node.key = new_key;
-        node.key_since = key_since;
+        let before = std::mem::replace(&mut node.key_since, key_since);
         if let Some(change) = change {
             if node.key_changes.len() >= CHANGES_MAX {
                 node.key_changes.remove(0);
@@ -62,6 +62,7 @@ impl State {
         }
         let is_here = node.presence.is_some();
         self.by_key.insert(new_key, id);
+        self.key_rotated(id, before);
         if is_here {
             self.heard(now, id);
         }

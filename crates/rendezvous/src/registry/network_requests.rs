@@ -31,7 +31,7 @@ const DESCRIPTION_MAX: usize = 256;
 /// Longest policy or set of rules as JSON, in bytes; each member gets it when it joins.
 const DOCUMENT_MAX: usize = 64 * 1024;
 
-const MANAGERS: &[Role] = &[Role::Owner, Role::Admin];
+pub(super) const MANAGERS: &[Role] = &[Role::Owner, Role::Admin];
 const OWNER: &[Role] = &[Role::Owner];
 
 impl State {
@@ -56,9 +56,7 @@ impl State {
         if let Some(policy) = &expr_policy {
             check_expr_policy(policy)?;
         }
-        let id = NetworkId(self.counters.next_network);
-        self.counters.next_network = id.0.checked_add(1).ok_or(Refusal::TooManyNetworks)?;
-        self.touch(Key::Counters);
+        let id = self.next_network(request.network_id)?;
         let managed = rules.is_some();
         let network = Network {
             name: request.name.clone(),
@@ -68,15 +66,30 @@ impl State {
                 .filter(|token| !token.is_empty())
                 .map(|t| digest(&t)),
             created: self.clock.unix(now),
-            members: BTreeMap::from([(request.node_id, Member { role: Role::Owner, tags: Vec::new() })]),
+            members: BTreeMap::from([(request.node_id, new_member(Role::Owner))]),
             policy: Policy::default(),
             rules,
             expr_policy,
+            roles: BTreeMap::new(),
         };
         let enterprise = network.enterprise;
         self.networks.insert(id, network);
         self.touch(Key::Network(id));
+        self.outdate(request.node_id);
         Ok(Response::CreateNetwork { network_id: id, name: request.name, enterprise, managed })
+    }
+
+    /// A number that was never given, nor will be: the wished one, or the next.
+    pub(super) fn next_network(&mut self, wish: NetworkId) -> Result<NetworkId, Refusal> {
+        let next = self.counters.next_network;
+        let id = match wish {
+            NetworkId::BACKBONE => NetworkId(next),
+            wish if wish.0 < next => return Err(Refusal::NetworkNumber(wish, next)),
+            wish => wish,
+        };
+        self.counters.next_network = id.0.checked_add(1).ok_or(Refusal::TooManyNetworks)?;
+        self.touch(Key::Counters);
+        Ok(id)
     }
 
     pub(super) fn delete_network(
@@ -87,8 +100,13 @@ impl State {
     ) -> Result<Response, Refusal> {
         let id = self.custom(request.network_id, "delete")?;
         self.authorize(conn, id, request.node_id, token, OWNER)?;
+        self.tell_members(id);
         self.networks.remove(id);
         self.touch(Key::Network(id));
+        self.versions.forget(id);
+        for node in self.directory.forget_network(id) {
+            self.touch(Key::Cards(node));
+        }
         self.drop_invites(|invite| invite.network == id);
         Ok(Response::DeleteNetwork { network_id: id })
     }
@@ -156,6 +174,7 @@ impl State {
         }
         self.networks.remove_member(id, node);
         self.touch(Key::Network(id));
+        self.member_left(id, node);
         Ok(Response::LeaveNetwork { network_id: id })
     }
 
@@ -216,17 +235,23 @@ impl State {
                 registered.take(MEMBERS_MAX).map(|(node, presence)| self.listed(id, *node, Some(presence)));
             return Ok(Response::ListNodes { nodes: nodes.collect() });
         }
-        let network = self.network(id)?;
-        let is_member = self.viewers(conn).iter().any(|viewer| network.members.contains_key(viewer));
-        if !is_member && !self.is_admin(token) && !self.is_network_token(network, token) {
-            return Err(Refusal::ListForeign(id));
-        }
+        let network = self.may_list(conn, id, token)?;
         let nodes = network.members.iter().map(|(node, member)| ListedNode {
             role: Some(member.role),
             member_tags: member.tags.clone(),
             ..self.listed(id, *node, self.presence(*node))
         });
         Ok(Response::ListNodes { nodes: nodes.collect() })
+    }
+
+    /// Who and what is in a network is for members and the operator.
+    pub(super) fn may_list(&self, conn: ConnId, id: NetworkId, token: &str) -> Result<&Network, Refusal> {
+        let network = self.network(id)?;
+        let is_member = self.viewers(conn).iter().any(|viewer| network.members.contains_key(viewer));
+        if !is_member && !self.is_admin(token) && !self.is_network_token(network, token) {
+            return Err(Refusal::ListForeign(id));
+        }
+        Ok(network)
     }
 
     fn listed(&self, network: NetworkId, node: NodeId, presence: Option<&Presence>) -> ListedNode {
@@ -334,6 +359,7 @@ impl State {
         }
         self.networks.remove_member(id, target);
         self.touch(Key::Network(id));
+        self.member_left(id, target);
         self.drop_invites(|invite| invite.network == id && invite.from == target);
         Ok(Response::KickMember { network_id: id, target_node_id: target })
     }
@@ -480,6 +506,7 @@ impl State {
             policy.description = text;
         }
         self.network_mut(id)?.policy = policy.clone();
+        self.tell_members(id);
         Ok(Response::SetNetworkPolicy(policy_reply(id, policy)))
     }
 
@@ -524,7 +551,7 @@ impl State {
 
     /// Enough is the operator's token, the network's own, or a role. A role counts only for a node that has proven
     /// itself on this connection; the number in the request proves nothing (spec/registry.md 23 S9).
-    fn authorize(
+    pub(super) fn authorize(
         &self,
         conn: ConnId,
         id: NetworkId,
@@ -578,7 +605,7 @@ impl State {
         if network.enterprise { Ok(network) } else { Err(Refusal::NotEnterprise) }
     }
 
-    fn member(&self, id: NetworkId, node: NodeId) -> Result<&Member, Refusal> {
+    pub(super) fn member(&self, id: NetworkId, node: NodeId) -> Result<&Member, Refusal> {
         self.network(id)?.members.get(&node).ok_or(Refusal::NotMember(node, id))
     }
 
@@ -591,8 +618,13 @@ impl State {
         if network.members.len() >= max || self.networks.of(node).count() >= MEMBERSHIPS_MAX {
             return Err(Refusal::MembershipLimit);
         }
-        self.networks.add_member(id, node, Member { role: Role::Member, tags: Vec::new() });
+        let role = self.network_mut(id)?.roles.remove(&node).unwrap_or(Role::Member);
+        let has_owner = || self.network(id).is_ok_and(|network| network.members.values().any(is_owner));
+        let role = if role == Role::Owner && has_owner() { Role::Admin } else { role };
+        self.networks.add_member(id, node, new_member(role));
         self.touch(Key::Network(id));
+        self.member_changed(id, node);
+        self.outdate(node);
         Ok(())
     }
 
@@ -627,11 +659,19 @@ impl State {
     }
 }
 
+fn new_member(role: Role) -> Member {
+    Member { role, tags: Vec::new(), expires_at: None }
+}
+
+fn is_owner(member: &Member) -> bool {
+    member.role == Role::Owner
+}
+
 fn is_open(invite: &Invite, now: u64) -> bool {
     now.saturating_sub(invite.at) < INVITE_LIFETIME
 }
 
-fn rule_text(rule: &JoinRule) -> &'static str {
+pub(super) fn rule_text(rule: &JoinRule) -> &'static str {
     match rule {
         JoinRule::Open => "open",
         JoinRule::Token { .. } => "token",
@@ -645,12 +685,12 @@ fn policy_reply(network_id: NetworkId, policy: Policy) -> NetworkPolicy {
 }
 
 /// Tokens are compared and kept as digests.
-fn digest(token: &str) -> String {
+pub(super) fn digest(token: &str) -> String {
     Sha256::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// `null` is none.
-fn document(sent: Sent<Value>) -> Result<Option<Value>, String> {
+pub(super) fn document(sent: Sent<Value>) -> Result<Option<Value>, String> {
     match sent {
         Sent::Missing | Sent::Given(Value::Null) => Ok(None),
         Sent::Malformed(why) => Err(why),
@@ -663,7 +703,7 @@ fn document(sent: Sent<Value>) -> Result<Option<Value>, String> {
 }
 
 /// The nodes carry the policy out; here only its frame is looked at.
-fn check_expr_policy(policy: &Value) -> Result<(), Refusal> {
+pub(super) fn check_expr_policy(policy: &Value) -> Result<(), Refusal> {
     let version = policy.get("version").and_then(Value::as_u64).unwrap_or_default();
     if version != 1 {
         return Err(Refusal::ExprInvalid(format!("unsupported version {version} (want 1)")));

@@ -9,6 +9,8 @@ pub(super) struct Networks {
     networks: BTreeMap<NetworkId, Network>,
     by_name: BTreeMap<String, NetworkId>,
     by_member: BTreeMap<NodeId, BTreeSet<NetworkId>>,
+    /// When memberships end, in seconds since 1970.
+    ends: BTreeSet<(u64, NetworkId, NodeId)>,
 }
 
 impl Networks {
@@ -22,8 +24,9 @@ impl Networks {
 
     pub(super) fn insert(&mut self, id: NetworkId, network: Network) {
         self.by_name.insert(network.name.clone(), id);
-        for member in network.members.keys() {
-            self.by_member.entry(*member).or_default().insert(id);
+        for (node, member) in &network.members {
+            self.by_member.entry(*node).or_default().insert(id);
+            self.ends.extend(member.expires_at.map(|end| (end, id, *node)));
         }
         self.networks.insert(id, network);
     }
@@ -33,8 +36,9 @@ impl Networks {
         if self.named(&network.name) == Some(id) {
             self.by_name.remove(&network.name);
         }
-        for member in network.members.keys() {
-            self.unlink(*member, id);
+        for (node, member) in &network.members {
+            self.unlink(*node, id);
+            self.ends.retain(|(_, other, _)| member.expires_at.is_none() || *other != id);
         }
         Some(network)
     }
@@ -72,9 +76,32 @@ impl Networks {
 
     pub(super) fn remove_member(&mut self, id: NetworkId, node: NodeId) {
         if let Some(network) = self.networks.get_mut(&id) {
-            network.members.remove(&node);
+            if let Some(end) = network.members.remove(&node).and_then(|member| member.expires_at) {
+                self.ends.remove(&(end, id, node));
+            }
             self.unlink(node, id);
         }
+    }
+
+    /// Says when a membership ends.
+    pub(super) fn set_expiry(&mut self, id: NetworkId, node: NodeId, end: Option<u64>) {
+        let Some(member) = self.networks.get_mut(&id).and_then(|network| network.members.get_mut(&node))
+        else {
+            return;
+        };
+        if let Some(before) = std::mem::replace(&mut member.expires_at, end) {
+            self.ends.remove(&(before, id, node));
+        }
+        self.ends.extend(end.map(|end| (end, id, node)));
+    }
+
+    pub(super) fn next_expiry(&self) -> Option<u64> {
+        self.ends.first().map(|(end, ..)| *end)
+    }
+
+    /// A membership whose time is over.
+    pub(super) fn expired(&self, now: u64) -> Option<(NetworkId, NodeId)> {
+        self.ends.first().filter(|(end, ..)| *end <= now).map(|(_, id, node)| (*id, *node))
     }
 
     fn unlink(&mut self, node: NodeId, id: NetworkId) {

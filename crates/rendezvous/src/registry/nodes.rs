@@ -61,6 +61,7 @@ impl State {
             Some(id) => *id,
             None => self.enroll(now, conn, key, request.derived)?,
         };
+        self.check_key_life(now, id)?;
         self.arrive(now, conn, id, signs, &request)?;
         if signs {
             self.proven(conn, id);

@@ -1,7 +1,7 @@
 //! What the registry keeps on disk: one record per key, each written whole.
 
 use pilot_wire::{
-    NetworkId, NodeId, PublicKey,
+    NetworkId, NodeId, PublicKey, Signature,
     record::RecordSeq,
     registry::{Role, Visibility},
     tasks::TaskId,
@@ -31,6 +31,12 @@ pub enum Key {
     Network(NetworkId),
     /// The key with which the registry attests to what it serves.
     Authority,
+    /// The life of a node's key, if there is something to say about it.
+    KeyLife(NodeId),
+    /// The cards that a node has published.
+    Cards(NodeId),
+    /// A place in the ring of the audit log.
+    Audit(u32),
 }
 
 /// A record.
@@ -55,6 +61,12 @@ pub enum Record {
     },
     /// For [`Key::Network`].
     Network(Network),
+    /// For [`Key::KeyLife`].
+    KeyLife(KeyLife),
+    /// For [`Key::Cards`].
+    Cards(Cards),
+    /// For [`Key::Audit`].
+    Audit(Audit),
     /// For [`Key::Authority`].
     Authority {
         /// The secret half.
@@ -277,6 +289,9 @@ pub struct Network {
     pub rules: Option<serde_json::Value>,
     /// Expression policy that nodes carry out.
     pub expr_policy: Option<serde_json::Value>,
+    /// Roles that wait for their nodes to join.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub roles: BTreeMap<NodeId, Role>,
 }
 
 /// Who may enter a network.
@@ -301,6 +316,9 @@ pub struct Member {
     pub role: Role,
     /// Its labels in this network.
     pub tags: Vec<String>,
+    /// When its membership ends, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<u64>,
 }
 
 /// Limits of a network.
@@ -312,4 +330,61 @@ pub struct Policy {
     pub allowed_ports: Vec<u16>,
     /// For people to read.
     pub description: String,
+}
+
+/// The life of a node's key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyLife {
+    /// When the node got its first key, in seconds since 1970; 0 for the one it has.
+    #[serde(default)]
+    pub created_at: u64,
+    /// How often it got another one.
+    #[serde(default)]
+    pub rotations: u32,
+    /// When the key ends, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<u64>,
+}
+
+/// The cards that a node has published.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cards {
+    /// By network and name.
+    pub cards: Vec<Card>,
+    /// The highest number that was used in each network, so that no old card comes back.
+    #[serde(default)]
+    pub last: BTreeMap<NetworkId, u64>,
+}
+
+/// A card of the directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Card {
+    /// Where it is published.
+    pub network: NetworkId,
+    /// As it was signed.
+    pub text: String,
+    /// By the node.
+    pub signature: Signature,
+    /// The key that signed it.
+    pub key: PublicKey,
+}
+
+/// An entry of the audit log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audit {
+    /// Rises by one with each entry.
+    pub seq: u64,
+    /// Seconds since 1970.
+    pub at: u64,
+    /// What was done.
+    pub action: String,
+    /// In which network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkId>,
+    /// By or with which node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeId>,
+    /// `key=value, key=value`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub details: String,
 }

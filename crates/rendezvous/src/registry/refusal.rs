@@ -234,6 +234,40 @@ pub enum Refusal {
     ExprInvalid(String),
     #[error("rules: {0}")]
     RulesInvalid(String),
+    #[error("network number {0} cannot be had: numbers below {1} have been given or passed over")]
+    NetworkNumber(NetworkId, u16),
+    #[error("blueprint: {0}")]
+    Blueprint(String),
+
+    // Ends.
+    #[error("node {0}: key expired at {1}")]
+    KeyExpired(NodeId, String),
+    #[error("enterprise feature: key expiry requires enterprise network membership")]
+    ExpiryNeedsEnterprise,
+    #[error("invalid expires_at: {0:?} is no time in RFC 3339, such as 2027-01-31T12:00:00Z")]
+    ExpiryFormat(String),
+    #[error("expires_at must be in the future; required")]
+    ExpiryPast,
+    #[error("invalid expires_at: cannot exceed 10 years")]
+    ExpiryFar,
+
+    // The directory.
+    #[error("invalid card: {0}")]
+    Card(String),
+    #[error("invalid card: it is of node {0} in network {1}")]
+    CardElsewhere(NodeId, NetworkId),
+    #[error(
+        "invalid card: its seq {0} is not higher than {1}, which this node has used in this network already"
+    )]
+    CardOld(u64, u64),
+    #[error("too many cards of node {0} (max {1})")]
+    TooManyCards(NodeId, usize),
+    #[error("the directory of network {0} is full: too many cards (max {1})")]
+    DirectoryFull(NetworkId, usize),
+    #[error("card {0:?} of node {1} in network {2} not found")]
+    NoCard(String, NodeId, NetworkId),
+    #[error("search too long (max {0} bytes)")]
+    SearchTooLong(usize),
 }
 
 /// What is wrong with a name.

@@ -68,6 +68,7 @@ impl State {
             Request::LeaveNetwork(request) => request.node_id,
             Request::InviteToNetwork(request) => request.inviter_id,
             Request::RespondInvite(request) => request.node_id,
+            Request::SetKeyExpiry(request) => request.node_id,
             // They change nothing, carry signed statements of their own, or are for operators and proven connections.
             Request::Heartbeat(_)
             | Request::Lookup(_)
@@ -101,7 +102,17 @@ impl State {
             | Request::SetNetworkPolicy(_)
             | Request::GetNetworkPolicy(_)
             | Request::SetExprPolicy(_)
-            | Request::GetExprPolicy(_) => return None,
+            | Request::GetExprPolicy(_)
+            | Request::OwnNetworks(_)
+            | Request::ListMembers(_)
+            | Request::SetMemberExpiry(_)
+            | Request::GetKeyInfo(_)
+            | Request::GetAuditLog(_)
+            | Request::ProvisionNetwork(_)
+            | Request::GetProvisionStatus {}
+            | Request::PublishCard(_)
+            | Request::RemoveCard(_)
+            | Request::ListCards(_) => return None,
         };
         Some((Some(id), self.nodes.get(&id)?.key))
     }

@@ -2,10 +2,13 @@
 
 use super::{
     ConnId, Key, Record, Refusal,
+    audit::{Draft, Log},
     beacons::Beacons,
+    cards::Directory,
     delivery::{self, Item},
     elsewhere::Company,
     handshakes::Inbox,
+    membership::Versions,
     networks::Networks,
     record,
     session::Session,
@@ -76,6 +79,12 @@ pub struct State {
     pub(super) trust: Trust,
     pub(super) inboxes: BTreeMap<NodeId, Inbox>,
     pub(super) networks: Networks,
+    pub(super) versions: Versions,
+    pub(super) directory: Directory,
+    pub(super) key_lives: BTreeMap<NodeId, record::KeyLife>,
+    pub(super) log: Log,
+    /// Nodes whose networks changed since they asked.
+    pub(super) outdated: BTreeSet<NodeId>,
     /// Tasks that have been counted, by worker.
     pub(super) counted: BTreeMap<NodeId, Vec<record::Counted>>,
     pub(super) beacons: Beacons,
@@ -126,6 +135,11 @@ impl State {
             trust: Trust::default(),
             inboxes: BTreeMap::new(),
             networks: Networks::default(),
+            versions: Versions::default(),
+            directory: Directory::default(),
+            key_lives: BTreeMap::new(),
+            log: Log::default(),
+            outdated: BTreeSet::new(),
             counted: BTreeMap::new(),
             beacons: Beacons::default(),
             company: Company::default(),
@@ -169,6 +183,11 @@ impl State {
                 }
                 (Key::Network(id), Record::Network(network)) => state.networks.restore(id, network),
                 (Key::Authority, Record::Authority { seed }) => state.authority = Some(seed),
+                (Key::KeyLife(id), Record::KeyLife(life)) => {
+                    state.key_lives.insert(id, life);
+                }
+                (Key::Cards(id), Record::Cards(cards)) => state.directory.restore(id, cards),
+                (Key::Audit(_), Record::Audit(entry)) => state.log.restore(entry),
                 (
                     key,
                     Record::Counters(_)
@@ -177,7 +196,10 @@ impl State {
                     | Record::Inbox(_)
                     | Record::Tasks { .. }
                     | Record::Network(_)
-                    | Record::Authority { .. },
+                    | Record::Authority { .. }
+                    | Record::KeyLife(_)
+                    | Record::Cards(_)
+                    | Record::Audit(_),
                 ) => return Err(RestoreError::Mislabelled(key)),
             }
         }
@@ -253,9 +275,7 @@ impl State {
     /// The next moment at which something is due without anybody asking.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let silence = self.next_expiry();
-        let wait = self.next_wait_end();
-        [silence, wait].into_iter().flatten().min()
+        [self.next_expiry(), self.next_wait_end(), self.next_membership_end()].into_iter().flatten().min()
     }
 
     /// When the next request for notices has waited long enough.
@@ -266,6 +286,7 @@ impl State {
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.expire_members(now);
         while let Some(due) = self.next_expiry()
             && due <= now
             && let Some(&(_, node)) = self.by_silence.first()
@@ -368,12 +389,14 @@ impl State {
         let text = request.signed_text().unwrap_or_default();
         let token = admin_token.as_str();
         self.check_seal(now, &request, seal.as_ref(), token)?;
+        let draft = Draft::of(&request);
         let response = match request {
             Request::Register(register) => self.register(now, conn, register)?,
             Request::Heartbeat(beat) => {
                 self.prove(conn, beat.node_id, &text, &beat.signature)?;
+                let key_expiry_warning = self.check_key_life(now, beat.node_id)?;
                 self.heard(now, beat.node_id);
-                Response::Heartbeat { time: self.clock.unix(now) }
+                Response::Heartbeat { time: self.clock.unix(now), key_expiry_warning }
             }
             Request::Deregister(request) => {
                 if self.presence(request.node_id).is_some() {
@@ -484,7 +507,39 @@ impl State {
             Request::GetNetworkPolicy(request) => self.get_network_policy(request.network_id)?,
             Request::SetExprPolicy(request) => self.set_expr_policy(conn, request, token)?,
             Request::GetExprPolicy(request) => self.get_expr_policy(request.network_id)?,
+            Request::OwnNetworks(request) => {
+                self.prove(conn, request.node_id, &text, &request.signature)?;
+                self.own_networks(request.node_id)
+            }
+            Request::ListMembers(request) => {
+                self.prove(conn, request.node_id, &text, &request.signature)?;
+                self.list_members(&request)?
+            }
+            Request::SetMemberExpiry(request) => self.set_member_expiry(now, conn, &request, token)?,
+            Request::SetKeyExpiry(request) => {
+                // The operator helps a node whose key has ended, and which is gone for that reason.
+                if !self.is_admin(token) {
+                    self.prove(conn, request.node_id, &text, &request.signature)?;
+                }
+                self.set_key_expiry(now, &request)?
+            }
+            Request::GetKeyInfo(request) => self.get_key_info(now, request.node_id)?,
+            Request::GetAuditLog(request) => self.get_audit_log(&request, token)?,
+            Request::ProvisionNetwork(request) => self.provision_network(now, conn, request, token)?,
+            Request::GetProvisionStatus {} => self.get_provision_status(token)?,
+            Request::PublishCard(request) => {
+                self.prove(conn, request.node_id, &text, &request.signature)?;
+                self.publish_card(request)?
+            }
+            Request::RemoveCard(request) => {
+                self.prove(conn, request.node_id, &text, &request.signature)?;
+                self.remove_card(&request)?
+            }
+            Request::ListCards(request) => self.list_cards(conn, &request, token)?,
         };
+        if let Some(draft) = draft {
+            self.audit(now, draft, &response);
+        }
         Ok(Some(response))
     }
 
@@ -613,6 +668,7 @@ impl State {
             self.by_name.remove(&name);
         }
         self.moved(node, presence.endpoint, None);
+        self.outdated.remove(&node);
         self.touch(Key::Node(node));
     }
 
@@ -636,11 +692,16 @@ impl State {
 
     /// Something waits for the node.
     pub(super) fn tell(&mut self, node: NodeId) {
-        while let Some(conn) = self.waiting.get(&node).and_then(|conns| conns.front().copied()) {
-            self.end_wait_with(conn, Some(true));
-        }
+        self.tell_waiting(node);
         if !self.notices.contains(&node) {
             self.notices.push_back(node);
+        }
+    }
+
+    /// Tells a node that waits for it, and no other: what it is about makes no difference to nodes that do not ask.
+    pub(super) fn tell_waiting(&mut self, node: NodeId) {
+        while let Some(conn) = self.waiting.get(&node).and_then(|conns| conns.front().copied()) {
+            self.end_wait_with(conn, Some(true));
         }
     }
 
@@ -651,7 +712,7 @@ impl State {
         node: NodeId,
         timeout: Duration,
     ) -> Option<Response> {
-        if self.inboxes.get(&node).is_some_and(Inbox::has_news) {
+        if self.outdated.contains(&node) || self.inboxes.get(&node).is_some_and(Inbox::has_news) {
             return Some(Response::AwaitNotices { waiting: true });
         }
         let session = self.sessions.get_mut(&conn)?;
@@ -718,6 +779,9 @@ impl State {
             }
             Key::Network(id) => self.networks.get(id).cloned().map(Record::Network),
             Key::Authority => self.authority.clone().map(|seed| Record::Authority { seed }),
+            Key::KeyLife(id) => self.key_life(id).map(Record::KeyLife),
+            Key::Cards(id) => self.directory.record(id).map(Record::Cards),
+            Key::Audit(place) => self.log.at(place).cloned().map(Record::Audit),
         }
     }
 }

@@ -112,9 +112,11 @@ impl Client {
                     if attest { self.attested(&response) } else { response.to_json() }
                 }
                 Err(error @ RequestError::Malformed(_)) => return Err(End::Request(error)),
-                Err(error @ (RequestError::UnknownType(_) | RequestError::Invalid(_))) => {
-                    Response::error(error.to_string()).to_json()
-                }
+                Err(
+                    error @ (RequestError::UnknownType(_)
+                    | RequestError::Unsupported(_)
+                    | RequestError::Invalid(_)),
+                ) => Response::error(error.to_string()).to_json(),
             };
             self.activity.heard();
             let reply = frame(&response)

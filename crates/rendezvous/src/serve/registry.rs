@@ -515,7 +515,13 @@ fn changes(request: &Request) -> bool {
         | Request::GetMemberRole(_)
         | Request::GetMemberTags(_)
         | Request::GetNetworkPolicy(_)
-        | Request::GetExprPolicy(_) => false,
+        | Request::GetExprPolicy(_)
+        | Request::OwnNetworks(_)
+        | Request::ListMembers(_)
+        | Request::GetKeyInfo(_)
+        | Request::GetAuditLog(_)
+        | Request::GetProvisionStatus {}
+        | Request::ListCards(_) => false,
         Request::Register(_)
         | Request::Deregister(_)
         | Request::SetVisibility(_)
@@ -545,6 +551,11 @@ fn changes(request: &Request) -> bool {
         | Request::TransferOwnership(_)
         | Request::SetMemberTags(_)
         | Request::SetNetworkPolicy(_)
-        | Request::SetExprPolicy(_) => true,
+        | Request::SetExprPolicy(_)
+        | Request::SetMemberExpiry(_)
+        | Request::SetKeyExpiry(_)
+        | Request::ProvisionNetwork(_)
+        | Request::PublishCard(_)
+        | Request::RemoveCard(_) => true,
     }
 }

@@ -242,7 +242,10 @@ fn encode(key: Key) -> Vec<u8> {
         Key::Inbox(node) => (b'i', node.0),
         Key::Tasks(node) => (b'k', node.0),
         Key::Network(network) => (b'w', u32::from(network.0)),
-        Key::Authority => (b'a', 0),
+        Key::KeyLife(node) => (b'l', node.0),
+        Key::Cards(node) => (b'a', node.0),
+        Key::Audit(place) => (b'z', place),
+        Key::Authority => (b'y', 0),
     };
     let mut bytes = vec![kind];
     bytes.extend_from_slice(&number.to_be_bytes());
@@ -258,7 +261,10 @@ fn decode(bytes: &[u8]) -> Option<Key> {
         b't' => Some(Key::Consents(NodeId(number))),
         b'i' => Some(Key::Inbox(NodeId(number))),
         b'k' => Some(Key::Tasks(NodeId(number))),
-        b'a' => Some(Key::Authority),
+        b'l' => Some(Key::KeyLife(NodeId(number))),
+        b'a' => Some(Key::Cards(NodeId(number))),
+        b'z' => Some(Key::Audit(number)),
+        b'y' => Some(Key::Authority),
         b'w' => u16::try_from(number).ok().map(|number| Key::Network(NetworkId(number))),
         _ => None,
     }

@@ -352,6 +352,9 @@ async fn write(connection: &mut PgConnection, revision: i64, changes: &[Change])
                 | Record::Consents { .. }
                 | Record::Inbox(_)
                 | Record::Tasks { .. }
+                | Record::KeyLife(_)
+                | Record::Cards(_)
+                | Record::Audit(_)
                 | Record::Authority { .. },
             )
             | None => (None, None),
@@ -398,6 +401,9 @@ fn name(key: Key) -> (&'static str, i64) {
         Key::Inbox(node) => ("inbox", node.0.into()),
         Key::Tasks(node) => ("tasks", node.0.into()),
         Key::Network(network) => ("network", network.0.into()),
+        Key::KeyLife(node) => ("key_life", node.0.into()),
+        Key::Cards(node) => ("cards", node.0.into()),
+        Key::Audit(place) => ("audit", place.into()),
         Key::Authority => ("authority", 0),
     }
 }
@@ -410,6 +416,9 @@ fn named(kind: &str, number: i64) -> Option<Key> {
         "consents" => node().map(Key::Consents),
         "inbox" => node().map(Key::Inbox),
         "tasks" => node().map(Key::Tasks),
+        "key_life" => node().map(Key::KeyLife),
+        "cards" => node().map(Key::Cards),
+        "audit" => u32::try_from(number).ok().map(Key::Audit),
         "authority" => Some(Key::Authority),
         "network" => u16::try_from(number).ok().map(|number| Key::Network(NetworkId(number))),
         _ => None,

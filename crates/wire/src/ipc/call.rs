@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::paths::{Nat, OwnCandidate};
 use crate::{
-    Addr, NodeId, Port, PublicKey, StreamId, hooks, mailbox, mailboxes, outbox, policy, received, serving,
-    tasks,
+    Addr, NetworkId, NodeId, Port, PublicKey, StreamId, hooks, mailbox, mailboxes, networks, outbox, policy,
+    received, serving, tasks,
 };
 
 /// A question or order to the daemon. The result of each is named in its description.
@@ -90,6 +90,8 @@ pub enum Call {
     Policy(policy::Request),
     /// Mailboxes of this node and for others: [`mailboxes::Reply`].
     Mailboxes(mailboxes::Request),
+    /// Networks of this node, and requests about networks: [`networks::Reply`].
+    Networks(networks::Request),
     /// How the event broker stands: [`EventsStatus`](super::EventsStatus).
     Events,
 }
@@ -120,6 +122,7 @@ impl Call {
             Self::Hooks(_) => "hooks",
             Self::Policy(_) => "policy",
             Self::Mailboxes(_) => "mailboxes",
+            Self::Networks(_) => "networks",
             Self::Events => "events",
         }
     }
@@ -190,6 +193,9 @@ pub struct Status {
     /// Why the owner's rules cannot be used. While there is a reason, nothing is allowed to other nodes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy_broken: Option<String>,
+    /// Says so if the key of this node ends within a day.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_expiry: Option<String>,
 }
 
 /// The connection to the registry.
@@ -296,6 +302,9 @@ pub struct TrustEntry {
     /// Its reason, or ours when we asked. Untrusted text.
     #[serde(default)]
     pub justification: String,
+    /// Networks that are the only reason to trust it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<NetworkId>,
 }
 
 /// The end of a wait for trust.

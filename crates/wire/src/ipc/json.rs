@@ -125,6 +125,15 @@ pub struct NetworkAddress {
     /// The address in it.
     #[serde(deserialize_with = "addr_or_unset")]
     pub address: Addr,
+    /// Its name. The reference does not say it, nor what follows.
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "or_default")]
+    pub name: String,
+    /// Whether its members are trusted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust: Option<bool>,
+    /// When the membership ends, Unix time in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<u64>,
 }
 
 /// One peer with a tunnel. What the reference does not know is left out when empty.
@@ -154,6 +163,9 @@ pub struct PeerInfo {
     /// Milliseconds since it was last heard.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_ms: Option<u64>,
+    /// Networks that are the only reason to trust it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<NetworkId>,
     /// Bytes sent to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_sent: Option<u64>,
@@ -326,6 +338,9 @@ pub struct Trusted {
     /// Its name, if known.
     #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "or_default")]
     pub hostname: String,
+    /// The name of `network`, if that is the reason for the trust.
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "or_default")]
+    pub network_name: String,
 }
 
 /// The end of a wait for trust.

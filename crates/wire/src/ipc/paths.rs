@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{LanStatus, PortMappingStatus, TrustState, WebLink};
-use crate::{Addr, NodeId, path};
+use crate::{Addr, NetworkId, NodeId, path};
 
 /// Why a peer is reached as it is, or is not: the answer to [`Call::Why`](super::Call::Why).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,9 @@ pub struct Why {
     pub summary: String,
     /// How it stands to us.
     pub trust: TrustState,
+    /// Networks that are the only reason to trust it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<NetworkId>,
     /// Are keys agreed?
     pub encrypted: bool,
     /// The way in use.

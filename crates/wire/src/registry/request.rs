@@ -1,7 +1,10 @@
 //! What nodes and operators ask of the registry.
 
 use super::{
-    Sent, lenient,
+    AuditQuery, CardQuery, MembersQuery, Provision, PublishCard, RemoveCard, Sent, SetKeyExpiry,
+    SetMemberExpiry,
+    card::signed_card,
+    lenient,
     seal::{Seal, seal_of},
     signed_text,
 };
@@ -41,6 +44,12 @@ pub enum RequestError {
     /// A request this registry does not know; answered with an error, and the connection goes on.
     #[error("unknown message type: \"{0}\"")]
     UnknownType(String),
+    /// A request of the reference that this registry will not carry out, and says so.
+    #[error(
+        "{0}: unsupported, this registry has no identity provider, no directory sync, no webhook of its own and no audit \
+         export; invalid here"
+    )]
+    Unsupported(String),
     /// Known, but unreadable, for example with a field that stands twice.
     #[error("invalid request: {0}")]
     Invalid(serde_json::Error),
@@ -70,6 +79,9 @@ impl Envelope {
             true => return Err(RequestError::Malformed(serde::de::Error::custom("an array"))),
         };
         let head = head.unwrap_or_default();
+        if UNSUPPORTED.contains(&head.kind.as_str()) {
+            return Err(RequestError::Unsupported(head.kind));
+        }
         if !TYPES.contains(&head.kind.as_str()) {
             return Err(RequestError::UnknownType(head.kind));
         }
@@ -164,6 +176,34 @@ const TYPES: &[&str] = &[
     "get_network_policy",
     "set_expr_policy",
     "get_expr_policy",
+    "own_networks",
+    "list_members",
+    "set_member_expiry",
+    "set_key_expiry",
+    "get_key_info",
+    "get_audit_log",
+    "provision_network",
+    "get_provision_status",
+    "publish_card",
+    "remove_card",
+    "list_cards",
+];
+
+/// Requests of the reference for what this registry leaves to others: identity providers, webhooks, audit export.
+const UNSUPPORTED: &[&str] = &[
+    "set_webhook",
+    "get_webhook",
+    "get_webhook_dlq",
+    "set_identity_webhook",
+    "set_external_id",
+    "get_identity",
+    "set_audit_export",
+    "get_audit_export",
+    "set_idp_config",
+    "get_idp_config",
+    "directory_sync",
+    "directory_status",
+    "validate_token",
 ];
 
 /// A request.
@@ -267,6 +307,28 @@ pub enum Request {
     SetExprPolicy(ExprPolicyUpdate),
     /// The expression policy of a network.
     GetExprPolicy(NetworkQuery),
+    /// Our extension: the networks that a node is in.
+    OwnNetworks(Signed),
+    /// Our extension: the members of a network with their keys, or what changed since.
+    ListMembers(MembersQuery),
+    /// Our extension: until when a node is a member.
+    SetMemberExpiry(SetMemberExpiry),
+    /// Until when the key of a node is valid.
+    SetKeyExpiry(SetKeyExpiry),
+    /// The life of a node's key.
+    GetKeyInfo(Signed),
+    /// What was changed, by whom; for the operator.
+    GetAuditLog(AuditQuery),
+    /// Makes a network as a blueprint says; for the operator.
+    ProvisionNetwork(Provision),
+    /// The networks as provisioning sees them; for the operator.
+    GetProvisionStatus {},
+    /// Our extension: puts a card into the directory of a network.
+    PublishCard(PublishCard),
+    /// Our extension: takes a card out.
+    RemoveCard(RemoveCard),
+    /// Our extension: searches the directory.
+    ListCards(CardQuery),
 }
 
 /// Binds a key to a node id (spec/registry.md 5).
@@ -633,6 +695,9 @@ pub struct CreateNetwork {
     /// Unique.
     #[serde(deserialize_with = "lenient::text")]
     pub name: String,
+    /// Our extension: a number that was never used; 0 for the next one.
+    #[serde(deserialize_with = "lenient::network", skip_serializing_if = "is_backbone")]
+    pub network_id: NetworkId,
     /// `open` (also if empty), `token` or `invite`.
     #[serde(deserialize_with = "lenient::text", skip_serializing_if = "String::is_empty")]
     pub join_rule: String,
@@ -841,6 +906,11 @@ fn is_false(flag: &bool) -> bool {
     !flag
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_backbone(network: &NetworkId) -> bool {
+    *network == NetworkId::BACKBONE
+}
+
 impl Request {
     /// The text that must be signed for this request, if it can carry a signature.
     #[must_use]
@@ -869,6 +939,11 @@ impl Request {
             }
             Self::PollInvites(r) => Some(signed_text::poll_invites(r.node_id)),
             Self::RespondInvite(r) => Some(signed_text::respond_invite(r.node_id, r.network_id)),
+            Self::OwnNetworks(r) => Some(signed_text::own_networks(r.node_id)),
+            Self::ListMembers(r) => Some(signed_text::list_members(r.node_id, r.network_id)),
+            Self::SetKeyExpiry(r) => Some(signed_text::set_key_expiry(r.node_id)),
+            Self::PublishCard(r) => Some(signed_card(&r.card)),
+            Self::RemoveCard(r) => Some(signed_text::remove_card(r.node_id, r.network_id, &r.name, r.seq)),
             Self::Lookup(_)
             | Self::GetPoloScore(_)
             | Self::UpdatePoloScore(_)
@@ -895,7 +970,13 @@ impl Request {
             | Self::SetNetworkPolicy(_)
             | Self::GetNetworkPolicy(_)
             | Self::SetExprPolicy(_)
-            | Self::GetExprPolicy(_) => None,
+            | Self::GetExprPolicy(_)
+            | Self::SetMemberExpiry(_)
+            | Self::GetKeyInfo(_)
+            | Self::GetAuditLog(_)
+            | Self::ProvisionNetwork(_)
+            | Self::GetProvisionStatus {}
+            | Self::ListCards(_) => None,
         }
     }
 
@@ -940,6 +1021,11 @@ impl Request {
             Self::LeaveNetwork(r) => Some(&mut r.signature),
             Self::InviteToNetwork(r) => Some(&mut r.signature),
             Self::RespondInvite(r) => Some(&mut r.signature),
+            Self::OwnNetworks(r) => Some(&mut r.signature),
+            Self::ListMembers(r) => Some(&mut r.signature),
+            Self::SetKeyExpiry(r) => Some(&mut r.signature),
+            Self::PublishCard(r) => Some(&mut r.signature),
+            Self::RemoveCard(r) => Some(&mut r.signature),
             Self::Lookup(_)
             | Self::GetPoloScore(_)
             | Self::UpdatePoloScore(_)
@@ -966,7 +1052,13 @@ impl Request {
             | Self::SetNetworkPolicy(_)
             | Self::GetNetworkPolicy(_)
             | Self::SetExprPolicy(_)
-            | Self::GetExprPolicy(_) => None,
+            | Self::GetExprPolicy(_)
+            | Self::SetMemberExpiry(_)
+            | Self::GetKeyInfo(_)
+            | Self::GetAuditLog(_)
+            | Self::ProvisionNetwork(_)
+            | Self::GetProvisionStatus {}
+            | Self::ListCards(_) => None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the registry answers.
 
-use super::lenient;
+use super::{AuditEntry, KeyInfo, Members, OwnNetwork, ProvisionedNetwork, PublishedCard, lenient};
 use crate::{NetworkId, NodeId, PublicKey, record::RecordSeq};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -17,6 +17,9 @@ pub enum Response {
     Heartbeat {
         /// Seconds since 1970, by the registry.
         time: u64,
+        /// Says so if the key of the node ends within a day.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key_expiry_warning: Option<String>,
     },
     /// Gone, or was not there.
     #[serde(rename = "deregister_ok")]
@@ -284,6 +287,96 @@ pub enum Response {
         /// The policy, if there is one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         expr_policy: Option<serde_json::Value>,
+    },
+    /// The networks of the asker.
+    #[serde(rename = "own_networks_ok")]
+    OwnNetworks {
+        /// All of them.
+        #[serde(default, deserialize_with = "lenient::or_default")]
+        networks: Vec<OwnNetwork>,
+    },
+    /// The members.
+    #[serde(rename = "list_members_ok")]
+    ListMembers(Members),
+    /// Changed.
+    #[serde(rename = "set_member_expiry_ok")]
+    SetMemberExpiry {
+        /// The network.
+        network_id: NetworkId,
+        /// The member.
+        target_node_id: NodeId,
+        /// When its membership ends, RFC 3339.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expires_at: Option<String>,
+    },
+    /// Changed.
+    #[serde(rename = "set_key_expiry_ok")]
+    SetKeyExpiry {
+        /// The node.
+        node_id: NodeId,
+        /// When its key ends, RFC 3339.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expires_at: Option<String>,
+    },
+    /// The life of a key.
+    #[serde(rename = "get_key_info_ok")]
+    GetKeyInfo(KeyInfo),
+    /// The audit log.
+    #[serde(rename = "get_audit_log_ok")]
+    GetAuditLog {
+        /// Newest first.
+        #[serde(default, deserialize_with = "lenient::or_default")]
+        entries: Vec<AuditEntry>,
+    },
+    /// The network is as the blueprint says.
+    #[serde(rename = "provision_network_ok")]
+    ProvisionNetwork {
+        /// The network.
+        network_id: NetworkId,
+        /// Its name.
+        name: String,
+        /// False if it was there.
+        created: bool,
+        /// What was done, for people to read.
+        #[serde(default, deserialize_with = "lenient::or_default")]
+        actions: Vec<String>,
+    },
+    /// The networks as provisioning sees them.
+    #[serde(rename = "get_provision_status_ok")]
+    GetProvisionStatus {
+        /// All but the backbone.
+        #[serde(default, deserialize_with = "lenient::or_default")]
+        networks: Vec<ProvisionedNetwork>,
+    },
+    /// In the directory.
+    #[serde(rename = "publish_card_ok")]
+    PublishCard {
+        /// The network.
+        network_id: NetworkId,
+        /// The name of the card.
+        name: String,
+        /// The number of the card that is in the directory now.
+        seq: u64,
+    },
+    /// No longer in the directory.
+    #[serde(rename = "remove_card_ok")]
+    RemoveCard {
+        /// The network.
+        network_id: NetworkId,
+        /// The name of the card.
+        name: String,
+    },
+    /// Cards of the directory.
+    #[serde(rename = "list_cards_ok")]
+    ListCards {
+        /// The network.
+        network_id: NetworkId,
+        /// How many match.
+        #[serde(default, deserialize_with = "lenient::or_default")]
+        total: u32,
+        /// The best of them first.
+        #[serde(default, deserialize_with = "lenient::or_default")]
+        cards: Vec<PublishedCard>,
     },
     /// Refused.
     #[serde(rename = "error")]

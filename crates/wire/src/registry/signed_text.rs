@@ -133,3 +133,27 @@ pub fn invite(inviter: NodeId, network: NetworkId, target: NodeId) -> String {
 pub fn respond_invite(node: NodeId, network: NetworkId) -> String {
     format!("respond_invite:{node}:{network}")
 }
+
+/// `own_networks:<node>`; only our registry knows the request.
+#[must_use]
+pub fn own_networks(node: NodeId) -> String {
+    format!("own_networks:{node}")
+}
+
+/// `list_members:<node>:<network>`; only our registry knows the request.
+#[must_use]
+pub fn list_members(node: NodeId, network: NetworkId) -> String {
+    format!("list_members:{node}:{network}")
+}
+
+/// `set_key_expiry:<node>`
+#[must_use]
+pub fn set_key_expiry(node: NodeId) -> String {
+    format!("set_key_expiry:{node}")
+}
+
+/// `remove_card:<node>:<network>:<seq>:<name>`; only our registry knows the request.
+#[must_use]
+pub fn remove_card(node: NodeId, network: NetworkId, name: &str, seq: u64) -> String {
+    format!("remove_card:{node}:{network}:{seq}:{name}")
+}

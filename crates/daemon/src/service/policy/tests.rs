@@ -31,7 +31,7 @@ impl World {
 
 fn load(home: &Path) -> Policy {
     let policy = Policy::load(home);
-    policy.set_nodes(OWN, [(PEER, None)].into_iter());
+    policy.set_nodes(OWN, [(PEER, None, None)].into_iter());
     policy
 }
 

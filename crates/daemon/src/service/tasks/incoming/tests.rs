@@ -48,7 +48,7 @@ impl Office {
         let handle = Handle::new(commands, trusted_watch, node_watch, signs);
         let way = Way::start(home.path(), None).unwrap();
         let policy = Policy::default();
-        policy.set_nodes(ME, [(PEER, None)].into_iter());
+        policy.set_nodes(ME, [(PEER, None, None)].into_iter());
         let tasks = Tasks::over(way, handle, policy);
         tasks.call(Ask::Settings { enabled: Some(true), gate: None }).await.unwrap();
         Self { tasks, home, _trusted: trusted, _node: node }
