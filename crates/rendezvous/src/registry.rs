@@ -6,6 +6,7 @@ mod names;
 mod network_requests;
 mod networks;
 mod nodes;
+mod notices;
 pub mod record;
 mod refusal;
 mod scores;

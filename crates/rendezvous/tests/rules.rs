@@ -496,16 +496,16 @@ fn a_waiting_node_is_told_at_once() {
     world.wait(&b, ear, secs(60));
     assert_eq!(world.reply(ear), None);
     world.request_trust(&a, b.id);
-    assert_eq!(world.reply(ear), Some(Response::AwaitNotices { waiting: true }));
+    assert_eq!(world.reply(ear), Some(common::notices(true)));
     assert_eq!(world.notices, [b.id], "and through the beacon");
     world.wait(&b, ear, secs(60));
-    assert_eq!(world.reply(ear), Some(Response::AwaitNotices { waiting: true }), "it has not fetched it yet");
+    assert_eq!(world.reply(ear), Some(common::notices(true)), "it has not fetched it yet");
     world.poll(&b);
     world.wait(&b, ear, secs(60));
     world.pass(secs(59));
     assert_eq!(world.reply(ear), None);
     world.pass(secs(1));
-    assert_eq!(world.reply(ear), Some(Response::AwaitNotices { waiting: false }));
+    assert_eq!(world.reply(ear), Some(common::notices(false)));
 }
 
 #[test]
@@ -516,9 +516,9 @@ fn a_node_waits_on_four_connections_at_most_and_no_longer_than_four_minutes() {
     for ear in &ears {
         world.wait(&a, *ear, secs(4000));
     }
-    assert_eq!(world.reply(ears[0]), Some(Response::AwaitNotices { waiting: false }));
+    assert_eq!(world.reply(ears[0]), Some(common::notices(false)));
     world.pass(secs(240));
-    assert_eq!(world.reply(ears[4]), Some(Response::AwaitNotices { waiting: false }));
+    assert_eq!(world.reply(ears[4]), Some(common::notices(false)));
 }
 
 // Networks.

@@ -130,7 +130,9 @@ async fn run_rendezvous(
         listen: pilot_rendezvous::WebListen::At(web),
         tls: match tls {
             false => pilot_rendezvous::WebTls::Off,
-            true => pilot_rendezvous::WebTls::Own { folder: directory.to_owned() },
+            true => pilot_rendezvous::WebTls::On(pilot_rendezvous::CertificateSource::Own {
+                folder: directory.to_owned(),
+            }),
         },
         limits: pilot_rendezvous::WebLimits::default(),
     });
@@ -179,7 +181,7 @@ impl Home {
         let mut config = Config::at(self.path());
         config.listen = "127.0.0.1:0".parse().unwrap();
         config.registries = vec![rendezvous.registry.to_string()];
-        config.beacon = Some(rendezvous.beacon.to_string());
+        config.beacons = vec![rendezvous.beacon.to_string()];
         config
     }
 }

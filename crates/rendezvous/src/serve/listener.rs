@@ -1,7 +1,8 @@
 //! Accepts connections, and decides whose turn it is to go when there are too many.
 
 use super::{
-    connection::{self, Activity},
+    connection::{self, Activity, Visit},
+    entrance::Entrance,
     registry::Event,
 };
 use crate::{config::Connections, registry::ConnId};
@@ -22,8 +23,14 @@ use tokio::{
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Runs until it is dropped, and ends all connections then.
-pub(super) async fn serve(listener: TcpListener, limits: Connections, to_registry: mpsc::Sender<Event>) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    entrance: Entrance,
+    limits: Connections,
+    to_registry: mpsc::Sender<Event>,
+) {
     let mut clients = Clients {
+        entrance,
         limits,
         to_registry,
         tasks: JoinSet::new(),
@@ -49,6 +56,7 @@ pub(super) async fn serve(listener: TcpListener, limits: Connections, to_registr
 }
 
 struct Clients {
+    entrance: Entrance,
     limits: Connections,
     to_registry: mpsc::Sender<Event>,
     tasks: JoinSet<()>,
@@ -83,9 +91,15 @@ impl Clients {
         if self.to_registry.send(opened).await.is_err() {
             return;
         }
-        let limits = self.limits.clone();
-        let client = connection::serve(conn, stream, limits, Arc::clone(&activity), self.to_registry.clone());
-        let task = self.tasks.spawn(client);
+        let visit = Visit {
+            conn,
+            from: ip,
+            entrance: self.entrance.clone(),
+            limits: self.limits.clone(),
+            activity: Arc::clone(&activity),
+            to_registry: self.to_registry.clone(),
+        };
+        let task = self.tasks.spawn(connection::serve(visit, stream));
         *self.per_ip.entry(ip).or_default() += 1;
         self.clients.insert(task.id(), Client { conn, ip, activity, task });
     }
