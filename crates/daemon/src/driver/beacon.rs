@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::{Command, Driver};
+use crate::registry::Order;
 
 /// Pauses between attempts to look the beacon's name up: the network may come later than the daemon.
 const LOOKUP_PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -46,6 +47,12 @@ impl Driver {
                 self.beacon.search = Some(search);
             }
         }
+    }
+
+    /// The beacon does not answer: the registry beside it may have gone with it.
+    pub(super) fn doubt_registry(&self) {
+        // A full queue has questions enough to find that out.
+        let _ = self.link.send(Order::Doubt);
     }
 
     /// Whether news about a beacon are about the one in use.

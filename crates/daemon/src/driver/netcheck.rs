@@ -74,7 +74,11 @@ impl Checks {
     }
 
     pub(super) fn on_beacon(&mut self, event: BeaconEvent) {
-        self.beacon_answers = Some(event == BeaconEvent::Answers);
+        match event {
+            BeaconEvent::Answers => self.beacon_answers = Some(true),
+            BeaconEvent::Silent => self.beacon_answers = Some(false),
+            BeaconEvent::Late => {}
+        }
     }
 }
 

@@ -17,7 +17,6 @@ use tokio::sync::watch;
 use super::deadlines::Deadline;
 use super::{Command, Driver};
 use crate::config::Transport;
-use crate::registry::Order;
 use crate::state;
 use crate::udp::Sent;
 use crate::web::{Credentials, Link, Pins, Proxy, Report, Settings, Target, derived};
@@ -125,8 +124,7 @@ impl Driver {
 
     /// The beacon does not answer.
     pub(super) fn on_beacon_silent(&mut self, now: Instant) {
-        // The registry beside it may have gone with it. A full queue has questions enough to find that out.
-        let _ = self.link.send(Order::Doubt);
+        self.doubt_registry();
         match &self.web.link {
             Some(_) => self.check_web(now),
             None => self.go_web(now, "the beacon does not answer over UDP"),

@@ -104,6 +104,16 @@ impl Rendezvous {
         pilot_daemon::Fingerprint(pilot_crypto::Sha256::digest(&certificate))
     }
 
+    /// The same of its registry's.
+    pub fn lose_registry_certificate(&self) {
+        std::fs::remove_file(self.directory.path().join("registry-cert.der")).unwrap();
+    }
+
+    pub fn registry_fingerprint(&self) -> pilot_daemon::Fingerprint {
+        let certificate = std::fs::read(self.directory.path().join("registry-cert.der")).unwrap();
+        pilot_daemon::Fingerprint(pilot_crypto::Sha256::digest(&certificate))
+    }
+
     /// The URL of the beacon over the web.
     pub fn url(&self) -> String {
         format!("{}://{}/v1/compat", if self.tls { "wss" } else { "ws" }, self.web)
