@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::web::Fingerprint;
+use crate::tls::Fingerprint;
 
 /// Time between two heartbeats to the registry and two Discovers to the beacon.
 pub const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -23,8 +23,11 @@ pub struct Config {
     pub identity: PathBuf,
     /// Registries as `host:port`, in order of preference. Without any, only known peers can be reached.
     pub registries: Vec<String>,
-    /// Beacon as `host:port`.
-    pub beacon: Option<String>,
+    /// How registries are talked to.
+    pub registry_tls: RegistryTls,
+    /// Beacons as `host:port`, each beside the registry of the same position; where there are fewer, the last one stands
+    /// for the rest. The one beside the registry that the node is at is used.
+    pub beacons: Vec<String>,
     /// Local address of the tunnel socket; port 0 lets the system choose (the last one used is tried first).
     pub listen: SocketAddr,
     /// Hostname to claim at the registry; `None` keeps the last one.
@@ -71,6 +74,37 @@ impl Default for ReceivedLimits {
     fn default() -> Self {
         Self { max_bytes: 2 << 30, max_file: u64::MAX, min_free: 256 << 20 }
     }
+}
+
+/// How registries are talked to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistryTls {
+    /// Over TLS, or not.
+    pub mode: TlsMode,
+    /// The only certificates that are right. Empty: one that a known authority vouches for, else the first that is seen
+    /// at an address.
+    pub fingerprints: Vec<Fingerprint>,
+    /// Whether a certificate, once seen, has to stay. Not for the rendezvous of this machine, which is found or started
+    /// without a question and belongs to whoever started it first; what could stand in between has the machine already.
+    pub remembers: bool,
+}
+
+impl Default for RegistryTls {
+    fn default() -> Self {
+        Self { mode: TlsMode::Auto, fingerprints: Vec::new(), remembers: true }
+    }
+}
+
+/// Whether a registry is talked to over TLS.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TlsMode {
+    /// If it speaks TLS, or ever did at this address.
+    #[default]
+    Auto,
+    /// Always.
+    Require,
+    /// Never.
+    Off,
 }
 
 /// How the beacon is reached when datagrams do not pass.
@@ -165,7 +199,8 @@ impl Config {
             socket: home.join("pilot.sock"),
             identity: home.join("identity.json"),
             registries: Vec::new(),
-            beacon: None,
+            registry_tls: RegistryTls::default(),
+            beacons: Vec::new(),
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
             hostname: None,
             public: None,
@@ -182,6 +217,11 @@ impl Config {
             pid_file: true,
             home,
         }
+    }
+
+    /// The beacon beside the registry of this position.
+    pub(crate) fn beacon_of(&self, registry: usize) -> Option<&String> {
+        self.beacons.get(registry).or(self.beacons.last())
     }
 
     /// `trust.json`, beside the identity as the reference keeps it.

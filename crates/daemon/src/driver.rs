@@ -4,6 +4,7 @@
 //! [`Command`]s and is sent messages. The loop waits in one place, for the closed set of [`Wake`]s; after each, it
 //! drains what the node has to say: events to their owners, questions to the registry, datagrams to the socket.
 
+mod beacon;
 mod calls;
 mod clients;
 mod deadlines;
@@ -95,11 +96,11 @@ pub(crate) enum Command {
     /// The built-in services run.
     Services(Services),
     /// The beacon's name has this address.
-    Beacon(SocketAddr),
+    Beacon(String, SocketAddr),
     /// The network around this host has news.
     Network(News),
     /// The beacon's name has no address.
-    BeaconUnknown,
+    BeaconUnknown(String),
     /// The link over the web has news; the number says which link.
     Web(u64, crate::web::Report),
 }
@@ -139,7 +140,6 @@ pub(crate) struct Parts {
     pub(crate) inbox: mpsc::Receiver<Command>,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) link: Link,
-    pub(crate) web_targets: Vec<crate::web::Target>,
     pub(crate) proxy: Option<crate::web::Proxy>,
     pub(crate) webhook: Webhook,
     pub(crate) deliveries: mpsc::Sender<Delivery>,
@@ -208,6 +208,7 @@ pub(crate) struct Driver {
     deadlines: Deadlines,
     registry: registry::Standing,
     network: network::Network,
+    beacon: beacon::Chosen,
     web: web::Web,
     /// When the beacon is asked over UDP again.
     web_look: Option<deadlines::Key>,
@@ -232,7 +233,7 @@ pub(crate) fn inbox() -> (mpsc::Sender<Command>, mpsc::Receiver<Command>) {
 impl Driver {
     pub(crate) fn new(parts: Parts) -> Self {
         let awaits_registry = !parts.config.registries.is_empty();
-        let web = web::Web::new(&parts.config.web, parts.web_targets, parts.proxy);
+        let web = web::Web::new(&parts.config.web, parts.proxy);
         let mut driver = Self {
             config: parts.config,
             node: parts.node,
@@ -274,6 +275,7 @@ impl Driver {
             deadlines: Deadlines::default(),
             registry: registry::Standing::new(awaits_registry),
             network: network::Network::new(parts.edge),
+            beacon: beacon::Chosen::default(),
             web,
             web_look: None,
             started: Instant::now(),
@@ -381,8 +383,8 @@ impl Driver {
             Command::Answered(answered) => self.on_answered(answered),
             Command::Services(services) => self.services = Some(services),
             Command::Network(news) => self.on_network_news(now, news),
-            Command::Beacon(address) => self.on_beacon_found(now, address),
-            Command::BeaconUnknown => self.on_beacon_unknown(now),
+            Command::Beacon(beacon, address) => self.on_beacon_found(now, &beacon, address),
+            Command::BeaconUnknown(beacon) => self.on_beacon_unknown(now, &beacon),
             Command::Web(link, report) => self.on_web(now, link, report),
         }
     }

@@ -16,17 +16,18 @@ mod registry;
 mod run;
 mod service;
 mod state;
+mod tls;
 mod udp;
 mod web;
 mod webhook;
 
 pub use config::{
-    Config, IDLE_TIMEOUT, KEEPALIVE, ProxySetting, ReceivedLimits, Services, Transport, Web, Webhook,
+    Config, IDLE_TIMEOUT, KEEPALIVE, ProxySetting, ReceivedLimits, RegistryTls, Services, TlsMode, Transport,
+    Web, Webhook,
 };
 pub use ipc::SocketError;
 pub use run::{RunError, Running, run};
 pub use state::StateError;
-pub use web::{
-    Fingerprint, FingerprintError, ProxyError, TargetError as BeaconWebError, derived as beacon_urls,
-};
+pub use tls::{Fingerprint, FingerprintError};
+pub use web::{ProxyError, TargetError as BeaconWebError, derived as beacon_urls};
 pub use webhook::TargetError;

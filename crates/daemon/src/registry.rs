@@ -2,11 +2,17 @@
 //!
 //! The driver puts [`Order`]s in and gets [`Report`]s back; it never waits. While there is no connection, questions wait
 //! [`ANSWER_WAIT`] at most and are then answered with the reason, so known peers are served without a registry.
+//!
+//! Of several registries one is used at a time. When it is lost, or owes a reply for [`SUSPICION`] and another one can
+//! be reached meanwhile, the node registers there and stays; questions that had no answer yet are asked again. Nobody
+//! goes back by himself, so that a registry which comes and goes moves nobody.
 
 mod connection;
 mod notices;
 mod profile;
 mod queries;
+mod race;
+mod session;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -15,18 +21,23 @@ use std::time::Duration;
 use pilot_crypto::Identity;
 use pilot_proto::{Answer, Query, QueryError, QueryId};
 use pilot_wire::registry::{
-    AwaitNotices, Envelope, Handshakes, Register, Registered, Request, Response, SetTags, SetTaskExec,
-    SetVisibility, Signed,
+    AwaitNotices, Envelope, Handshakes, Notices, Register, Registered, Request, Response, SetTags,
+    SetTaskExec, SetVisibility, Signed,
 };
 use pilot_wire::{NodeId, PublicKey};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
-use connection::{Connection, Lost};
-use notices::Notices;
+pub(crate) use connection::Protection;
+use connection::{Access, Lost};
+use notices::Notice;
 pub(crate) use profile::Profile;
 pub(crate) use queries::{failed, request};
+use race::{CONNECT_WAIT, Found, Race};
+use session::{Asked, Asker, Session};
 
+use crate::config::RegistryTls;
+use crate::tls::{Known, KnownCertificates};
 use crate::web::Proxy;
 
 /// A question without an answer after this long is answered "unreachable": an unreachable peer is to be reported within
@@ -39,8 +50,12 @@ const REPLY_WAIT: Duration = Duration::from_secs(10);
 /// The same for the sign of life that follows a change of the network: what was in order before may lead nowhere now.
 const PROBE_WAIT: Duration = Duration::from_secs(2);
 
-/// Time for the TCP connection to come about.
-const CONNECT_WAIT: Duration = Duration::from_secs(5);
+/// Where there are other registries, one that owes a reply for this long is doubted: another one is looked for, and used
+/// if it is found before the reply comes. Half a second is what a commit to a busy disk takes.
+const SUSPICION: Duration = Duration::from_millis(700);
+
+/// A registration that lasted this long was a good one: its loss is no sign that the next will be lost, too.
+const GOOD: Duration = Duration::from_secs(10);
 
 /// First pause after a failed attempt; doubled each time up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -56,6 +71,9 @@ const ORDERS: usize = 1024;
 
 /// Requests without a reply on one connection. More wait in the channel, then with the driver as "busy".
 const OUTSTANDING_MAX: usize = 256;
+
+/// Requests under way beside which nothing more is told that nobody waits for.
+const TOLD_MAX: usize = 16;
 
 /// Names one request of a local client until its reply comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,8 +94,10 @@ pub(crate) enum Order {
     Identity(Box<Identity>),
     /// This host is connected otherwise than before, or was asleep. These are all its addresses.
     NetworkChanged(Vec<IpAddr>),
-    /// What the registry gave notice of was something, and is dealt with.
-    NoticeMet,
+    /// What runs beside the registry does not answer. Does the registry?
+    Doubt,
+    /// What the registry is to be told when there is time; nobody waits for the answers.
+    Tell(Vec<Query>),
 }
 
 /// What the link tells the driver.
@@ -91,16 +111,27 @@ pub(crate) enum Report {
     Reply(CallId, Result<Vec<u8>, CallError>),
     /// What lay in the inbox.
     Handshakes(Handshakes),
-    /// Something changed; the inbox is being fetched, and more may be new.
-    Notice,
     /// Whether the key of this node ends soon, in words.
     KeyExpiry(Option<String>),
-    /// The connection came or went.
-    Status {
-        /// Which registry.
+    /// What the registry has to say unasked.
+    News(Notices),
+    /// What is to be remembered of the certificate of a registry.
+    Certificate(String, Known),
+    /// There is a connection, on which the node is registered.
+    Up {
+        /// Which of the configured registries.
+        index: usize,
+        /// Its address.
         address: String,
-        /// Why there is no connection.
-        error: Option<String>,
+        /// What hides the connection.
+        protection: Protection,
+    },
+    /// There is none.
+    Down {
+        /// The address of the registry that was tried, or used.
+        address: String,
+        /// Why.
+        error: String,
     },
 }
 
@@ -123,6 +154,9 @@ pub(crate) struct Settings {
     pub(crate) keepalive: Duration,
     /// A way where there is no direct one.
     pub(crate) proxy: Option<Proxy>,
+    pub(crate) tls: RegistryTls,
+    /// The certificates that are remembered.
+    pub(crate) known: KnownCertificates,
 }
 
 /// The driver's end of the link.
@@ -138,9 +172,22 @@ impl Link {
         R: Future<Output = ()> + Send,
     {
         let (orders, queue) = mpsc::channel(ORDERS);
+        let remembers = settings.tls.remembers;
+        let access = Access {
+            proxy: settings.proxy,
+            tls: settings.tls.mode,
+            given: settings.tls.fingerprints,
+            remembers,
+            known: if remembers { settings.known } else { KnownCertificates::new() },
+        };
         let task = Task {
             addresses: settings.addresses,
+            access,
             current: 0,
+            fruitless: 0,
+            found: None,
+            doubted: false,
+            to_tell: VecDeque::new(),
             identity: settings.identity,
             node: None,
             profile: settings.profile,
@@ -148,7 +195,6 @@ impl Link {
             shaken: None,
             keepalive: settings.keepalive,
             key_expiry: None,
-            proxy: settings.proxy,
             queue,
             waiting: VecDeque::new(),
             report,
@@ -162,30 +208,15 @@ impl Link {
     }
 }
 
-/// A request and who wants to know about it.
-struct Asked {
-    since: Instant,
-    by: Asker,
-}
-
-enum Asker {
-    /// Of this key.
-    Registration(PublicKey),
-    /// Part of the registration; a refusal is only logged.
-    Profile(&'static str),
-    Heartbeat,
-    /// A heartbeat that is to show whether the connection still works.
-    Probe,
-    Inbox,
-    Node(QueryId, Query),
-    Client(CallId),
-    /// Was answered "unreachable" already; the reply is only taken off the line.
-    Nobody,
-}
-
 struct Task<F> {
     addresses: Vec<String>,
+    access: Access,
+    /// The registry that is used, or tried first.
     current: usize,
+    /// Losses since a registration lasted.
+    fruitless: usize,
+    /// A registry that was reached while the one in use did not answer.
+    found: Option<Found>,
     identity: Identity,
     node: Option<NodeId>,
     profile: Profile,
@@ -193,10 +224,13 @@ struct Task<F> {
     moved: bool,
     /// The network changed, and nothing was made of it yet.
     shaken: Option<Vec<IpAddr>>,
+    /// Whether the registry answers is to be found out.
+    doubted: bool,
+    /// What the registry is to be told when there is time.
+    to_tell: VecDeque<Query>,
     keepalive: Duration,
     /// What the registry said last about the end of our key.
     key_expiry: Option<String>,
-    proxy: Option<Proxy>,
     queue: mpsc::Receiver<Order>,
     /// Orders that came while there was no registration, with their time.
     waiting: VecDeque<(Instant, Order)>,
@@ -215,30 +249,50 @@ where
         let mut pause = PAUSE_MIN;
         loop {
             let lost = match self.connect().await {
-                Some(Ok(connection)) => {
-                    let (lost, registered) = self.serve(connection).await;
-                    if registered {
+                Some(Ok(found)) => {
+                    let (lost, lasted) = self.serve(found).await;
+                    if let Some(lasted) = lasted {
                         pause = PAUSE_MIN;
+                        if lasted >= GOOD {
+                            self.fruitless = 0;
+                        }
                     }
+                    self.fruitless += 1;
                     lost
                 }
-                Some(Err(lost)) => lost,
+                Some(Err(lost)) => {
+                    self.fruitless = self.addresses.len();
+                    lost
+                }
                 None => return,
             };
             if matches!(lost, Lost::DriverGone) {
                 return;
             }
-            let reason = lost.to_string();
-            tracing::warn!(registry = self.address(), reason, "no connection to the registry");
-            (self.report)(Report::Status { address: self.address().to_owned(), error: Some(reason) }).await;
+            let (address, error) = (self.address().to_owned(), lost.to_string());
+            tracing::warn!(registry = address, reason = error, "no connection to the registry");
+            (self.report)(Report::Down { address, error }).await;
+            if self.found.is_some() {
+                continue;
+            }
             if !matches!(lost, Lost::NetworkChanged) {
                 self.current = (self.current + 1) % self.addresses.len();
+            }
+            // Once all have been tried there is time; before that, the next one may be fine.
+            if self.fruitless % self.addresses.len() != 0 {
+                continue;
             }
             if !self.rest(jittered(pause)).await {
                 return;
             }
             pause = (pause * 2).min(PAUSE_MAX);
         }
+    }
+
+    /// All registries, the one in use or to be tried first in front.
+    fn order(&self) -> impl Iterator<Item = usize> + use<F, R> {
+        let (count, first) = (self.addresses.len(), self.current);
+        (0..count).map(move |step| (first + step) % count)
     }
 
     fn address(&self) -> &str {
@@ -252,19 +306,14 @@ where
     }
 
     /// `None` when the driver is gone.
-    async fn connect(&mut self) -> Option<Result<Connection, Lost>> {
-        let address = self.address().to_owned();
-        let proxy = self.proxy.clone();
-        let connecting = async move {
-            match timeout(CONNECT_WAIT, Connection::open(&address, proxy.as_ref())).await {
-                Ok(outcome) => outcome.map_err(Lost::Connect),
-                Err(_) => Err(Lost::NoConnection),
-            }
-        };
-        tokio::pin!(connecting);
+    async fn connect(&mut self) -> Option<Result<Found, Lost>> {
+        if let Some(found) = self.found.take() {
+            return Some(Ok(found));
+        }
+        let mut race = Race::new(&self.addresses, self.order(), &self.access);
         loop {
             tokio::select! {
-                outcome = &mut connecting => return Some(outcome),
+                outcome = race.finish() => return Some(outcome),
                 proceed = self.collect() => if !proceed { return None },
             }
             // An attempt from an address that is gone would wait for nothing.
@@ -311,9 +360,9 @@ where
                     self.moved = true;
                 }
                 Some(Order::NetworkChanged(own)) => self.shaken = Some(own),
-                Some(
-                    order @ (Order::Query(..) | Order::Call(..) | Order::FetchHandshakes | Order::NoticeMet),
-                ) => {
+                Some(Order::Doubt) => self.doubted = true,
+                Some(Order::Tell(queries)) => self.to_tell = queries.into(),
+                Some(order @ (Order::Query(..) | Order::Call(..) | Order::FetchHandshakes)) => {
                     self.waiting.push_back((Instant::now(), order));
                 }
             },
@@ -337,24 +386,27 @@ where
                 (self.report)(Report::Reply(id, Err(CallError::Unreachable(reason.to_owned())))).await;
             }
             Order::FetchHandshakes
-            | Order::NoticeMet
             | Order::Profile(_)
             | Order::Identity(_)
-            | Order::NetworkChanged(_) => {}
+            | Order::NetworkChanged(_)
+            | Order::Doubt
+            | Order::Tell(_) => {}
         }
     }
 
-    /// Uses the connection until it is lost. Tells whether a registration succeeded on it.
-    async fn serve(&mut self, connection: Connection) -> (Lost, bool) {
-        let mut session = Session {
-            connection,
-            asked: VecDeque::new(),
-            registered: false,
-            notices: None,
-            heartbeat: Instant::now() + self.keepalive,
-        };
+    /// Uses the connection until it is lost. Tells how long a registration on it lasted, if there was one.
+    async fn serve(&mut self, found: Found) -> (Lost, Option<Duration>) {
+        self.current = found.index;
+        let mut connection = found.connection;
+        if let Some(known) = connection.news.take() {
+            let address = self.address().to_owned();
+            self.access.known.insert(address.clone(), known);
+            (self.report)(Report::Certificate(address, known)).await;
+        }
+        let mut session = Session::new(connection, self.keepalive, self.addresses.len() > 1);
         self.moved = false;
         self.shaken = None;
+        self.doubted = false;
         self.register(&mut session);
         let lost = loop {
             if let Err(lost) = self.step(&mut session).await {
@@ -362,40 +414,80 @@ where
             }
         };
         let reason = lost.to_string();
-        for asked in std::mem::take(&mut session.asked) {
-            self.unanswered(asked.by, &reason).await;
+        // The last first, so that they are asked again in their order.
+        for asked in std::mem::take(&mut session.asked).into_iter().rev() {
+            let since = asked.since;
+            match asked.by.again() {
+                Ok(order) if self.waiting.len() < ORDERS => self.waiting.push_front((since, order)),
+                Ok(order) => self.refuse(order, &reason).await,
+                Err(by) => self.unanswered(by, &reason).await,
+            }
         }
-        (lost, session.registered)
+        (lost, session.registered.map(|since| since.elapsed()))
     }
 
     async fn step(&mut self, session: &mut Session) -> Result<(), Lost> {
-        while session.registered
+        while session.registered.is_some()
             && session.asked.len() < OUTSTANDING_MAX
             && let Some((since, order)) = self.waiting.pop_front()
         {
             self.carry_out(session, order, since);
         }
-        if session.registered && std::mem::take(&mut self.moved) {
+        if session.registered.is_some() && std::mem::take(&mut self.moved) {
             self.register(session);
         }
         if let Some(own) = self.shaken.take() {
             self.check(session, &own)?;
         }
+        if std::mem::take(&mut self.doubted) {
+            self.probe(session);
+        }
+        self.tell(session);
         let deadline = session.deadline();
         tokio::select! {
             reply = session.connection.exchange() => {
                 if let Some(reply) = reply? {
                     self.on_reply(session, &reply).await?;
+                    session.heard(Instant::now());
                 }
             }
             proceed = self.collect() => if !proceed { return Err(Lost::DriverGone) },
-            () = next_notice(&mut session.notices) => {
-                self.fetch_handshakes(session, Instant::now());
-                (self.report)(Report::Notice).await;
-            }
+            notice = next_notice(&mut session.notices) => self.on_notice(session, notice).await,
+            found = session::rival_found(&mut session.rival) => match found {
+                Ok(found) => {
+                    self.found = Some(found);
+                    return Err(Lost::Silent);
+                }
+                Err(lost) => session.no_rival(Instant::now(), &lost),
+            },
             () = sleep_until(deadline) => self.on_time(session).await?,
         }
         Ok(())
+    }
+
+    async fn on_notice(&self, session: &mut Session, notice: Notice) {
+        match notice {
+            Notice::News(news) => {
+                if news.waiting {
+                    self.fetch_handshakes(session, Instant::now());
+                }
+                if !news.kinds.is_empty() {
+                    (self.report)(Report::News(news)).await;
+                }
+            }
+            Notice::Broken => self.probe(session),
+        }
+    }
+
+    /// What nobody waits for is told a little at a time.
+    fn tell(&mut self, session: &mut Session) {
+        while session.registered.is_some()
+            && session.asked.len() < TOLD_MAX
+            && let Some(query) = self.to_tell.pop_front()
+        {
+            let request = request(self.node.unwrap_or_default(), &query);
+            self.ask(session, request, Asker::Told, Instant::now());
+        }
     }
 
     /// The network changed: does the connection still lead anywhere?
@@ -404,19 +496,29 @@ where
         if session.connection.local().is_some_and(|local| !own.is_empty() && !own.contains(&local)) {
             return Err(Lost::NetworkChanged);
         }
+        self.probe(session);
+        Ok(())
+    }
+
+    /// A sign of life is asked for out of turn.
+    fn probe(&self, session: &mut Session) {
         let under_way = session.asked.iter().any(|asked| matches!(asked.by, Asker::Probe));
-        if let Some(node_id) = self.node.filter(|_| session.registered && !self.profile.left && !under_way) {
+        let is_known = session.registered.is_some() && !self.profile.left;
+        if let Some(node_id) = self.node.filter(|_| is_known && !under_way) {
             let now = Instant::now();
             session.heartbeat = now + self.keepalive;
             self.ask(session, Request::Heartbeat(signed(node_id)), Asker::Probe, now);
         }
-        Ok(())
     }
 
     async fn on_time(&mut self, session: &mut Session) -> Result<(), Lost> {
         let now = Instant::now();
         if session.asked.iter().any(|asked| now >= asked.since + asked.patience()) {
             return Err(Lost::Silent);
+        }
+        if session.is_suspect(now) {
+            let others = self.order().filter(|index| *index != self.current);
+            session.rival = Some(Race::new(&self.addresses, others, &self.access));
         }
         for index in 0..session.asked.len() {
             let asked = &mut session.asked[index];
@@ -427,7 +529,7 @@ where
         }
         if now >= session.heartbeat {
             session.heartbeat = now + self.keepalive;
-            if let Some(node_id) = self.node.filter(|_| session.registered && !self.profile.left) {
+            if let Some(node_id) = self.node.filter(|_| session.registered.is_some() && !self.profile.left) {
                 self.ask(session, Request::Heartbeat(signed(node_id)), Asker::Heartbeat, now);
                 self.fetch_handshakes(session, now);
             }
@@ -441,7 +543,7 @@ where
                 let answer = failed(&query, QueryError::Unreachable(reason.to_owned()));
                 (self.report)(Report::Answer(id, answer)).await;
             }
-            Asker::Client(id) => {
+            Asker::Client(id, _) => {
                 (self.report)(Report::Reply(id, Err(CallError::Unreachable(reason.to_owned())))).await;
             }
             Asker::Registration(_)
@@ -449,6 +551,7 @@ where
             | Asker::Heartbeat
             | Asker::Probe
             | Asker::Inbox
+            | Asker::Told
             | Asker::Nobody => {}
         }
     }
@@ -459,15 +562,17 @@ where
                 let request = request(self.node.unwrap_or_default(), &query);
                 self.ask(session, request, Asker::Node(id, query), since);
             }
-            Order::Call(id, envelope) => self.ask_as(session, *envelope, Asker::Client(id), since),
-            Order::FetchHandshakes => self.fetch_handshakes(session, since),
-            Order::NoticeMet => {
-                if let Some(notices) = &mut session.notices {
-                    notices.fetched();
-                }
+            Order::Call(id, envelope) => {
+                let again = session::may_be_repeated(&envelope.request).then(|| envelope.clone());
+                self.ask_as(session, *envelope, Asker::Client(id, again), since);
             }
+            Order::FetchHandshakes => self.fetch_handshakes(session, since),
             // Taken in at once when they come.
-            Order::Identity(_) | Order::Profile(_) | Order::NetworkChanged(_) => {}
+            Order::Identity(_)
+            | Order::Profile(_)
+            | Order::NetworkChanged(_)
+            | Order::Doubt
+            | Order::Tell(_) => {}
         }
     }
 
@@ -478,7 +583,7 @@ where
     fn ask_as(&self, session: &mut Session, envelope: Envelope, by: Asker, since: Instant) {
         let request = envelope.request.sign_with(|text| self.identity.sign(text));
         session.connection.queue(&Envelope { request, ..envelope });
-        session.asked.push_back(Asked { since, by });
+        session.asked.push_back(Asked { since, sent: Instant::now(), by });
     }
 
     fn fetch_handshakes(&self, session: &mut Session, now: Instant) {
@@ -509,7 +614,7 @@ where
     async fn on_reply(&mut self, session: &mut Session, reply: &[u8]) -> Result<(), Lost> {
         let Some(asked) = session.asked.pop_front() else { return Err(Lost::Unasked) };
         match asked.by {
-            Asker::Client(id) => {
+            Asker::Client(id, _) => {
                 let outcome = match queries::refused(reply) {
                     None => Ok(reply.to_vec()),
                     Some(refusal) => Err(CallError::Refused(refusal)),
@@ -545,6 +650,11 @@ where
                     tracing::warn!(what, refusal, "refused by the registry");
                 }
             }
+            Asker::Told => {
+                if let Some(refusal) = queries::refused(reply) {
+                    tracing::debug!(refusal, "the registry does not take what it is told");
+                }
+            }
             Asker::Nobody => {}
         }
         Ok(())
@@ -565,7 +675,7 @@ where
         let node_id = registered.node_id;
         let now = Instant::now();
         self.node = Some(node_id);
-        session.registered = true;
+        session.registered.get_or_insert(now);
         let visibility = SetVisibility { node_id, public: self.profile.public, ..SetVisibility::default() };
         self.ask(session, Request::SetVisibility(visibility), Asker::Profile("visibility"), now);
         if !self.profile.tags.is_empty() {
@@ -577,60 +687,27 @@ where
             self.ask(session, Request::SetTaskExec(enabled), Asker::Profile("task_exec"), now);
         }
         self.fetch_handshakes(session, now);
-        let question = AwaitNotices { node_id, timeout_ms: notices::PATIENCE_MS, ..AwaitNotices::default() };
+        let question = AwaitNotices {
+            node_id,
+            timeout_ms: notices::PATIENCE_MS,
+            detailed: true,
+            ..AwaitNotices::default()
+        };
         let question = Request::AwaitNotices(question).sign_with(|text| self.identity.sign(text));
-        session.notices = Some(Notices::new(self.address().to_owned(), self.proxy.clone(), question.into()));
-        (self.report)(Report::Status { address: self.address().to_owned(), error: None }).await;
+        let (address, protection) = (self.address().to_owned(), session.connection.protection());
+        let access = self.access.like(protection);
+        session.notices = Some(notices::Notices::new(address.clone(), access, question.into()));
+        (self.report)(Report::Up { index: self.current, address, protection }).await;
         (self.report)(Report::Registered(key, registered)).await;
         Ok(())
     }
 }
 
-/// Resolves when something waits at the registry.
-async fn next_notice(notices: &mut Option<Notices>) {
+/// Resolves when the registry gives notice.
+async fn next_notice(notices: &mut Option<notices::Notices>) -> Notice {
     match notices {
         Some(notices) => notices.next().await,
         None => std::future::pending().await,
-    }
-}
-
-struct Session {
-    connection: Connection,
-    asked: VecDeque<Asked>,
-    registered: bool,
-    /// Exists once the node is registered.
-    notices: Option<Notices>,
-    heartbeat: Instant,
-}
-
-impl Session {
-    /// The next moment at which something is to be done without anything having come.
-    fn deadline(&self) -> Instant {
-        let waits = self.asked.iter().map(Asked::deadline);
-        waits.min().map_or(self.heartbeat, |wait| wait.min(self.heartbeat))
-    }
-}
-
-impl Asked {
-    fn answer_overdue(&self, now: Instant) -> bool {
-        matches!(self.by, Asker::Node(..) | Asker::Client(_)) && now >= self.since + ANSWER_WAIT
-    }
-
-    fn deadline(&self) -> Instant {
-        match self.by {
-            Asker::Node(..) | Asker::Client(_) => self.since + ANSWER_WAIT,
-            Asker::Registration(_)
-            | Asker::Profile(_)
-            | Asker::Heartbeat
-            | Asker::Probe
-            | Asker::Inbox
-            | Asker::Nobody => self.since + self.patience(),
-        }
-    }
-
-    /// How long the reply may take before the connection counts as dead.
-    fn patience(&self) -> Duration {
-        if matches!(self.by, Asker::Probe) { PROBE_WAIT } else { REPLY_WAIT }
     }
 }
 

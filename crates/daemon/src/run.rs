@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pilot_client::Client;
 use pilot_crypto::{Identity, KeyFileError, RandomUnavailable};
@@ -31,10 +31,6 @@ const PIPE: usize = 256 << 10;
 
 /// Handshake messages on their way to peers.
 const DELIVERIES: usize = 64;
-
-/// Pauses between attempts to look the beacon's name up: the network may come later than the daemon.
-const LOOKUP_PAUSE_MIN: Duration = Duration::from_secs(1);
-const LOOKUP_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Longest data-exchange payload accepted, unless `PILOT_DATAEXCHANGE_MAX_FRAME` says otherwise: that of 1.18.0.
 const MAX_FRAME: usize = 64 << 20;
@@ -151,7 +147,7 @@ pub async fn run(
     ready: impl FnOnce(Running) + Send + 'static,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), RunError> {
-    let (web_targets, proxy) = web_settings(&config)?;
+    let proxy = web_settings(&config)?;
     let home_error = |path: &Path, source| RunError::Home { path: path.to_owned(), source };
     files::create_private_dir(&config.home).map_err(|source| home_error(&config.home, source))?;
     let _lock = lock_home(&config.home)?;
@@ -205,6 +201,8 @@ pub async fn run(
         profile: profile.clone(),
         keepalive: config.keepalive,
         proxy: proxy.clone(),
+        tls: config.registry_tls.clone(),
+        known: memory.registry_certificates.clone(),
     };
     let (link, linking) = Link::new(settings, move |report| {
         let reports = reports.clone();
@@ -214,10 +212,6 @@ pub async fn run(
         }
     });
     tasks.spawn(linking);
-    if let Some(beacon) = config.beacon.clone() {
-        tasks.spawn(find_beacon(beacon, commands.clone()));
-    }
-
     let (edge, outposts) =
         start_edge(&config, socket.local(), surroundings, identity.public(), &commands, &mut tasks)?;
     let (trusted, trusted_watch) = watch::channel(Vec::new());
@@ -239,7 +233,6 @@ pub async fn run(
         inbox,
         commands,
         link,
-        web_targets,
         proxy,
         webhook,
         deliveries,
@@ -339,21 +332,17 @@ fn node_config(
     node.encryption = if config.encrypt { Encryption::Required } else { Encryption::Off };
     node.visibility = if public { Visibility::Public } else { Visibility::Private };
     node.auto_approve = config.trust_auto_approve;
-    node.beacon = config.beacon.as_ref().and_then(|beacon| beacon.parse().ok());
     node.streams.idle_timeout = Some(config.idle_timeout);
     Ok(node)
 }
 
-/// Where the beacon may be over the web, and through which proxy.
-fn web_settings(config: &Config) -> Result<(Vec<web::Target>, Option<Proxy>), RunError> {
-    let urls = match (&config.web.url, &config.beacon) {
-        (Some(url), _) => vec![url.clone()],
-        (None, Some(beacon)) => web::derived(beacon),
-        (None, None) => Vec::new(),
-    };
-    let targets = urls.iter().map(|url| url.parse()).collect::<Result<_, _>>()?;
+/// What is said of the web: a URL that is one, and the proxy.
+fn web_settings(config: &Config) -> Result<Option<Proxy>, RunError> {
+    if let Some(url) = &config.web.url {
+        url.parse::<web::Target>()?;
+    }
     let proxy = config.web.proxy.as_ref().map(|proxy| Proxy::parse(&proxy.url, &proxy.except));
-    Ok((targets, proxy.transpose()?))
+    Ok(proxy.transpose()?)
 }
 
 /// The port of the last life is taken again if it is free, so that peers find the node where it was.
@@ -365,29 +354,6 @@ fn bind_tunnel(listen: SocketAddr, last_port: Option<u16>) -> io::Result<UdpSock
         return Ok(socket);
     }
     UdpSocket::bind(listen)
-}
-
-/// A beacon given by name: the answer of the name service comes when it comes.
-async fn find_beacon(beacon: String, commands: mpsc::Sender<Command>) {
-    if beacon.parse::<SocketAddr>().is_ok() {
-        return;
-    }
-    let mut pause = LOOKUP_PAUSE_MIN;
-    loop {
-        match tokio::net::lookup_host(&beacon).await.map(|mut found| found.next()) {
-            Ok(Some(address)) => {
-                let _ = commands.send(Command::Beacon(address)).await;
-                return;
-            }
-            Ok(None) => tracing::warn!(beacon, "the beacon's name has no address"),
-            Err(error) => tracing::warn!(beacon, %error, "the beacon's name cannot be looked up"),
-        }
-        if commands.send(Command::BeaconUnknown).await.is_err() {
-            return;
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LOOKUP_PAUSE_MAX);
-    }
 }
 
 fn service_config(config: &Config) -> service::Config {

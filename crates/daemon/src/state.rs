@@ -12,14 +12,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::memberships::Memberships;
-use crate::web::{Fingerprint, KnownCertificates};
+use crate::tls::{Known, KnownCertificates};
 use crate::{datetime, files};
 
 /// Peers of whom name and last address are remembered: those we trust, and those our user looked up by name. Beyond this
 /// the oldest nodes of the network make room; a forgotten one costs a look-up.
 const PEERS_MAX: usize = 4096;
 
-/// Beacons whose certificates are remembered. A node has one or two beacons at a time.
+/// Registries, and beacons, whose certificates are remembered. A node has a few at a time.
 const CERTIFICATES_MAX: usize = 16;
 
 /// A state file that cannot be used.
@@ -49,9 +49,15 @@ pub(crate) struct NodeFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) listen_port: Option<u16>,
     pub(crate) peers: BTreeMap<NodeId, Peer>,
-    /// Certificates of beacons that no known authority vouches for, by `host:port`.
+    /// What is known of the certificates of beacons over the web, by `host:port`.
     #[serde(skip_serializing_if = "KnownCertificates::is_empty")]
     pub(crate) web_certificates: KnownCertificates,
+    /// The same of registries.
+    #[serde(skip_serializing_if = "KnownCertificates::is_empty")]
+    pub(crate) registry_certificates: KnownCertificates,
+    /// The registry that was last told whom we trust.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) registry: String,
 }
 
 /// What is remembered of a peer.
@@ -70,17 +76,10 @@ impl NodeFile {
     pub(crate) fn load(path: &Path, key: &PublicKey) -> Result<Self, StateError> {
         let stored: Self = read(path)?;
         if stored.public_key.as_ref().is_some_and(|stored| stored != key) {
-            return Ok(Self::default());
+            let Self { web_certificates, registry_certificates, .. } = stored;
+            return Ok(Self { web_certificates, registry_certificates, ..Self::default() });
         }
         Ok(stored)
-    }
-
-    /// A beacon's certificate was seen first.
-    pub(crate) fn remember_certificate(&mut self, host: String, fingerprint: Fingerprint) {
-        if self.web_certificates.len() >= CERTIFICATES_MAX {
-            self.web_certificates.pop_first();
-        }
-        self.web_certificates.insert(host, fingerprint);
     }
 
     /// The record of a peer, to be changed.
@@ -95,6 +94,14 @@ impl NodeFile {
 /// Reads the networks of this node.
 pub(crate) fn load_networks(path: &Path) -> Result<Memberships, StateError> {
     Memberships::load(path).map_err(|source| StateError { path: path.to_owned(), source })
+}
+
+/// Keeps what became known of the certificate at `host:port`.
+pub(crate) fn remember(certificates: &mut KnownCertificates, host: String, known: Known) {
+    if certificates.len() >= CERTIFICATES_MAX && !certificates.contains_key(&host) {
+        certificates.pop_first();
+    }
+    certificates.insert(host, known);
 }
 
 /// Where a new identity lies until the registry has taken it.

@@ -7,9 +7,7 @@
 mod connection;
 pub(crate) mod proxy;
 mod target;
-mod tls;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,8 +22,17 @@ pub(crate) use proxy::Proxy;
 pub use proxy::ProxyError;
 pub(crate) use target::Target;
 pub use target::{TargetError, derived};
-pub use tls::{Fingerprint, FingerprintError};
-pub(crate) use tls::{Pins, authorities_of_system, believing};
+
+use crate::tls::{Fingerprint, Known, KnownCertificates};
+
+/// Which certificates of beacons are known.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Pins {
+    /// The only one that is right, if the owner said so.
+    pub(crate) given: Option<Fingerprint>,
+    /// Those that were seen before, by `host:port`.
+    pub(crate) seen: KnownCertificates,
+}
 
 /// Messages that wait to be written, and how many bytes they may have: about what a router on the way would hold. More
 /// would only make everything late.
@@ -67,8 +74,8 @@ pub(crate) enum Report {
         /// Through which proxy.
         proxy: Option<String>,
     },
-    /// A certificate that no known authority vouches for was seen for the first time.
-    Pinned(String, Fingerprint),
+    /// What is to be remembered of the certificate at `host:port`.
+    Pinned(String, Known),
     /// A message of the beacon.
     Message(Bytes),
     /// There is no connection; another attempt follows.
@@ -188,9 +195,9 @@ where
                 }
             }
         };
-        if let Some((host, fingerprint)) = connection.first_seen.take() {
-            self.settings.pins.remember(host.clone(), fingerprint);
-            (self.report)(Report::Pinned(host, fingerprint)).await;
+        if let Some((host, known)) = connection.news.take() {
+            self.settings.pins.seen.insert(host.clone(), known);
+            (self.report)(Report::Pinned(host, known)).await;
         }
         while self.queue.try_recv().is_ok() {}
         let proxy = connection.proxy.take();
@@ -223,9 +230,6 @@ where
         }
     }
 }
-
-/// The certificates that are known by host, as the state file keeps them.
-pub(crate) type KnownCertificates = BTreeMap<String, Fingerprint>;
 
 /// Between half of `pause` and all of it, so that nodes which lost a beacon together do not return together.
 fn jittered(pause: Duration) -> Duration {

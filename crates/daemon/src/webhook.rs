@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
-use crate::{datetime, web};
+use crate::{datetime, tls};
 
 /// Events that wait for a slow receiver; further ones are dropped and counted.
 const QUEUE: usize = 1024;
@@ -261,7 +261,7 @@ impl Tls {
     #[cfg(test)]
     pub(crate) fn believing(roots: tokio_rustls::rustls::RootCertStore) -> Self {
         let tls = Self::default();
-        let _ = tls.0.set(web::believing(roots).unwrap());
+        let _ = tls.0.set(tls::believing(roots).unwrap());
         tls
     }
 
@@ -269,7 +269,7 @@ impl Tls {
         if let Some(connector) = self.0.get() {
             return Ok(connector.clone());
         }
-        let made = web::believing(web::authorities_of_system()).map_err(io::Error::other)?;
+        let made = tls::believing(tls::authorities_of_system()).map_err(io::Error::other)?;
         Ok(self.0.get_or_init(|| made).clone())
     }
 }

@@ -19,7 +19,10 @@ const START: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(crate) struct Registry {
     pub(crate) registries: Vec<String>,
-    pub(crate) beacon: String,
+    /// Beside each registry its beacon.
+    pub(crate) beacons: Vec<String>,
+    /// Whether it is this machine's own, which nobody configured.
+    pub(crate) own: bool,
     /// The address of a rendezvous that had to be started for this.
     pub(crate) started: Option<String>,
 }
@@ -27,15 +30,30 @@ pub(crate) struct Registry {
 /// The configured registry, or this machine's own, started if it is not there.
 pub(crate) async fn registry(settings: &Settings) -> Result<Registry, Failure> {
     let configured = settings.registries();
-    if let Some(first) = configured.first() {
-        let beacon = settings.get("beacon").map_or_else(|| beside(first), |beacon| Ok(beacon.to_owned()))?;
-        return Ok(Registry { registries: configured, beacon, started: None });
+    if !configured.is_empty() {
+        let beacons = beacons(settings, &configured)?;
+        return Ok(Registry { registries: configured, beacons, own: false, started: None });
     }
     let address = reachable(settings.get("registry_addr").unwrap_or("127.0.0.1:9000"));
     let beacon = settings.get("beacon").or(settings.get("beacon_addr")).unwrap_or("127.0.0.1:9001");
     let beacon = reachable(beacon);
     let started = find_or_start(settings, &address).await?;
-    Ok(Registry { registries: vec![address], beacon, started })
+    Ok(Registry { registries: vec![address], beacons: vec![beacon], own: true, started })
+}
+
+/// The beacons that are set, one for each registry or one for all; or else the one beside each.
+fn beacons(settings: &Settings, registries: &[String]) -> Result<Vec<String>, Failure> {
+    let set = settings.list("beacon");
+    match set.len() {
+        0 => registries.iter().map(|registry| beside(registry)).collect(),
+        1 => Ok(set),
+        count if count == registries.len() => Ok(set),
+        count => {
+            let message = format!("{count} beacons for {} registries", registries.len());
+            Err(Failure::usage(message)
+                .hint("give one beacon for each registry, in the same order, or one for all"))
+        }
+    }
 }
 
 /// The beacon of a rendezvous listens one port above its registry, unless something else is said.

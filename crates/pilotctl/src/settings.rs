@@ -61,14 +61,28 @@ pub(crate) const KEYS: &[Key] = &[
         "PILOT_REGISTRY",
         Kind::HostPorts,
         None,
-        "registry to register with; unset: the rendezvous of this machine",
+        "registry to register with, or several: the next is used when one is lost; unset: the rendezvous of this machine",
+    ),
+    key(
+        "registry_tls",
+        "PILOT_REGISTRY_TLS",
+        Kind::OneOf(&["auto", "require", "off"]),
+        Some("auto"),
+        "auto: TLS if the registry speaks it, or ever did; require; off",
+    ),
+    key(
+        "registry_fingerprint",
+        "PILOT_REGISTRY_FINGERPRINT",
+        Kind::Text,
+        None,
+        "SHA-256 of the only certificates that registries may show, separated by commas",
     ),
     key(
         "beacon",
         "PILOT_BEACON",
-        Kind::HostPort,
+        Kind::HostPorts,
         None,
-        "beacon for discovery and relay; unset: the registry's host, next port",
+        "beacon for discovery and relay, or one for each registry; unset: the registry's host, next port",
     ),
     key(
         "beacon_web",
@@ -223,6 +237,21 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key("store", "PILOT_STORE", Kind::Path, None, "database of this machine's rendezvous"),
     key(
+        "tls_cert",
+        "PILOT_TLS_CERT",
+        Kind::Path,
+        None,
+        "certificate of its registry, a PEM file; unset: one of its own making, kept beside the store",
+    ),
+    key("tls_key", "PILOT_TLS_KEY", Kind::Path, None, "the key of the certificate, a PEM file"),
+    key(
+        "plaintext",
+        "PILOT_PLAINTEXT",
+        Kind::Bool,
+        Some("true"),
+        "its registry serves nodes without TLS too, as those of 1.18.0 are by default",
+    ),
+    key(
         "web_listen",
         "PILOT_WEB_LISTEN",
         Kind::HostPortOrOff,
@@ -349,8 +378,12 @@ impl Settings {
 
     /// The configured registries, empty if this machine's own is meant.
     pub(crate) fn registries(&self) -> Vec<String> {
-        self.get("registry")
-            .map_or_else(Vec::new, |list| list.split(',').map(|s| s.trim().to_owned()).collect())
+        self.list("registry")
+    }
+
+    /// The parts of a setting that are separated by commas.
+    pub(crate) fn list(&self, name: &str) -> Vec<String> {
+        self.get(name).map_or_else(Vec::new, |list| list.split(',').map(|s| s.trim().to_owned()).collect())
     }
 }
 

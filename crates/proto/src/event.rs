@@ -84,6 +84,8 @@ pub enum BeaconEvent {
     Answers,
     /// It has not answered for a second and a half: it is gone, or UDP does not get through.
     Silent,
+    /// It owes an answer for half a second, and somebody here waits for what only the relay brings.
+    Late,
 }
 
 /// Names one ping until it is answered or given up.

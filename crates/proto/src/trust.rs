@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use pilot_wire::{NetworkId, NodeId, PublicKey};
 
-use crate::{Agreement, Side};
+use crate::{Agreement, Side, TrustEvent};
 
 /// Requests kept for the owner to decide. The oldest stay: somebody may be about to answer them.
 pub const PENDING_MAX: usize = 256;
@@ -102,7 +102,7 @@ pub(crate) enum Step {
     /// The peer is in no network of ours any more: drop the tunnel, and take back what the registry was told.
     Parted { peer: NodeId, answered: bool },
     /// Somebody should look.
-    Tell(crate::TrustEvent),
+    Tell(TrustEvent),
 }
 
 /// Why a decision could not be carried out.
@@ -253,7 +253,7 @@ impl Book {
         Ok(vec![
             Step::Store,
             Step::SendRevoke { to: node },
-            Step::Tell(crate::TrustEvent::Revoked { node, by: Side::Ours }),
+            Step::Tell(TrustEvent::Revoked { node, by: Side::Ours }),
         ])
     }
 }
@@ -307,7 +307,7 @@ impl Book {
             steps.push(Step::LearnKey { of: from });
         }
         if !known {
-            steps.push(Step::Tell(crate::TrustEvent::Pending { node: from, justification }));
+            steps.push(Step::Tell(TrustEvent::Pending { node: from, justification }));
         }
         steps
     }
@@ -336,7 +336,7 @@ impl Book {
             Some(_) | None => return Vec::new(),
         }
         self.outgoing.remove(&from);
-        vec![Step::Store, Step::Tell(crate::TrustEvent::Rejected { node: from, reason: clean(reason) })]
+        vec![Step::Store, Step::Tell(TrustEvent::Rejected { node: from, reason: clean(reason) })]
     }
 
     pub(crate) fn revoked_by(&mut self, from: NodeId) -> Vec<Step> {
@@ -347,7 +347,7 @@ impl Book {
         vec![
             Step::Store,
             Step::Dropped { peer: from },
-            Step::Tell(crate::TrustEvent::Revoked { node: from, by: Side::Theirs }),
+            Step::Tell(TrustEvent::Revoked { node: from, by: Side::Theirs }),
         ]
     }
 
@@ -411,7 +411,6 @@ fn clean(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::TrustEvent;
 
     const A: NodeId = NodeId(1);
     const KEY: PublicKey = PublicKey::from_bytes([1; 32]);
@@ -450,12 +449,7 @@ mod tests {
         book.set_members(BTreeMap::from([(NodeId(7), member(None))]));
         book.request(NodeId(7), "please".into(), 5);
         let steps = book.requested(NodeId(7), None, "please", false, 6);
-        assert!(
-            steps.contains(&Step::Tell(TrustEvent::Trusted {
-                node: NodeId(7),
-                how: Agreement::Mutual
-            }))
-        );
+        assert!(steps.contains(&Step::Tell(TrustEvent::Trusted { node: NodeId(7), how: Agreement::Mutual })));
         assert!(book.member(NodeId(7)).is_none(), "the network is not the only reason");
         assert!(book.set_members(BTreeMap::new()).is_empty());
         assert!(book.get(NodeId(7)).is_some());

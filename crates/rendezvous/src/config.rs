@@ -3,7 +3,7 @@
 use crate::{beacon, registry, store::StoreUrl};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -24,6 +24,8 @@ pub struct Config {
     pub beacon: beacon::Config,
     /// Limits of the registry's connections.
     pub connections: Connections,
+    /// How they are protected.
+    pub registry_tls: RegistryTls,
     /// The beacon over the web, for nodes that datagrams do not reach.
     pub web: Option<Web>,
 }
@@ -53,18 +55,35 @@ pub enum WebListen {
 pub enum WebTls {
     /// Not at all: on loopback, or behind something that does it.
     Off,
-    /// With a certificate and its key in PEM files.
+    /// With this certificate.
+    On(CertificateSource),
+}
+
+/// Where a certificate comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateSource {
+    /// PEM files.
     Files {
         /// The certificate, and those that lead to a known authority.
         certificate: PathBuf,
         /// Its key.
         key: PathBuf,
     },
-    /// With a certificate of its own making, made once and kept in a folder.
+    /// Of our own making, made once and kept in a folder.
     Own {
         /// Where.
         folder: PathBuf,
     },
+}
+
+/// How connections to the registry are protected. One port takes both kinds: a client that begins with TLS gets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegistryTls {
+    /// What the registry shows to clients that speak TLS.
+    pub certificate: CertificateSource,
+    /// Whether clients without TLS are served, as those of release 1.18.0 are by default. Where they are not, they are
+    /// told so.
+    pub plaintext: bool,
 }
 
 /// Limits of the connections over the web.
@@ -104,6 +123,8 @@ pub struct Connections {
     pub max: usize,
     /// Most connections from one address; loopback is exempt. Newer ones are closed.
     pub max_per_ip: usize,
+    /// How long a TLS handshake may take.
+    pub handshake: Duration,
     /// How long a client may take for its next whole request.
     pub idle: Duration,
     /// How long a client may take to read a reply.
@@ -117,6 +138,7 @@ impl Default for Connections {
         Self {
             max: 4096,
             max_per_ip: 256,
+            handshake: Duration::from_secs(10),
             // What the reference's servers grant; nodes send a heartbeat at least every minute.
             idle: Duration::from_secs(300),
             write: Duration::from_secs(10),
@@ -126,9 +148,11 @@ impl Default for Connections {
 }
 
 impl Config {
-    /// The reference's ports on loopback, and a store; nothing for the web.
+    /// The reference's ports on loopback, and a store with the registry's certificate beside it; nothing for the web.
     #[must_use]
     pub fn new(store: impl Into<StoreUrl>) -> Self {
+        let store = store.into();
+        let folder = store.file().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
         Self {
             registry_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 9000)),
             beacon_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 9001)),
@@ -137,6 +161,7 @@ impl Config {
             registry: registry::Config::default(),
             beacon: beacon::Config::default(),
             connections: Connections::default(),
+            registry_tls: RegistryTls { certificate: CertificateSource::Own { folder }, plaintext: true },
             web: None,
         }
     }

@@ -14,5 +14,5 @@ mod serve;
 pub mod store;
 
 pub use clock::Clock;
-pub use config::{Config, Web, WebLimits, WebListen, WebTls};
+pub use config::{CertificateSource, Config, RegistryTls, Web, WebLimits, WebListen, WebTls};
 pub use serve::{Bound, BoundWeb, CertificateError, RunError, run};

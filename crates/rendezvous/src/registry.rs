@@ -13,6 +13,7 @@ mod names;
 mod network_requests;
 mod networks;
 mod nodes;
+mod notices;
 mod provisioning;
 mod published;
 pub mod record;

@@ -3,17 +3,20 @@
 mod beacon;
 mod connection;
 mod ears;
+mod entrance;
 mod listener;
 mod registry;
+mod tls;
 mod web;
 
 use crate::{
-    Config, Web, WebListen,
+    CertificateSource, Config, Web, WebListen, WebTls,
     beacon::Introductions,
     clock::Clock,
     registry::{RestoreError, State, record::Seed},
     store::{self, Store, StoreError},
 };
+use entrance::Entrance;
 use pilot_crypto::Identity;
 use std::{
     collections::BTreeSet,
@@ -22,10 +25,12 @@ use std::{
     sync::Arc,
     time::{Instant, SystemTime},
 };
+use tls::{Certificate, Owner};
 use tokio::{
     net::{TcpListener, UdpSocket},
     sync::mpsc,
 };
+use tokio_rustls::TlsAcceptor;
 use zeroize::Zeroizing;
 
 /// Where a rendezvous is reached.
@@ -33,6 +38,10 @@ use zeroize::Zeroizing;
 pub struct Bound {
     /// TCP.
     pub registry: SocketAddr,
+    /// SHA-256 of the certificate that the registry shows to clients that speak TLS.
+    pub registry_fingerprint: [u8; 32],
+    /// Whether the registry serves clients without TLS.
+    pub plaintext: bool,
     /// UDP.
     pub beacon: SocketAddr,
     /// The beacon over the web.
@@ -48,7 +57,7 @@ pub struct BoundWeb {
     pub fingerprint: Option<[u8; 32]>,
 }
 
-pub use web::CertificateError;
+pub use tls::CertificateError;
 
 /// Why a rendezvous does not run.
 #[derive(Debug, thiserror::Error)]
@@ -74,9 +83,14 @@ pub enum RunError {
         /// How.
         source: RestoreError,
     },
-    /// There is no certificate for the web.
-    #[error("the beacon cannot be reached over the web: {0}")]
-    Certificate(#[from] CertificateError),
+    /// There is no certificate.
+    #[error("the {what} has no certificate: {source}")]
+    Certificate {
+        /// `registry` or `web`.
+        what: &'static str,
+        /// Why.
+        source: CertificateError,
+    },
     /// A part ended that must not end.
     #[error("the rendezvous failed: {0}")]
     Failed(String),
@@ -101,7 +115,7 @@ impl RunError {
                 | StoreError::Failed(_),
             )
             | Self::Restore { .. } => "store_unusable",
-            Self::Certificate(_) => "invalid_argument",
+            Self::Certificate { .. } => "invalid_argument",
             Self::Failed(_) => "internal",
         }
     }
@@ -116,8 +130,12 @@ impl RunError {
             }
             Self::Store(error) => error.hint().map(str::to_owned),
             Self::Restore { .. } => Some("restore a copy; see docs/rendezvous.md".to_owned()),
-            Self::Certificate(_) => Some(
+            Self::Certificate { what: "web", .. } => Some(
                 "give one with `--web-cert` and `--web-key`, or go without with `--web-listen off`"
+                    .to_owned(),
+            ),
+            Self::Certificate { .. } => Some(
+                "give one with `--tls-cert` and `--tls-key`; without them, one is made and kept beside the store"
                     .to_owned(),
             ),
             Self::Bind { .. } | Self::Failed(_) => None,
@@ -146,16 +164,21 @@ pub async fn run(
     let tcp =
         TcpListener::bind(config.registry_addr).await.map_err(bind("registry", config.registry_addr))?;
     let udp = UdpSocket::bind(config.beacon_addr).await.map_err(bind("beacon", config.beacon_addr))?;
-    let mut bound = Bound {
-        registry: tcp.local_addr().map_err(bind("registry", config.registry_addr))?,
-        beacon: udp.local_addr().map_err(bind("beacon", config.beacon_addr))?,
-        web: None,
-    };
+    let registry_addr = tcp.local_addr().map_err(bind("registry", config.registry_addr))?;
+    let beacon_addr = udp.local_addr().map_err(bind("beacon", config.beacon_addr))?;
     let web_listener = match &config.web {
-        Some(web) => listen_for_web(web, bound.beacon).await?,
+        Some(web) => listen_for_web(web, beacon_addr).await?,
         None => None,
     };
     let (mut store, records) = store::open(&config.store).await?;
+    let registry_certificate = certificate(&config.registry_tls.certificate, Owner::Registry)?;
+    let mut bound = Bound {
+        registry: registry_addr,
+        registry_fingerprint: registry_certificate.fingerprint(),
+        plaintext: config.registry_tls.plaintext,
+        beacon: beacon_addr,
+        web: None,
+    };
     let mut rules = config.registry.clone();
     let own_beacon = own_beacon(*rules.beacon.get_or_insert(bound.beacon))?;
     let clock = Clock::new(Instant::now(), SystemTime::now());
@@ -183,9 +206,12 @@ pub async fn run(
     let web = match (config.web, web_listener) {
         (Some(Web { tls, limits, .. }), Some(listener)) => {
             let addr = listener.local_addr().map_err(bind("web", bound.beacon))?;
-            let certificate = web::Certificate::obtain(&tls)?;
-            let fingerprint = certificate.as_ref().map(web::Certificate::fingerprint);
-            let acceptor = certificate.map(web::acceptor).transpose()?;
+            let certificate = match &tls {
+                WebTls::Off => None,
+                WebTls::On(source) => Some(certificate(source, Owner::Web)?),
+            };
+            let fingerprint = certificate.as_ref().map(Certificate::fingerprint);
+            let acceptor = certificate.map(|certificate| acceptor(certificate, Owner::Web)).transpose()?;
             bound.web = Some(BoundWeb { addr, fingerprint });
             Some(web::serve(listener, acceptor, limits, to_registry.clone(), to_web_inbox))
         }
@@ -199,7 +225,12 @@ pub async fn run(
     };
     let beacon = beacon::serve(udp, ears, beacon, beacon_orders, web_inbox, to_registry.clone());
     let registry = registry::serve(state, store, own_beacon, registry_events, to_beacon);
-    let listener = listener::serve(tcp, config.connections.clone(), authority, to_registry);
+    let entrance = Entrance::new(
+        acceptor(registry_certificate, Owner::Registry)?,
+        config.registry_tls.plaintext,
+        config.connections.handshake,
+    );
+    let listener = listener::serve(tcp, entrance, authority, config.connections.clone(), to_registry);
     tracing::info!(registry = %bound.registry, beacon = %bound.beacon, store = %config.store, "rendezvous is ready");
     ready(bound);
 
@@ -240,6 +271,14 @@ fn own_beacon(addr: SocketAddr) -> Result<Option<registry::OwnBeacon>, RunError>
     }
     let number = pilot_crypto::random_bytes().map_err(|error| RunError::Failed(error.to_string()))?;
     Ok(Some(registry::OwnBeacon { id: u32::from_be_bytes(number).max(1), addr: addr.to_string() }))
+}
+
+fn certificate(source: &CertificateSource, owner: Owner) -> Result<Certificate, RunError> {
+    Certificate::obtain(source, owner).map_err(|source| RunError::Certificate { what: owner.name(), source })
+}
+
+fn acceptor(certificate: Certificate, owner: Owner) -> Result<TlsAcceptor, RunError> {
+    tls::acceptor(certificate).map_err(|source| RunError::Certificate { what: owner.name(), source })
 }
 
 /// A port that was only guessed may be another program's.

@@ -12,8 +12,8 @@ use common::{ADMIN, START, World, about, identity, pair, punch, refusal, registe
 use pilot_wire::{
     NodeId,
     registry::{
-        Envelope, Handshakes, Invite, InviteAnswer, JoinNetwork, MemberQuery, NetworkQuery, Register,
-        Request, ResolveHostname, Response, SetTags,
+        Envelope, Handshakes, Invite, InviteAnswer, JoinNetwork, MemberQuery, NetworkQuery, NoticeKind,
+        Register, Request, ResolveHostname, Response, SetTags,
     },
 };
 use std::time::Duration;
@@ -496,16 +496,16 @@ fn a_waiting_node_is_told_at_once() {
     world.wait(&b, ear, secs(60));
     assert_eq!(world.reply(ear), None);
     world.request_trust(&a, b.id);
-    assert_eq!(world.reply(ear), Some(Response::AwaitNotices { waiting: true }));
+    assert_eq!(world.reply(ear), Some(common::notices(true)));
     assert_eq!(world.notices, [b.id], "and through the beacon");
     world.wait(&b, ear, secs(60));
-    assert_eq!(world.reply(ear), Some(Response::AwaitNotices { waiting: true }), "it has not fetched it yet");
+    assert_eq!(world.reply(ear), Some(common::notices(true)), "it has not fetched it yet");
     world.poll(&b);
     world.wait(&b, ear, secs(60));
     world.pass(secs(59));
     assert_eq!(world.reply(ear), None);
     world.pass(secs(1));
-    assert_eq!(world.reply(ear), Some(Response::AwaitNotices { waiting: false }));
+    assert_eq!(world.reply(ear), Some(common::notices(false)));
 }
 
 #[test]
@@ -516,9 +516,9 @@ fn a_node_waits_on_four_connections_at_most_and_no_longer_than_four_minutes() {
     for ear in &ears {
         world.wait(&a, *ear, secs(4000));
     }
-    assert_eq!(world.reply(ears[0]), Some(Response::AwaitNotices { waiting: false }));
+    assert_eq!(world.reply(ears[0]), Some(common::notices(false)));
     world.pass(secs(240));
-    assert_eq!(world.reply(ears[4]), Some(Response::AwaitNotices { waiting: false }));
+    assert_eq!(world.reply(ears[4]), Some(common::notices(false)));
 }
 
 // Networks.
@@ -623,4 +623,91 @@ fn a_beacon_is_announced_from_this_machine_or_by_the_operator() {
     assert_eq!(count(&mut world), 1);
     world.pass(secs(60));
     assert_eq!(count(&mut world), 0);
+}
+
+// News without asking.
+
+fn friends(world: &mut World, a: &common::Agent, b: &common::Agent) {
+    for (from, to) in [(a, b), (b, a)] {
+        let report = Request::ReportTrust(pair(from.id, to.id));
+        assert!(matches!(world.by(from, report), Response::ReportTrust {}));
+    }
+}
+
+#[test]
+fn who_listens_is_told_of_a_friend_that_moved_and_of_no_stranger() {
+    let mut world = World::new();
+    let (a, b, c) = (world.agent(1), world.agent(2), world.agent(3));
+    friends(&mut world, &a, &b);
+    let ear = world.connect("198.51.100.1:50001");
+    world.listen(&a, ear);
+    assert_eq!(world.told(ear), None);
+    world.ask(c.conn, c.signed(register(&c.identity, "203.0.113.3:4001")));
+    assert_eq!(world.told(ear), None, "a stranger");
+    world.ask(b.conn, b.signed(register(&b.identity, "203.0.113.2:4001")));
+    let told = world.told(ear).unwrap();
+    assert_eq!((told.kinds, told.peers, told.waiting), (vec![NoticeKind::Peers], vec![b.id], false));
+    // Between two questions changes are gathered.
+    world.ask(b.conn, b.signed(register(&b.identity, "203.0.113.2:4002")));
+    world.listen(&a, ear);
+    assert_eq!(world.told(ear).unwrap().peers, [b.id]);
+    world.ask(b.conn, b.signed(register(&b.identity, "203.0.113.2:4002")));
+    world.listen(&a, ear);
+    assert_eq!(world.told(ear), None, "it has not moved");
+}
+
+#[test]
+fn who_listens_is_told_of_trust_that_begins_and_ends() {
+    let mut world = World::new();
+    let (a, b) = (world.agent(1), world.agent(2));
+    let ear = world.connect("198.51.100.1:50001");
+    world.listen(&a, ear);
+    friends(&mut world, &b, &a);
+    world.listen(&a, ear);
+    let revoke = Request::RevokeTrust(pair(b.id, a.id));
+    assert!(matches!(world.by(&b, revoke), Response::RevokeTrust {}));
+    let told = world.told(ear).unwrap();
+    assert_eq!((told.kinds, told.trust), (vec![NoticeKind::Trust], vec![b.id]));
+}
+
+#[test]
+fn a_handshake_is_told_as_one_and_older_daemons_hear_of_the_inbox_only() {
+    let mut world = World::new();
+    let (a, b, c) = (world.agent(1), world.agent(2), world.agent(3));
+    friends(&mut world, &a, &c);
+    let (ear, old) = (world.connect("198.51.100.1:50001"), world.connect("198.51.100.1:50002"));
+    world.listen(&a, ear);
+    world.wait(&a, old, secs(60));
+    world.ask(c.conn, c.signed(register(&c.identity, "203.0.113.3:4001")));
+    assert_eq!(world.told(ear).unwrap().peers, [c.id]);
+    assert_eq!(world.reply(old), None);
+    world.listen(&a, ear);
+    world.request_trust(&b, a.id);
+    let told = world.told(ear).unwrap();
+    assert_eq!((told.waiting, told.kinds), (true, vec![NoticeKind::Handshake]));
+    assert_eq!(world.reply(old), Some(common::notices(true)));
+}
+
+#[test]
+fn more_news_than_can_be_named_are_told_as_such_and_none_is_kept_for_who_is_gone() {
+    let mut world = World::new();
+    let a = world.agent(255);
+    let ear = world.connect("198.51.100.1:50001");
+    world.listen(&a, ear);
+    let others: Vec<_> = (0..250).map(|seed| world.agent(seed)).collect();
+    for other in &others {
+        friends(&mut world, &a, other);
+    }
+    for other in &others {
+        world.ask(other.conn, other.signed(register(&other.identity, "203.0.113.3:4001")));
+    }
+    while world.told(ear).is_some() {}
+    world.listen(&a, ear);
+    let told = world.told(ear).unwrap();
+    assert!(told.more && told.peers.len() + told.trust.len() <= 256, "{told:?}");
+    world.state.close(ear);
+    world.ask(others[0].conn, others[0].signed(register(&others[0].identity, "203.0.113.3:4002")));
+    let again = world.connect("198.51.100.1:50002");
+    world.listen(&a, again);
+    assert_eq!(world.told(again), None);
 }

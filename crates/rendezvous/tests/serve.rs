@@ -210,7 +210,7 @@ fn a_handshake_reaches_a_waiting_node_at_once_and_by_both_ways() {
     let mut later = Client::connect(server.bound.registry);
     later.ask(Request::BeaconList {});
     assert!(matches!(asker.ask(handshake(asker.id, target.id)), Response::RequestHandshake { .. }));
-    assert_eq!(ear.receive(), Some(Response::AwaitNotices { waiting: true }));
+    assert_eq!(ear.receive(), Some(common::notices(true)));
     assert_eq!(receive(&socket), [0x0A, 0x01]);
 }
 

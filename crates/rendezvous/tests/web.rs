@@ -13,7 +13,7 @@ use common::{
 };
 use futures_util::{SinkExt, StreamExt};
 use pilot_crypto::Identity;
-use pilot_rendezvous::{Config, Web, WebLimits, WebListen, WebTls};
+use pilot_rendezvous::{CertificateSource, Config, Web, WebLimits, WebListen, WebTls};
 use pilot_wire::{
     NodeId,
     beacon::Message,
@@ -402,7 +402,8 @@ fn beside_the_beacon_a_port_that_is_taken_does_not_matter_and_one_that_was_asked
 fn a_rendezvous_tells_the_fingerprint_of_its_certificate_and_keeps_it() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(&folder, WebLimits::default());
-    config.web.as_mut().unwrap().tls = WebTls::Own { folder: folder.path().to_owned() };
+    config.web.as_mut().unwrap().tls =
+        WebTls::On(CertificateSource::Own { folder: folder.path().to_owned() });
     let first = Server::start(config.clone()).bound.web.unwrap().fingerprint;
     assert!(first.is_some());
     assert_eq!(Server::start(config).bound.web.unwrap().fingerprint, first);

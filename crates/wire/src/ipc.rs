@@ -29,8 +29,8 @@ mod request;
 mod subcommand;
 
 pub use call::{
-    AutoApprove, Call, Done, Pong, RegistryStatus, ServiceStatus, Status, TrustEntry, TrustList, TrustState,
-    TrustWait, WebLink,
+    AutoApprove, Call, Done, Pong, RegistryStatus, RegistryTls, ServiceStatus, Status, TrustEntry, TrustList,
+    TrustState, TrustWait, WebLink,
 };
 pub use command::Command;
 pub use events::{EventCounters, EventsStatus, HistoryStatus, LinkState, LinkStatus, SubscriptionStatus};

@@ -36,7 +36,7 @@ pub use request::{
 };
 pub use response::{
     Beacon, HandshakeNotice, HandshakeVerdict, Handshakes, InviteNotice, JoinedNetwork, ListedNode, Lookup,
-    MemberRole, MemberTags, Network, NetworkPolicy, Punched, Registered, Resolved, ResolvedHostname,
-    Response, ResponseError, Role, RotatedKey, Score, Visibility,
+    MemberRole, MemberTags, Network, NetworkPolicy, NoticeKind, Notices, Punched, Registered, Resolved,
+    ResolvedHostname, Response, ResponseError, Role, RotatedKey, Score, Visibility,
 };
 pub use sent::Sent;

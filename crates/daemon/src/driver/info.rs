@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::Driver;
 use super::paths::{micros, millis};
-use crate::config::Transport;
+use crate::config::{TlsMode, Transport};
 
 /// Rows of a list in one reply, so that it fits a frame: a stream takes about 400 bytes, and `Info` has two lists.
 pub(super) const ROWS_MAX: usize = 1000;
@@ -29,10 +29,6 @@ impl Driver {
         let observed = self.node.observed().filter(|address| !address.ip().is_unspecified());
         let endpoint = observed.or(self.profile.listen);
         endpoint.map(|address| address.to_string()).unwrap_or_default()
-    }
-
-    fn beacon(&self) -> String {
-        self.config.beacon.clone().unwrap_or_default()
     }
 
     pub(super) fn info(&self, now: Instant) -> Info {
@@ -125,6 +121,7 @@ impl Driver {
                 address: self.registry.address.clone(),
                 connected: self.registry.connected,
                 error: self.registry.error.clone(),
+                tls: self.registry_protection(),
             },
             beacon: self.beacon(),
             transport: self.transport().to_owned(),
@@ -219,7 +216,12 @@ impl Driver {
         let config = &self.config;
         json!({
             "registry": config.registries.join(","),
-            "beacon": self.beacon(),
+            "registry_tls": match config.registry_tls.mode {
+                TlsMode::Auto => "auto",
+                TlsMode::Require => "require",
+                TlsMode::Off => "off",
+            },
+            "beacon": config.beacons.join(","),
             "beacon_web": config.web.url,
             "transport": match config.web.transport {
                 Transport::Auto => "auto",

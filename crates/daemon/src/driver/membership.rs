@@ -19,7 +19,7 @@ use super::registry::Purpose;
 use super::replies::{Refusal, ReplyTo};
 use super::trust::wall;
 use crate::memberships::PortLimit;
-use crate::registry::{CallError, CallId, Order};
+use crate::registry::{CallError, CallId};
 
 /// How often the registry is asked who the members are, if it gives no notice.
 const REFRESH: Duration = Duration::from_secs(60);
@@ -235,8 +235,6 @@ impl Driver {
     fn networks_known(&mut self, now: Instant) {
         if std::mem::take(&mut self.refresh.changed) {
             self.apply_networks(now);
-            // The next notice will be about something else.
-            let _ = self.link.send(Order::NoticeMet);
         }
         for (id, node) in std::mem::take(&mut self.refresh.checks) {
             let trusted = self.node.is_trusted(node);

@@ -74,7 +74,11 @@ impl Checks {
     }
 
     pub(super) fn on_beacon(&mut self, event: BeaconEvent) {
-        self.beacon_answers = Some(event == BeaconEvent::Answers);
+        match event {
+            BeaconEvent::Answers => self.beacon_answers = Some(true),
+            BeaconEvent::Silent => self.beacon_answers = Some(false),
+            BeaconEvent::Late => {}
+        }
     }
 }
 
@@ -149,7 +153,7 @@ impl Driver {
         let survey = check.survey.as_ref();
         let candidates = self.own_candidates();
         let network = self.network_status();
-        let has_beacon = self.config.beacon.is_some() || survey.is_some_and(|s| s.beacon.is_some());
+        let has_beacon = !self.config.beacons.is_empty() || survey.is_some_and(|s| s.beacon.is_some());
         let answers = survey.map_or(self.beacon_answers().unwrap_or(false), |survey| survey.udp);
         let (answered, error) = match &check.registry {
             Registry::Asked => (None, "no answer within the time of this check".to_owned()),
@@ -159,7 +163,7 @@ impl Driver {
         Netcheck {
             udp: has_beacon.then_some(answers),
             beacon: Answering {
-                address: self.config.beacon.clone().unwrap_or_default(),
+                address: self.beacon(),
                 answers: answers || self.web.is_up(),
                 rtt_us: survey.and_then(|survey| survey.rtt).map(micros),
                 error: String::new(),

@@ -148,6 +148,7 @@ impl Driver {
         self.checks.on_beacon(event);
         match event {
             BeaconEvent::Answers => tracing::info!("the beacon answers"),
+            BeaconEvent::Late => self.doubt_registry(),
             BeaconEvent::Silent => {
                 tracing::warn!("the beacon does not answer");
                 self.on_beacon_silent(now);

@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use pilot_crypto::Identity;
 use pilot_proto::{Answer, CandidateSource, Location, PeerEvent, Query, QueryError, QueryId, Visibility};
-use pilot_wire::ipc::{Code, Command, Managed, Preferred, Reply, Resolved, VerifyEnvelope};
+use pilot_wire::ipc::{Code, Command, Managed, Preferred, RegistryTls, Reply, Resolved, VerifyEnvelope};
 use pilot_wire::registry::{
-    self, Envelope, ExprPolicyUpdate, Handshakes, MemberQuery, MemberTagsUpdate, NetworkQuery, Registered,
-    Response, RotateKey, SetTaskExec, Signed,
+    self, Envelope, ExprPolicyUpdate, Handshakes, MemberQuery, MemberTagsUpdate, NetworkQuery, NoticeKind,
+    Notices, Registered, Response, RotateKey, SetTaskExec, Signed,
 };
 use pilot_wire::{Addr, Endpoint, NetworkId, NodeId, Port};
 use serde_json::json;
@@ -20,11 +20,17 @@ use super::Driver;
 use super::membership::{Change, Form};
 use super::replies::{Refusal, ReplyTo};
 use super::trust::wall;
+use crate::config::TlsMode;
 use crate::handle::Sign;
-use crate::registry::{CallError, CallId, Order, Report};
+use crate::registry::{CallError, CallId, Order, Protection, Report};
+use crate::state;
+use crate::tls::Known;
 
 /// Changes of trust that the registry could not be told, to be told when it is back.
 const OWED_MAX: usize = 256;
+
+/// Peers that are looked up when the registry has more news than it names.
+const NAMED_MAX: usize = 256;
 
 /// How the registry stands to us, for `status`.
 #[derive(Debug)]
@@ -36,10 +42,14 @@ pub(super) struct Standing {
     pub(super) error: Option<String>,
     /// Says so if the own key ends soon.
     pub(super) key_expiry: Option<String>,
+    /// What hides the connection, while there is one.
+    protection: Option<Protection>,
     /// What the registry should have been told.
     owed: Vec<Query>,
     /// Look-ups under way whose only purpose is a name.
     names: BTreeMap<CallId, NodeId>,
+    /// The same, to remember an address.
+    places: BTreeMap<CallId, NodeId>,
     /// Requests of the built-in services.
     of_services: BTreeMap<CallId, oneshot::Sender<Result<Vec<u8>, CallError>>>,
 }
@@ -52,8 +62,10 @@ impl Standing {
             connected: false,
             error: None,
             key_expiry: None,
+            protection: None,
             owed: Vec::new(),
             names: BTreeMap::new(),
+            places: BTreeMap::new(),
             of_services: BTreeMap::new(),
         }
     }
@@ -282,7 +294,7 @@ impl Driver {
     }
 
     fn next_identity(&self) -> std::path::PathBuf {
-        crate::state::next_identity(&self.config.identity)
+        state::next_identity(&self.config.identity)
     }
 
     /// The new key is in force: put it in its place and use it.
@@ -345,22 +357,40 @@ impl Driver {
             Report::Answer(id, answer) => self.on_answer(now, id, answer),
             Report::Reply(id, outcome) => self.on_reply(now, id, outcome),
             Report::Handshakes(found) => self.on_handshakes(now, found),
-            Report::Notice => self.refresh_networks(now),
             Report::KeyExpiry(warning) => {
                 if let Some(warning) = &warning {
                     tracing::warn!(warning, "replace it: pilotctl rotate-key");
                 }
                 self.registry.key_expiry = warning;
             }
-            Report::Status { address, error } => {
-                self.registry.connected = error.is_none();
+            Report::News(news) => self.on_registry_news(now, &news),
+            Report::Certificate(address, known) => {
+                tracing::info!(address, ?known, "the registry's certificate is remembered");
+                state::remember(&mut self.memory.registry_certificates, address, known);
+                self.memory_stale = true;
+            }
+            Report::Up { index, address, protection } => {
+                self.registry.connected = true;
                 self.registry.address = address;
                 self.registry.awaited = false;
-                self.registry.error = error;
-                // On success the registration itself follows, with the number.
-                if !self.registry.connected {
-                    self.check_ready();
+                self.registry.error = None;
+                if protection == Protection::Plaintext && self.config.registry_tls.mode == TlsMode::Auto {
+                    tracing::warn!(
+                        registry = self.registry.address,
+                        "the registry speaks no TLS: what is said to it can be read and changed on the way"
+                    );
                 }
+                self.registry.protection = Some(protection);
+                // The registration itself follows, with the number.
+                self.use_beacon_of(now, index);
+            }
+            Report::Down { address, error } => {
+                self.registry.connected = false;
+                self.registry.address = address;
+                self.registry.awaited = false;
+                self.registry.error = Some(error);
+                self.registry.protection = None;
+                self.check_ready();
             }
         }
     }
@@ -396,12 +426,85 @@ impl Driver {
             }
             false => self.notify("node.reregistered", Some(json!({"address": address}))),
         }
+        if first || self.memory.registry != self.registry.address {
+            self.memory.registry.clone_from(&self.registry.address);
+            self.tell_registry_of_trust();
+        }
         for query in std::mem::take(&mut self.registry.owed) {
             let request = crate::registry::request(node, &query);
             let _ = self.send_call(request.into());
         }
         self.networks_registered(now);
         self.check_ready();
+    }
+
+    /// The registry says that something about peers is otherwise than before. It says only what to ask: what counts is
+    /// the answer, and what the peers themselves can show.
+    fn on_registry_news(&mut self, now: Instant, news: &Notices) {
+        let peers: Vec<NodeId> = match news.more {
+            true => self.node.trust().trusted().map(|(node, _)| node).take(NAMED_MAX).collect(),
+            false => news.peers.clone(),
+        };
+        for peer in peers {
+            if self.node.is_trusted(peer) && !self.node.relocate(now, peer) {
+                // Nothing is said to it at present; where it is found some day, and how it is called, is remembered.
+                self.learn_place(peer);
+            }
+        }
+        for peer in &news.trust {
+            self.node.doubt_trust(*peer);
+        }
+        if news.kinds.contains(&NoticeKind::Networks) {
+            self.refresh_networks(now);
+        }
+        if news.kinds.contains(&NoticeKind::Invite) {
+            tracing::info!("an invitation to a network waits: pilotctl network invites");
+            self.notify("network.invited", None);
+        }
+    }
+
+    fn learn_place(&mut self, peer: NodeId) {
+        let request = registry::Resolve {
+            node_id: peer,
+            requester_id: self.own_node(),
+            ..registry::Resolve::default()
+        };
+        if let Some(id) = self.send_call(registry::Request::Resolve(request).into()) {
+            self.registry.places.insert(id, peer);
+        }
+        self.learn_name(peer);
+    }
+
+    fn on_place(&mut self, node: NodeId, outcome: Result<Vec<u8>, CallError>) {
+        let resolved = outcome.ok().and_then(|reply| Response::parse(&reply).ok());
+        if let Some(Response::Resolve(resolved)) = resolved
+            && let Ok(endpoint) = resolved.real_addr.parse()
+        {
+            self.remember_endpoint(node, endpoint);
+        }
+    }
+
+    /// A registry that does not share its records with the one before learns whom we trust, and whom no more.
+    fn tell_registry_of_trust(&self) {
+        let book = self.node.trust();
+        let ended = book.revoked().map(|(node, _)| Query::RevokeTrust(node));
+        let begun = book.trusted().map(|(node, _)| Query::ReportTrust(node));
+        // A full queue ends with the next registration elsewhere; until then the peers know.
+        let _ = self.link.send(Order::Tell(ended.chain(begun).collect()));
+    }
+
+    /// What hides the connection to the registry.
+    pub(super) fn registry_protection(&self) -> Option<RegistryTls> {
+        let remembered = self.memory.registry_certificates.get(&self.registry.address);
+        self.registry.protection.map(|protection| match protection {
+            Protection::Tls(fingerprint) => RegistryTls {
+                used: true,
+                fingerprint: fingerprint.to_string(),
+                pinned: !self.config.registry_tls.fingerprints.is_empty()
+                    || remembered == Some(&Known::First(fingerprint)),
+            },
+            Protection::Plaintext => RegistryTls::default(),
+        })
     }
 
     pub(super) fn on_query(&mut self, now: Instant, id: QueryId, query: Query) {
@@ -534,6 +637,9 @@ impl Driver {
             Ok(()) => return,
             Err(outcome) => outcome,
         };
+        if let Some(node) = self.registry.places.remove(&id) {
+            return self.on_place(node, outcome);
+        }
         if let Some(answer) = self.registry.of_services.remove(&id) {
             // The service may have given up meanwhile.
             let _ = answer.send(outcome);

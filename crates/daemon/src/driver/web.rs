@@ -17,8 +17,9 @@ use tokio::sync::watch;
 use super::deadlines::Deadline;
 use super::{Command, Driver};
 use crate::config::Transport;
+use crate::state;
 use crate::udp::Sent;
-use crate::web::{Credentials, Link, Pins, Proxy, Report, Settings, Target};
+use crate::web::{Credentials, Link, Pins, Proxy, Report, Settings, Target, derived};
 
 /// Stands for a beacon whose name cannot be resolved: only a proxy may be able to. No datagram is sent there (RFC 7600).
 const PLACEHOLDER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8)), 9001);
@@ -50,10 +51,10 @@ pub(super) struct Web {
 }
 
 impl Web {
-    pub(super) fn new(config: &crate::config::Web, targets: Vec<Target>, proxy: Option<Proxy>) -> Self {
+    pub(super) fn new(config: &crate::config::Web, proxy: Option<Proxy>) -> Self {
         Self {
             transport: config.transport,
-            targets,
+            targets: Vec::new(),
             proxy,
             credentials: watch::Sender::new(None),
             beacon: None,
@@ -72,10 +73,18 @@ impl Web {
     }
 }
 
+/// Where the beacon may be over the web: where it was said to be, or where that follows from its address.
+fn targets(config: &crate::config::Web, beacon: &str) -> Vec<Target> {
+    let urls = config.url.clone().map_or_else(|| derived(beacon), |url| vec![url]);
+    // A URL that was given was checked at the start.
+    urls.iter().filter_map(|url| url.parse().ok()).collect()
+}
+
 impl Driver {
     /// The daemon starts.
     pub(super) fn start_web(&mut self, now: Instant) {
-        self.web.beacon = self.config.beacon.as_ref().and_then(|beacon| beacon.parse().ok());
+        self.web.targets = targets(&self.config.web, self.config.beacon_of(0).map_or("", String::as_str));
+        self.use_beacon_of(now, 0);
         if let Some(node) = self.node.id() {
             self.tell_web_credentials(node);
         }
@@ -85,20 +94,37 @@ impl Driver {
     }
 
     /// The beacon's name has an address.
-    pub(super) fn on_beacon_found(&mut self, now: Instant, address: SocketAddr) {
+    pub(super) fn on_beacon_found(&mut self, now: Instant, beacon: &str, address: SocketAddr) {
+        if !self.is_our_beacon(beacon) {
+            return;
+        }
         self.web.beacon = Some(address);
         self.node.set_beacon(now, Some(address));
     }
 
     /// The beacon's name has no address, at least not here.
-    pub(super) fn on_beacon_unknown(&mut self, now: Instant) {
-        if self.web.beacon.is_none() {
+    pub(super) fn on_beacon_unknown(&mut self, now: Instant, beacon: &str) {
+        if self.is_our_beacon(beacon) && self.web.beacon.is_none() {
             self.go_web(now, "the beacon's name cannot be looked up");
         }
     }
 
+    /// Another beacon is used from now on. What was said over the web to the one before is said no more.
+    pub(super) fn beacon_is_another(&mut self, now: Instant, beacon: &str) {
+        self.web.targets = targets(&self.config.web, beacon);
+        if self.web.link.take().is_none() {
+            return;
+        }
+        self.web.generation += 1;
+        self.web.up = None;
+        self.web.returning = false;
+        self.web.error = None;
+        self.go_web(now, "the beacon is another one");
+    }
+
     /// The beacon does not answer.
     pub(super) fn on_beacon_silent(&mut self, now: Instant) {
+        self.doubt_registry();
         match &self.web.link {
             Some(_) => self.check_web(now),
             None => self.go_web(now, "the beacon does not answer over UDP"),
@@ -180,9 +206,9 @@ impl Driver {
         match report {
             // Also the last ones of a link that was let go.
             Report::Message(message) => self.on_web_message(now, message),
-            Report::Pinned(host, fingerprint) => {
-                tracing::info!(host, %fingerprint, "the beacon's certificate is remembered");
-                self.memory.remember_certificate(host, fingerprint);
+            Report::Pinned(host, known) => {
+                tracing::info!(host, ?known, "the beacon's certificate is remembered");
+                state::remember(&mut self.memory.web_certificates, host, known);
                 self.memory_stale = true;
             }
             Report::Up { url, proxy } if current => {

@@ -1,14 +1,19 @@
-//! One TCP connection to a registry: frames out and in, both at once.
+//! One connection to a registry, over TLS or in the clear: frames out and in, both at once.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pilot_wire::registry::{Decoder, Envelope, FrameError, frame};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::config::TlsMode;
+use crate::tls::{self, Expectation, Fingerprint, Insecure, Known, KnownCertificates, Whose};
 use crate::web::Proxy;
 
 /// Bytes asked of the system per read.
@@ -27,6 +32,10 @@ pub(super) enum Lost {
     Connect(io::Error),
     #[error("cannot connect: no answer")]
     NoConnection,
+    #[error(transparent)]
+    Insecure(#[from] Insecure),
+    #[error("{0}")]
+    Everywhere(String),
     #[error("the registry closed the connection")]
     Closed,
     #[error("connection lost: {0}")]
@@ -86,32 +95,133 @@ async fn reach(
     }
 }
 
+/// How registries are reached, and what is known of their certificates.
+#[derive(Debug, Clone)]
+pub(super) struct Access {
+    /// A way where there is no direct one.
+    pub(super) proxy: Option<Proxy>,
+    pub(super) tls: TlsMode,
+    /// The only certificates that are right, if the owner said so.
+    pub(super) given: Vec<Fingerprint>,
+    /// Whether what is seen once has to stay.
+    pub(super) remembers: bool,
+    pub(super) known: KnownCertificates,
+}
+
+/// What hides a connection from those on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protection {
+    /// TLS with this certificate.
+    Tls(Fingerprint),
+    /// Nothing.
+    Plaintext,
+}
+
+impl Access {
+    /// The same, for another connection to where one with this protection leads.
+    pub(super) fn like(&self, protection: Protection) -> Self {
+        let tls = match protection {
+            Protection::Tls(_) => TlsMode::Require,
+            Protection::Plaintext => TlsMode::Off,
+        };
+        Self { tls, ..self.clone() }
+    }
+
+    fn expectation(&self, address: &str) -> Expectation {
+        let before = self.known.get(address).copied();
+        Expectation { whose: Whose::Registry, given: self.given.clone(), before }
+    }
+
+    /// Whether a registry that shows no TLS may be talked to without. One that showed it before may not: whoever stands
+    /// in between would only have to be in the way of TLS.
+    fn may_go_without(&self, address: &str) -> bool {
+        self.tls == TlsMode::Auto && self.given.is_empty() && !self.known.contains_key(address)
+    }
+}
+
+/// The bytes of a connection.
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, into),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, into),
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+}
+
 /// The connection with what is on the way in and out.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     decoder: Decoder,
     outgoing: Vec<u8>,
+    /// Written to the stream, which may hold some of it back.
+    unflushed: bool,
     local: Option<IpAddr>,
+    protection: Protection,
+    /// What is to be remembered of the certificate.
+    pub(super) news: Option<Known>,
 }
 
 impl Connection {
-    /// Directly, or through the proxy where there is no direct way.
-    pub(super) async fn open(address: &str, proxy: Option<&Proxy>) -> io::Result<Self> {
-        let parts = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
-        let stream = match (proxy, parts) {
-            (Some(proxy), Some((host, port))) if proxy.is_for(host) => {
-                reach(TcpStream::connect(address), proxy, host, port).await?
-            }
-            _ => TcpStream::connect(address).await?,
-        };
-        stream.set_nodelay(true)?;
+    /// Directly, or through the proxy where there is no direct way; over TLS, or without where that is allowed and
+    /// there is none.
+    pub(super) async fn open(address: &str, access: &Access) -> Result<Self, Lost> {
+        let stream = connect(address, access.proxy.as_ref()).await.map_err(Lost::Connect)?;
         let local = stream.local_addr().ok().map(|address| address.ip().to_canonical());
-        Ok(Self { stream, decoder: Decoder::new(), outgoing: Vec::new(), local })
+        let opened = |stream, protection, news| Self {
+            stream,
+            decoder: Decoder::new(),
+            outgoing: Vec::new(),
+            unflushed: false,
+            local,
+            protection,
+            news,
+        };
+        if access.tls == TlsMode::Off {
+            return Ok(opened(Stream::Plain(stream), Protection::Plaintext, None));
+        }
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        match Box::pin(tls::secure(stream, host, access.expectation(address))).await {
+            Ok((stream, seen)) => {
+                let protection = Protection::Tls(seen.fingerprint);
+                let news = seen.news.filter(|_| access.remembers);
+                Ok(opened(Stream::Tls(Box::new(stream)), protection, news))
+            }
+            Err(Insecure::NoTls(error)) if access.may_go_without(address) => {
+                tracing::debug!(address, %error, "the registry speaks no TLS");
+                let stream = connect(address, access.proxy.as_ref()).await.map_err(Lost::Connect)?;
+                Ok(opened(Stream::Plain(stream), Protection::Plaintext, None))
+            }
+            Err(error) => Err(Lost::Insecure(error)),
+        }
     }
 
     /// The address that this machine reaches the registry from.
     pub(super) fn local(&self) -> Option<IpAddr> {
         self.local
+    }
+
+    pub(super) fn protection(&self) -> Protection {
+        self.protection
     }
 
     pub(super) fn queue(&mut self, envelope: &Envelope) {
@@ -130,17 +240,45 @@ impl Connection {
         if let Some(reply) = self.decoder.next()? {
             return Ok(Some(reply));
         }
-        let (mut reader, mut writer) = self.stream.split();
         let mut bytes = [0; READ];
-        tokio::select! {
-            read = reader.read(&mut bytes) => match read? {
-                0 => return Err(Lost::Closed),
-                count => self.decoder.feed(&bytes[..count]),
-            },
-            written = writer.write(&self.outgoing), if !self.outgoing.is_empty() => {
-                self.outgoing.drain(..written?);
-            }
+        let count = poll_fn(|cx| self.poll_exchange(cx, &mut bytes)).await?;
+        match count {
+            Some(0) => return Err(Lost::Closed),
+            Some(count) => self.decoder.feed(&bytes[..count]),
+            None => {}
         }
         Ok(self.decoder.next()?)
     }
+
+    /// How many bytes came, or `None` when some went.
+    fn poll_exchange(&mut self, cx: &mut Context<'_>, bytes: &mut [u8]) -> Poll<io::Result<Option<usize>>> {
+        let mut into = ReadBuf::new(bytes);
+        if let Poll::Ready(read) = self.stream.poll_read(cx, &mut into) {
+            read?;
+            return Poll::Ready(Ok(Some(into.filled().len())));
+        }
+        if !self.outgoing.is_empty() {
+            let written = ready!(self.stream.poll_write(cx, &self.outgoing))?;
+            self.outgoing.drain(..written);
+            self.unflushed = true;
+            return Poll::Ready(Ok(None));
+        }
+        if self.unflushed {
+            ready!(self.stream.poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Pending
+    }
+}
+
+async fn connect(address: &str, proxy: Option<&Proxy>) -> io::Result<TcpStream> {
+    let parts = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+    let stream = match (proxy, parts) {
+        (Some(proxy), Some((host, port))) if proxy.is_for(host) => {
+            reach(TcpStream::connect(address), proxy, host, port).await?
+        }
+        _ => TcpStream::connect(address).await?,
+    };
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }

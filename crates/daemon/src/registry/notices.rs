@@ -6,12 +6,11 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use pilot_wire::registry::{Envelope, Response};
+use pilot_wire::registry::{Envelope, Notices as News, Response};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::CONNECT_WAIT;
-use super::connection::{Connection, Lost};
-use crate::web::Proxy;
+use super::connection::{Access, Connection, Lost};
 
 /// How long the registry may keep the question, in milliseconds: less than it keeps an idle connection.
 pub(super) const PATIENCE_MS: u32 = 240_000;
@@ -25,6 +24,9 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// Longest such pause.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
+/// Pause after other notices, in which further ones gather.
+const PAUSE_BETWEEN: Duration = Duration::from_millis(20);
+
 /// Pause after a failure, and after an answer that is none.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(30);
 
@@ -33,10 +35,19 @@ type Question = Pin<Box<dyn Future<Output = Result<(Connection, Response), Lost>
 /// The standing question.
 pub(super) struct Notices {
     address: String,
-    proxy: Option<Proxy>,
+    access: Access,
     envelope: Envelope,
     state: State,
     pause: Duration,
+}
+
+/// What is learned by waiting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Notice {
+    /// What the registry says.
+    News(News),
+    /// A connection on which the question stood was lost: the registry may be gone.
+    Broken,
 }
 
 enum State {
@@ -46,20 +57,20 @@ enum State {
 
 impl Notices {
     /// Asks with `envelope`, which is signed, at the registry of that address.
-    pub(super) fn new(address: String, proxy: Option<Proxy>, envelope: Envelope) -> Self {
+    pub(super) fn new(address: String, access: Access, envelope: Envelope) -> Self {
         let state = State::Resting { until: Instant::now(), connection: None };
-        Self { address, proxy, envelope, state, pause: PAUSE_MIN }
+        Self { address, access, envelope, state, pause: PAUSE_MIN }
     }
 
-    /// Resolves when something waits. Nothing is lost when the future is dropped before.
-    pub(super) async fn next(&mut self) {
+    /// Resolves with the next notice. Nothing is lost when the future is dropped before.
+    pub(super) async fn next(&mut self) -> Notice {
         loop {
             match &mut self.state {
                 State::Resting { until, connection } => {
                     sleep_until(*until).await;
                     let question = ask(
                         self.address.clone(),
-                        self.proxy.clone(),
+                        self.access.clone(),
                         self.envelope.clone(),
                         connection.take(),
                     );
@@ -67,8 +78,8 @@ impl Notices {
                 }
                 State::Asking(question) => {
                     let answer = question.await;
-                    if self.rest_after(answer) {
-                        return;
+                    if let Some(notice) = self.rest_after(answer) {
+                        return notice;
                     }
                 }
             }
@@ -83,43 +94,44 @@ impl Notices {
         }
     }
 
-    /// Whether something waits.
-    fn rest_after(&mut self, answer: Result<(Connection, Response), Lost>) -> bool {
+    fn rest_after(&mut self, answer: Result<(Connection, Response), Lost>) -> Option<Notice> {
         let now = Instant::now();
-        let (pause, connection, waiting) = match answer {
-            Ok((connection, Response::AwaitNotices { waiting: true })) => {
+        let (pause, connection, notice) = match answer {
+            Ok((connection, Response::AwaitNotices(news))) if news.waiting => {
                 let pause = self.pause;
                 self.pause = (pause * 2).min(PAUSE_MAX);
-                (pause, Some(connection), true)
+                (pause, Some(connection), Some(Notice::News(news)))
             }
-            Ok((connection, Response::AwaitNotices { waiting: false })) => {
+            Ok((connection, Response::AwaitNotices(news))) => {
                 self.pause = PAUSE_MIN;
-                (Duration::ZERO, Some(connection), false)
+                let is_empty = news == News::default();
+                let pause = if is_empty { Duration::ZERO } else { PAUSE_BETWEEN };
+                (pause, Some(connection), (!is_empty).then_some(Notice::News(news)))
             }
             Ok((_, other)) => {
                 tracing::debug!(?other, "the registry does not give notice");
-                (PAUSE_AFTER_FAILURE, None, false)
+                (PAUSE_AFTER_FAILURE, None, None)
             }
             Err(lost) => {
                 tracing::debug!(%lost, "no notices from the registry");
-                (PAUSE_AFTER_FAILURE, None, false)
+                (PAUSE_AFTER_FAILURE, None, Some(Notice::Broken))
             }
         };
         self.state = State::Resting { until: now + pause, connection };
-        waiting
+        notice
     }
 }
 
 async fn ask(
     address: String,
-    proxy: Option<Proxy>,
+    access: Access,
     envelope: Envelope,
     connection: Option<Connection>,
 ) -> Result<(Connection, Response), Lost> {
     let mut connection = match connection {
         Some(connection) => connection,
-        None => match timeout(CONNECT_WAIT, Connection::open(&address, proxy.as_ref())).await {
-            Ok(opened) => opened.map_err(Lost::Connect)?,
+        None => match timeout(CONNECT_WAIT, Connection::open(&address, &access)).await {
+            Ok(opened) => opened?,
             Err(_) => return Err(Lost::NoConnection),
         },
     };

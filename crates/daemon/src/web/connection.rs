@@ -1,7 +1,6 @@
 //! One WebSocket to the beacon: there, greeted, and messages both ways.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +11,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, header::SEC_WEBSOCKET_PROTOCOL};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -20,8 +18,8 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::proxy::{self, Proxy};
-use super::tls::{self, Fingerprint, FirstSeen, Pins, Untrusted};
-use super::{Credentials, Outgoing, Report, Target};
+use super::{Credentials, Outgoing, Pins, Report, Target};
+use crate::tls::{self, Expectation, Insecure, Known, Whose};
 
 /// How long everything up to the beacon's consent may take.
 const OPEN_WAIT: Duration = Duration::from_secs(15);
@@ -49,11 +47,7 @@ pub(super) enum Lost {
     #[error("no answer within {} s", OPEN_WAIT.as_secs())]
     NoAnswer,
     #[error(transparent)]
-    Untrusted(#[from] Untrusted),
-    #[error("no TLS: {0}")]
-    Tls(io::Error),
-    #[error("`{0}` is no name that a certificate could have")]
-    Name(String),
+    Insecure(#[from] Insecure),
     #[error("there is no beacon at this URL: {0}")]
     NoBeacon(String),
     #[error("the beacon said something else than it should: {0}")]
@@ -106,9 +100,7 @@ impl Lost {
             Self::Unreachable(..)
             | Self::Proxy(_)
             | Self::NoAnswer
-            | Self::Untrusted(_)
-            | Self::Tls(_)
-            | Self::Name(_)
+            | Self::Insecure(_)
             | Self::NoBeacon(_)
             | Self::Greeting(_)
             | Self::Unexpected => false,
@@ -127,8 +119,8 @@ pub(super) struct Connection {
     socket: Socket,
     /// The proxy that it goes through.
     pub(super) proxy: Option<String>,
-    /// A certificate that was accepted because it was the first, and for which host.
-    pub(super) first_seen: Option<(String, Fingerprint)>,
+    /// What is to be remembered of the certificate, and of which host.
+    pub(super) news: Option<(String, Known)>,
 }
 
 pub(super) async fn open(
@@ -140,17 +132,21 @@ pub(super) async fn open(
     let opening = Box::pin(async {
         let proxy = proxy.filter(|proxy| proxy.is_for(&target.host));
         let stream = connect(target, proxy).await?;
-        let mut first_seen = None;
+        let mut news = None;
         let stream: Box<dyn Io> = if target.tls {
-            let (stream, seen) = secure(target, pins, stream).await?;
-            first_seen = seen.map(|fingerprint| (target.authority(), fingerprint));
-            stream
+            let host = target.authority();
+            let before = pins.seen.get(&host).copied();
+            let given = pins.given.into_iter().collect();
+            let expectation = Expectation { whose: Whose::Beacon, given, before };
+            let (stream, seen) = tls::secure(stream, &target.host, expectation).await?;
+            news = seen.news.map(|known| (host, known));
+            Box::new(stream)
         } else {
             Box::new(stream)
         };
         let mut socket = upgrade(target, stream).await?;
         prove(&mut socket, credentials).await?;
-        Ok(Connection { socket, proxy: proxy.map(ToString::to_string), first_seen })
+        Ok(Connection { socket, proxy: proxy.map(ToString::to_string), news })
     });
     timeout(OPEN_WAIT, opening).await.map_err(|_| Lost::NoAnswer)?
 }
@@ -163,28 +159,6 @@ async fn connect(target: &Target, proxy: Option<&Proxy>) -> Result<TcpStream, Lo
     let stream = TcpStream::connect((&*target.host, target.port)).await.map_err(unreachable)?;
     stream.set_nodelay(true).map_err(unreachable)?;
     Ok(stream)
-}
-
-async fn secure(
-    target: &Target,
-    pins: &Pins,
-    stream: TcpStream,
-) -> Result<(Box<dyn Io>, Option<Fingerprint>), Lost> {
-    let name = ServerName::try_from(target.host.clone()).map_err(|_| Lost::Name(target.host.clone()))?;
-    let first_seen = FirstSeen::default();
-    let (pins, host, seen) = (pins.clone(), target.authority(), Arc::clone(&first_seen));
-    // The authorities' certificates are read from many files.
-    let connector = tokio::task::spawn_blocking(move || tls::connector(&pins, &host, seen)).await;
-    let connector = connector
-        .map_err(|error| Lost::Tls(io::Error::other(error)))?
-        .map_err(|error| Lost::Tls(io::Error::other(error)))?;
-    match connector.connect(name, stream).await {
-        Ok(stream) => Ok((Box::new(stream), first_seen.get().copied())),
-        Err(error) => Err(match tls::reason(&error) {
-            Some(reason) => Lost::Untrusted(reason),
-            None => Lost::Tls(error),
-        }),
-    }
 }
 
 async fn upgrade(target: &Target, stream: Box<dyn Io>) -> Result<Socket, Lost> {

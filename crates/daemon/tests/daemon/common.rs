@@ -104,6 +104,16 @@ impl Rendezvous {
         pilot_daemon::Fingerprint(pilot_crypto::Sha256::digest(&certificate))
     }
 
+    /// The same of its registry's.
+    pub fn lose_registry_certificate(&self) {
+        std::fs::remove_file(self.directory.path().join("registry-cert.der")).unwrap();
+    }
+
+    pub fn registry_fingerprint(&self) -> pilot_daemon::Fingerprint {
+        let certificate = std::fs::read(self.directory.path().join("registry-cert.der")).unwrap();
+        pilot_daemon::Fingerprint(pilot_crypto::Sha256::digest(&certificate))
+    }
+
     /// The URL of the beacon over the web.
     pub fn url(&self) -> String {
         format!("{}://{}/v1/compat", if self.tls { "wss" } else { "ws" }, self.web)
@@ -130,7 +140,9 @@ async fn run_rendezvous(
         listen: pilot_rendezvous::WebListen::At(web),
         tls: match tls {
             false => pilot_rendezvous::WebTls::Off,
-            true => pilot_rendezvous::WebTls::Own { folder: directory.to_owned() },
+            true => pilot_rendezvous::WebTls::On(pilot_rendezvous::CertificateSource::Own {
+                folder: directory.to_owned(),
+            }),
         },
         limits: pilot_rendezvous::WebLimits::default(),
     });
@@ -179,7 +191,7 @@ impl Home {
         let mut config = Config::at(self.path());
         config.listen = "127.0.0.1:0".parse().unwrap();
         config.registries = vec![rendezvous.registry.to_string()];
-        config.beacon = Some(rendezvous.beacon.to_string());
+        config.beacons = vec![rendezvous.beacon.to_string()];
         config
     }
 }

@@ -5,7 +5,9 @@
 mod common;
 mod driver;
 mod driver_examples;
+mod failover;
 mod files;
+mod gate;
 mod hostile;
 #[cfg(target_os = "linux")]
 mod hosts;
@@ -20,7 +22,9 @@ mod outbox;
 mod paths;
 mod policy;
 mod programs;
+mod push;
 mod registry;
+mod registry_tls;
 mod requests;
 mod restarts;
 #[cfg(target_os = "linux")]

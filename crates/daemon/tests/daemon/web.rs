@@ -193,7 +193,7 @@ async fn daemons_whose_datagrams_do_not_reach_the_beacon_meet_over_the_web_by_th
     let homes = [Home::new(), Home::new()];
     let config = |at: usize| {
         let mut config = homes[at].config(&rendezvous);
-        config.beacon = Some(gates[at].address.to_string());
+        config.beacons = vec![gates[at].address.to_string()];
         config.web.url = Some(rendezvous.url());
         config
     };
@@ -234,7 +234,7 @@ async fn when_datagrams_pass_again_the_web_is_left_and_streams_go_on() {
     let gate = Gate::closed(rendezvous.beacon).await;
     let homes = [Home::new(), Home::new()];
     let mut config = homes[0].config(&rendezvous);
-    config.beacon = Some(gate.address.to_string());
+    config.beacons = vec![gate.address.to_string()];
     config.web.url = Some(rendezvous.url());
     config.web.look_every = Duration::from_millis(100);
     let (a, b) = (Daemon::start(config).await, Daemon::start(on_the_web(&homes[1], &rendezvous)).await);
@@ -343,7 +343,7 @@ async fn a_beacon_whose_name_cannot_be_looked_up_is_reached_over_the_web() {
     let homes = [Home::new(), Home::new()];
     let config = |at: usize| {
         let mut config = homes[at].config(&rendezvous);
-        config.beacon = Some("no..name:9001".to_owned());
+        config.beacons = vec!["no..name:9001".to_owned()];
         config.web.url = Some(rendezvous.url());
         config
     };
@@ -359,7 +359,7 @@ async fn who_wants_udp_only_never_goes_over_the_web() {
     let rendezvous = Rendezvous::start().await;
     let home = Home::new();
     let mut config = home.config(&rendezvous);
-    config.beacon = Some("no..name:9001".to_owned());
+    config.beacons = vec!["no..name:9001".to_owned()];
     config.web.url = Some(rendezvous.url());
     config.web.transport = Transport::Udp;
     let daemon = Daemon::start(config).await;

@@ -37,11 +37,19 @@ pub(crate) enum Command {
 #[command(before_help = "Examples:\n  pilotctl daemon run --hostname my-agent\n  \
     pilotctl daemon run --registry rendezvous.example.com:9000 --log-level debug")]
 pub(crate) struct DaemonFlags {
-    /// Registry to register with; several separated by commas [default: the rendezvous of this machine]
-    #[arg(long, value_name = "HOST:PORT")]
+    /// Registry to register with; several separated by commas, the next is used when one is lost [default: the
+    /// rendezvous of this machine]
+    #[arg(long, value_name = "HOST:PORT,...")]
     pub(crate) registry: Option<String>,
-    /// Beacon for discovery and relay [default: the registry's host, next port]
-    #[arg(long, value_name = "HOST:PORT")]
+    /// auto: TLS, or none if the registry never spoke it; require; off
+    #[arg(long, value_name = "HOW")]
+    pub(crate) registry_tls: Option<String>,
+    /// SHA-256 of the only certificate that the registry may show; several separated by commas [default: one that an
+    /// authority vouches for, else the first that is seen]
+    #[arg(long, value_name = "HEX")]
+    pub(crate) registry_fingerprint: Option<String>,
+    /// Beacon for discovery and relay; one for each registry, or one for all [default: the registry's host, next port]
+    #[arg(long, value_name = "HOST:PORT,...")]
     pub(crate) beacon: Option<String>,
     /// URL of the beacon where UDP does not pass [default: wss://HOST/v1/compat with the beacon's host]
     #[arg(long, value_name = "URL")]
@@ -167,6 +175,8 @@ impl DaemonFlags {
         let lan_discovery = negated(&self.no_lan_discovery);
         [
             ("registry", &self.registry),
+            ("registry_tls", &self.registry_tls),
+            ("registry_fingerprint", &self.registry_fingerprint),
             ("beacon", &self.beacon),
             ("beacon_web", &self.beacon_web),
             ("beacon_web_fingerprint", &self.beacon_web_fingerprint),

@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use pilot_wire::ipc::paths::{Nat, OwnCandidate};
-use pilot_wire::ipc::{Call, Info, ServiceStatus, Status};
+use pilot_wire::ipc::{Call, Info, RegistryTls, ServiceStatus, Status};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -35,6 +35,8 @@ struct Report {
 struct More {
     registry: String,
     registry_connected: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registry_tls: Option<RegistryTls>,
     public: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     beacon_answers: Option<bool>,
@@ -52,6 +54,7 @@ impl From<Status> for More {
         More {
             registry: status.registry.address,
             registry_connected: status.registry.connected,
+            registry_tls: status.registry.tls,
             public: status.public,
             beacon_answers: status.beacon_answers,
             candidates: status.candidates,
@@ -87,7 +90,12 @@ impl fmt::Display for Report {
         }
         if let Some(more) = &self.more {
             let state = if more.registry_connected { "connected" } else { "no answer, trying on" };
-            row("registry", format!("{} · {state}", more.registry))?;
+            let protection = match &more.registry_tls {
+                Some(tls) if tls.used => " · TLS",
+                Some(_) => " · plaintext, not protected",
+                None => "",
+            };
+            row("registry", format!("{} · {state}{protection}", more.registry))?;
             row(
                 "visibility",
                 if more.public { "public".into() } else { "private: trusted nodes only".to_owned() },

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pilot_daemon::Fingerprint;
 use pilot_rendezvous::store::StoreError;
-use pilot_rendezvous::{RunError, Web, WebLimits, WebListen, WebTls};
+use pilot_rendezvous::{CertificateSource, RegistryTls, RunError, Web, WebLimits, WebListen, WebTls};
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
@@ -46,6 +46,15 @@ pub(crate) struct RunArgs {
     /// Database with everything the registry has acknowledged [default: rendezvous.redb of the state directory]
     #[arg(long, value_name = "PATH")]
     pub(crate) store: Option<String>,
+    /// The registry's certificate, a PEM file [default: one of its own making, kept beside the store]
+    #[arg(long, value_name = "PATH", requires = "tls_key")]
+    pub(crate) tls_cert: Option<String>,
+    /// The key of the certificate, a PEM file
+    #[arg(long, value_name = "PATH")]
+    pub(crate) tls_key: Option<String>,
+    /// off: the registry serves nobody without TLS; nodes of 1.18.0 need `-registry-tls` then [default: on]
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) plaintext: Option<String>,
     /// TCP address of the beacon over the web, for nodes that UDP does not reach, or off; nodes look at port 443 and
     /// one port above the beacon [default: one port above the beacon]
     #[arg(long, value_name = "HOST:PORT")]
@@ -95,6 +104,9 @@ impl RunArgs {
             ("beacon_addr", &self.beacon_addr),
             ("beacon_second_ip", &self.beacon_second_ip),
             ("store", &self.store),
+            ("tls_cert", &self.tls_cert),
+            ("tls_key", &self.tls_key),
+            ("plaintext", &self.plaintext),
             ("web_listen", &self.web_listen),
             ("web_cert", &self.web_cert),
             ("web_key", &self.web_key),
@@ -112,6 +124,12 @@ impl RunArgs {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Ready {
     pub(crate) registry_addr: String,
+    /// SHA-256 of the certificate that the registry shows over TLS.
+    #[serde(default)]
+    pub(crate) registry_fingerprint: String,
+    /// Whether it serves nodes without TLS.
+    #[serde(default)]
+    pub(crate) plaintext: bool,
     pub(crate) beacon_addr: String,
     /// The beacon over the web.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -128,7 +146,9 @@ pub(crate) struct Ready {
 impl fmt::Display for Ready {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} (pid {})", style::good("rendezvous running"), self.pid)?;
-        writeln!(f, "  registry  {} (tcp)", self.registry_addr)?;
+        let plain = if self.plaintext { "tcp, with TLS or without" } else { "tcp, TLS only" };
+        writeln!(f, "  registry  {} ({plain})", self.registry_addr)?;
+        writeln!(f, "            certificate {}", self.registry_fingerprint)?;
         writeln!(f, "  beacon    {} (udp)", self.beacon_addr)?;
         if let Some(web) = &self.web_addr {
             let tls = if self.web_fingerprint.is_some() { "wss" } else { "ws, without TLS" };
@@ -174,12 +194,16 @@ async fn run(ctx: &Context, admin_token: Option<String>) -> Result<Output, Failu
         config.beacon_addr = settings::socket_address(address)?;
     }
     config.second_beacon_ip = ctx.settings.ip("beacon_second_ip");
-    config.web = web(&ctx.settings, &store, config.beacon_addr.ip().is_loopback())?;
+    let folder = store.parent().unwrap_or(Path::new(".")).to_owned();
+    config.registry_tls = registry_tls(&ctx.settings, folder.clone())?;
+    config.web = web(&ctx.settings, folder, config.beacon_addr.ip().is_loopback())?;
     config.registry.admin_token = admin_token.filter(|token| !token.is_empty());
     let (format, pid_file) = (ctx.format, pid_file(ctx));
     let ready = move |bound: pilot_rendezvous::Bound| {
         let ready = Ready {
             registry_addr: bound.registry.to_string(),
+            registry_fingerprint: Fingerprint(bound.registry_fingerprint).to_string(),
+            plaintext: bound.plaintext,
             beacon_addr: bound.beacon.to_string(),
             web_addr: bound.web.map(|web| web.addr.to_string()),
             web_fingerprint: bound
@@ -200,8 +224,26 @@ async fn run(ctx: &Context, admin_token: Option<String>) -> Result<Output, Failu
     Ok(Output::streamed())
 }
 
+fn registry_tls(settings: &Settings, folder: PathBuf) -> Result<RegistryTls, Failure> {
+    let own = CertificateSource::Own { folder };
+    let certificate = given_certificate(settings, "tls")?.unwrap_or(own);
+    Ok(RegistryTls { certificate, plaintext: settings.is_on("plaintext") })
+}
+
+/// The certificate of the settings `<prefix>_cert` and `<prefix>_key`, if they are set.
+fn given_certificate(settings: &Settings, prefix: &str) -> Result<Option<CertificateSource>, Failure> {
+    match (settings.path(&format!("{prefix}_cert")), settings.path(&format!("{prefix}_key"))) {
+        (Some(certificate), Some(key)) => Ok(Some(CertificateSource::Files { certificate, key })),
+        (None, None) => Ok(None),
+        (Some(_), None) | (None, Some(_)) => {
+            Err(Failure::usage("a certificate needs its key, and a key its certificate")
+                .hint(format!("give both --{prefix}-cert and --{prefix}-key")))
+        }
+    }
+}
+
 /// The beacon over the web: beside the beacon unless something else is said; without TLS on loopback.
-fn web(settings: &Settings, store: &Path, beacon_is_here: bool) -> Result<Option<Web>, Failure> {
+fn web(settings: &Settings, folder: PathBuf, beacon_is_here: bool) -> Result<Option<Web>, Failure> {
     let listen = match settings.get("web_listen") {
         Some("off") => return Ok(None),
         Some(address) => WebListen::At(settings::socket_address(address)?),
@@ -211,16 +253,10 @@ fn web(settings: &Settings, store: &Path, beacon_is_here: bool) -> Result<Option
         WebListen::At(address) => address.ip().is_loopback(),
         WebListen::Beside => beacon_is_here,
     };
-    let tls = match (settings.path("web_cert"), settings.path("web_key")) {
-        (Some(certificate), Some(key)) => WebTls::Files { certificate, key },
-        (None, None) => match settings.get("web_plain").map_or(is_here, |plain| plain == "true") {
-            true => WebTls::Off,
-            false => WebTls::Own { folder: store.parent().unwrap_or(Path::new(".")).to_owned() },
-        },
-        (Some(_), None) | (None, Some(_)) => {
-            return Err(Failure::usage("a certificate needs its key, and a key its certificate")
-                .hint("give both --web-cert and --web-key"));
-        }
+    let tls = match given_certificate(settings, "web")? {
+        Some(given) => WebTls::On(given),
+        None if settings.get("web_plain").map_or(is_here, |plain| plain == "true") => WebTls::Off,
+        None => WebTls::On(CertificateSource::Own { folder }),
     };
     Ok(Some(Web { listen, tls, limits: WebLimits::default() }))
 }
@@ -234,7 +270,7 @@ fn failure(error: &RunError) -> Failure {
         }
         RunError::Store(StoreError::Locked { .. }) => taken(message),
         RunError::Store(_) => Failure::internal(message).hint("another database: --store PATH"),
-        RunError::Certificate(_) => {
+        RunError::Certificate { .. } => {
             let failure = Failure::new(Code::InvalidArgument, message);
             match error.hint() {
                 Some(hint) => failure.hint(hint),
@@ -305,6 +341,10 @@ struct Status {
     running: bool,
     registry_addr: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    registry_fingerprint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plaintext: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     beacon_addr: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     web_addr: Option<String>,
@@ -329,7 +369,11 @@ impl fmt::Display for Status {
         }
         writeln!(f, "{}", style::good("rendezvous running"))?;
         writeln!(f, "  registry  {}", self.registry_addr)?;
+        if self.plaintext == Some(false) {
+            writeln!(f, "            TLS only")?;
+        }
         let rows = [
+            ("cert", &self.registry_fingerprint),
             ("beacon", &self.beacon_addr),
             ("web", &self.web_addr),
             ("web cert", &self.web_fingerprint),
@@ -357,6 +401,8 @@ async fn status(ctx: &Context, args: &StatusArgs) -> Result<Output, Failure> {
     let output = Output::of(Status {
         running,
         registry_addr,
+        registry_fingerprint: recorded.as_ref().map(|ready| ready.registry_fingerprint.clone()),
+        plaintext: recorded.as_ref().map(|ready| ready.plaintext),
         beacon_addr: recorded.as_ref().map(|ready| ready.beacon_addr.clone()),
         web_addr: recorded.as_ref().and_then(|ready| ready.web_addr.clone()),
         web_fingerprint: recorded.as_ref().and_then(|ready| ready.web_fingerprint.clone()),

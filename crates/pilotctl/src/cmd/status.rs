@@ -11,7 +11,7 @@ pub(crate) struct Args {
 use std::fmt;
 use std::time::Duration;
 
-use pilot_wire::ipc::{Call, Info, Status, WebLink};
+use pilot_wire::ipc::{Call, Info, RegistryTls, Status, WebLink};
 use pilot_wire::{Addr, NodeId};
 use serde::Serialize;
 
@@ -40,6 +40,15 @@ struct Node {
     peers: u64,
     connections: u64,
     registered: bool,
+    /// Which registry the node is at, or tries.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    registry: String,
+    /// Why the node is not registered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registry_error: Option<String>,
+    /// What protects the connection to the registry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registry_tls: Option<RegistryTls>,
     /// How the beacon is reached.
     transport: String,
     /// The way to it over the web, while that is used or tried.
@@ -50,9 +59,6 @@ struct Node {
     /// Why the owner's rules cannot be used.
     #[serde(skip_serializing_if = "Option::is_none")]
     policy_broken: Option<String>,
-    /// What the registry says instead of taking this node.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    registry_error: Option<String>,
     /// Says so if the key of this node ends within a day.
     #[serde(skip_serializing_if = "Option::is_none")]
     key_expiry: Option<String>,
@@ -76,6 +82,12 @@ impl fmt::Display for Report {
         let name = if node.hostname.is_empty() { String::new() } else { format!(" · {}", node.hostname) };
         let (peers, streams) = (humane::count(node.peers, "peer"), humane::count(node.connections, "stream"));
         write!(f, "  {}{name}{registered}{web} · {peers} · {streams}", node.address)?;
+        if let Some(error) = &node.registry_error {
+            write!(f, "\n  {} {}: {error}", style::bad("the registry"), node.registry)?;
+        }
+        if node.registry_tls.as_ref().is_some_and(|tls| !tls.used) {
+            write!(f, "\n  registry {}: plaintext, not protected", node.registry)?;
+        }
         if let Some(error) = node.web.as_ref().and_then(|web| web.error.as_ref()) {
             write!(f, "\n  {}: {error}", style::bad("the beacon over the web"))?;
         }
@@ -122,6 +134,9 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
 fn of_status(status: Status) -> Node {
     Node {
         registered: status.node_id != NodeId::UNSET && status.registry.connected,
+        registry: status.registry.address,
+        registry_error: status.registry.error,
+        registry_tls: status.registry.tls,
         node_id: status.node_id,
         address: status.address,
         hostname: status.hostname,
@@ -132,7 +147,6 @@ fn of_status(status: Status) -> Node {
         web: status.web,
         beacon_answers: status.beacon_answers,
         policy_broken: status.policy_broken,
-        registry_error: status.registry.error,
         key_expiry: status.key_expiry,
     }
 }
@@ -140,6 +154,9 @@ fn of_status(status: Status) -> Node {
 fn of_info(info: Info) -> Node {
     Node {
         registered: info.node_id != NodeId::UNSET,
+        registry: String::new(),
+        registry_error: None,
+        registry_tls: None,
         node_id: info.node_id,
         address: info.address,
         hostname: info.hostname,
@@ -150,7 +167,6 @@ fn of_info(info: Info) -> Node {
         web: None,
         beacon_answers: None,
         policy_broken: None,
-        registry_error: None,
         key_expiry: None,
     }
 }

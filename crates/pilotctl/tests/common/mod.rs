@@ -23,6 +23,61 @@ pub(crate) struct World {
     pub(crate) beacon: String,
 }
 
+/// A rendezvous beside that of the world.
+pub(crate) struct Rendezvous {
+    running: Option<Running>,
+    home: PathBuf,
+    pub(crate) registry: String,
+    pub(crate) beacon: String,
+    /// Of its registry's certificate.
+    pub(crate) fingerprint: String,
+}
+
+impl Rendezvous {
+    pub(crate) fn start(home: PathBuf, more: &[&str]) -> Self {
+        let mut rendezvous = Self {
+            running: None,
+            home,
+            registry: "127.0.0.1:0".to_owned(),
+            beacon: "127.0.0.1:0".to_owned(),
+            fingerprint: String::new(),
+        };
+        rendezvous.restart(more);
+        rendezvous
+    }
+
+    /// At the same addresses, with what is on disk.
+    pub(crate) fn restart(&mut self, more: &[&str]) {
+        let words = ["rendezvous", "run", "--json", "--registry-addr", &self.registry];
+        let words = [&words[..], &["--beacon-addr", &self.beacon, "--web-listen", "off"], more].concat();
+        let mut command = command(&self.home, &self.home.join("sock"), &words);
+        command.stderr(log(&self.home));
+        let mut running = Running::start(command);
+        let ready = running.json_line();
+        assert_eq!(ready["status"], "ok", "{ready}");
+        let text = |name: &str| ready["data"][name].as_str().unwrap().to_owned();
+        (self.registry, self.beacon) = (text("registry_addr"), text("beacon_addr"));
+        self.fingerprint = text("registry_fingerprint");
+        self.running = Some(running);
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        self.running = None;
+    }
+
+    /// Its process does nothing any more, and nobody is told.
+    pub(crate) fn freeze(&self) {
+        let pid = self.running.as_ref().unwrap().pid().to_string();
+        assert!(Command::new("kill").args(["-STOP", &pid]).status().unwrap().success());
+    }
+
+    /// It makes another certificate at its next start.
+    pub(crate) fn lose_certificate(&self) {
+        std::fs::remove_file(self.home.join("registry-cert.der")).unwrap();
+    }
+}
+
 /// One machine: its own state, its own socket, perhaps a daemon.
 pub(crate) struct Agent {
     pub(crate) name: String,
@@ -148,6 +203,11 @@ impl Agent {
     /// Starts its daemon and returns when it is ready, whether the registry can be reached or not.
     pub(crate) fn start_anyhow(&mut self) {
         self.launch(&[]);
+    }
+
+    /// Where its daemon registers from its next start on.
+    pub(crate) fn set_registry(&mut self, registry: &str, beacon: &str) {
+        (self.registry, self.beacon) = (registry.to_owned(), beacon.to_owned());
     }
 
     /// For its processes from now on.

@@ -11,7 +11,7 @@ use super::reports::{CandidateReport, PathReport, RelayReason, RelayReport, Rela
 use super::{Beacon, Node, PathView, Timer, Via};
 use crate::path::search::Why;
 use crate::path::survey::{self, Reply};
-use crate::{Event, QueryError};
+use crate::{Event, Query, QueryError};
 
 /// The network around this node changed, or it learned about it.
 impl Node {
@@ -55,6 +55,19 @@ impl Node {
                 self.tend(now, id);
             }
         }
+    }
+
+    /// The registry says that a peer is elsewhere than before. If it is one that we talk to, the registry is asked
+    /// where, and the peer for a sign of life; `false` if it is not.
+    pub fn relocate(&mut self, now: Instant, node: NodeId) -> bool {
+        let Some(peer) = self.peers.get_mut(&node).filter(|peer| peer.tunnel.is_ready()) else {
+            return false;
+        };
+        if peer.is_in_use(now) {
+            peer.ask_now(now);
+            self.tend(now, node);
+        }
+        self.directory.ask(Query::Resolve(node))
     }
 
     /// The beacon is reached another way than before, over the web or over UDP again, and nothing else changed. It hears

@@ -143,6 +143,12 @@ impl Node {
         self.decided(now, wall, steps);
     }
 
+    /// The registry says that trust between a node and us began or ended. What it said of that before is asked anew when
+    /// it matters; what our owner decided stays, for that is not the registry's to change.
+    pub fn doubt_trust(&mut self, node: NodeId) {
+        self.directory.forget_trust(node);
+    }
+
     /// How it went with a [`TrustEvent::Deliver`].
     pub fn handshake_delivered(
         &mut self,

@@ -323,6 +323,8 @@ impl Node {
             self.outbox.push_back((beacon.addr(), message));
             if beacon.falls_silent(now) {
                 self.events.push_back(Event::Beacon(BeaconEvent::Silent));
+            } else if needed && beacon.is_late() {
+                self.events.push_back(Event::Beacon(BeaconEvent::Late));
             }
         }
         self.timers.set(Timer::Beacon, Some(beacon.poll_timeout()));

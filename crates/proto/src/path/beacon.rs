@@ -116,6 +116,11 @@ impl Beacon {
         falls
     }
 
+    /// If a second message has just gone out for want of an answer to the first.
+    pub(crate) fn is_late(&self) -> bool {
+        self.unanswered == 2 && self.silent_since.is_none()
+    }
+
     /// Whether it owes an answer. What comes unasked in its name is not its own.
     pub(crate) fn owes_an_answer(&self) -> bool {
         self.unanswered > 0

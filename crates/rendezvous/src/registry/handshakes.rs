@@ -7,7 +7,7 @@ use super::{
 };
 use pilot_wire::{
     NodeId,
-    registry::{Handshake, HandshakeNotice, HandshakeVerdict, Handshakes, Response},
+    registry::{Handshake, HandshakeNotice, HandshakeVerdict, Handshakes, NoticeKind, Response},
 };
 use std::{collections::BTreeMap, time::Instant};
 
@@ -71,9 +71,12 @@ impl Inbox {
 
     /// True if a poll would bring something.
     pub(super) fn has_news(&self) -> bool {
-        self.invited
-            || self.requests.iter().any(Item::is_waiting)
-            || self.verdicts.iter().any(Item::is_waiting)
+        self.invited || self.has_handshakes()
+    }
+
+    /// True if a request or an answer waits.
+    pub(super) fn has_handshakes(&self) -> bool {
+        self.requests.iter().any(Item::is_waiting) || self.verdicts.iter().any(Item::is_waiting)
     }
 
     fn remember(&mut self, from: NodeId, at: u64) {
@@ -101,6 +104,7 @@ impl State {
         if self.trust.is_mutual(node, peer) {
             self.trust.withdraw(peer, node);
             self.touch(Key::Consents(peer));
+            self.tell_about(peer, NoticeKind::Trust, node);
         }
         if !self.trust.withdraw(node, peer) {
             return Err(Refusal::NoTrust(node, peer));
@@ -216,6 +220,9 @@ impl State {
     fn consent(&mut self, node: NodeId, peer: NodeId) -> Result<(), Refusal> {
         if self.trust.consent(node, peer)? {
             self.touch(Key::Consents(node));
+            if self.trust.is_mutual(node, peer) {
+                self.tell_about(peer, NoticeKind::Trust, node);
+            }
         }
         Ok(())
     }

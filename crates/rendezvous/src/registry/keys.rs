@@ -63,6 +63,7 @@ impl State {
         let is_here = node.presence.is_some();
         self.by_key.insert(new_key, id);
         self.key_rotated(id, before);
+        self.tell_peers_of(id);
         if is_here {
             self.heard(now, id);
         }

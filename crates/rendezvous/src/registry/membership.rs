@@ -82,8 +82,7 @@ impl Versions {
 }
 
 impl State {
-    pub(super) fn own_networks(&mut self, node: NodeId) -> Response {
-        self.outdated.remove(&node);
+    pub(super) fn own_networks(&self, node: NodeId) -> Response {
         let networks = self.networks.of(node).filter_map(|id| {
             let network = self.networks.get(id)?;
             let member = network.members.get(&node)?;
@@ -160,14 +159,6 @@ impl State {
         };
         for node in network.members.keys().copied().collect::<Vec<_>>() {
             self.outdate(node);
-        }
-    }
-
-    /// What the node knows of its networks is not so any more.
-    pub(super) fn outdate(&mut self, node: NodeId) {
-        if self.presence(node).is_some() {
-            self.outdated.insert(node);
-            self.tell_waiting(node);
         }
     }
 

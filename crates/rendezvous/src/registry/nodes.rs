@@ -150,8 +150,14 @@ impl State {
             request.lan_addrs.iter().filter_map(|addr| addr.parse().ok()).take(LAN_ADDRS_MAX).collect();
         presence.relay_only = request.relay_only;
         let after = presence.endpoint;
+        let where_it_is =
+            |presence: &Presence| (presence.endpoint, presence.lan_addrs.clone(), presence.relay_only);
+        let moved = before.presence.as_ref().map(where_it_is) != node.presence.as_ref().map(where_it_is);
         if *node != before {
             self.touch(Key::Node(id));
+        }
+        if moved {
+            self.tell_peers_of(id);
         }
         self.moved(id, before.presence.and_then(|presence| presence.endpoint), after);
         self.heard(now, id);
@@ -200,6 +206,7 @@ impl State {
             self.by_name.insert(name, id);
         }
         self.touch(Key::Node(id));
+        self.tell_peers_of(id);
     }
 
     pub(super) fn set_visibility(&mut self, id: NodeId, public: bool) -> Result<Response, Refusal> {

@@ -5,11 +5,11 @@
 //! its requests over four connections, and the first on each may be an unsigned one, also after a restart of the
 //! registry; a connection on which nothing was proven yet is judged by the nodes that have registered from its address.
 
+use super::notices::Wait;
 use pilot_wire::NodeId;
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
-    time::Instant,
 };
 
 /// A connection to the registry, numbered by whoever accepts them.
@@ -28,14 +28,23 @@ pub(super) struct Session {
     /// Nodes whose inbox was last handed out on this connection; the next request on it shows that it arrived.
     pub(super) handed_out: BTreeSet<NodeId>,
     /// What a request for notices waits for.
-    pub(super) waiting: Option<(NodeId, Instant)>,
+    pub(super) waiting: Option<Wait>,
+    /// The node for which it has asked for notices in detail, and will again.
+    pub(super) listens: Option<NodeId>,
 }
 
 impl Session {
     pub(super) fn new(peer: SocketAddr, local: Option<IpAddr>) -> Self {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let local = local.map(|ip| ip.to_canonical());
-        Self { peer, local, proven: BTreeSet::new(), handed_out: BTreeSet::new(), waiting: None }
+        Self {
+            peer,
+            local,
+            proven: BTreeSet::new(),
+            handed_out: BTreeSet::new(),
+            waiting: None,
+            listens: None,
+        }
     }
 
     pub(super) fn prove(&mut self, node: NodeId) {

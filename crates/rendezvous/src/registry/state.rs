@@ -10,6 +10,7 @@ use super::{
     handshakes::Inbox,
     membership::Versions,
     networks::Networks,
+    notices::Waiting,
     record,
     session::Session,
     trust::Trust,
@@ -83,8 +84,6 @@ pub struct State {
     pub(super) directory: Directory,
     pub(super) key_lives: BTreeMap<NodeId, record::KeyLife>,
     pub(super) log: Log,
-    /// Nodes whose networks changed since they asked.
-    pub(super) outdated: BTreeSet<NodeId>,
     /// Tasks that have been counted, by worker.
     pub(super) counted: BTreeMap<NodeId, Vec<record::Counted>>,
     pub(super) beacons: Beacons,
@@ -96,12 +95,9 @@ pub struct State {
     pub(super) by_ip: BTreeMap<IpAddr, BTreeSet<NodeId>>,
     verified: Verified,
     authority: Option<record::Seed>,
-    /// Requests for notices, by what they wait for and until when.
-    waiting: BTreeMap<NodeId, VecDeque<ConnId>>,
-    wait_ends: BTreeSet<(Instant, ConnId)>,
+    pub(super) waiting: Waiting,
     changed: BTreeSet<Key>,
     replies: VecDeque<(ConnId, Response)>,
-    notices: VecDeque<NodeId>,
     pub(super) endpoints: VecDeque<(NodeId, SocketAddr)>,
 }
 
@@ -111,12 +107,8 @@ const SEARCHES: Rate = Rate { burst: 100, per_second: 1.0 };
 /// A record to write, or to remove if there is none.
 pub type Change = (Key, Option<Record>);
 
-/// Longest wait for a notice; below the idle limit of connections and of most NATs' patience with TCP.
-const WAIT_MAX: Duration = Duration::from_secs(240);
 /// Nodes from one address that a connection with nothing proven may stand for.
 const NEIGHBOURS_MAX: usize = 256;
-/// Requests for notices per node. One more ends the oldest.
-const WAITING_MAX: usize = 4;
 
 impl State {
     /// An empty registry.
@@ -139,7 +131,6 @@ impl State {
             directory: Directory::default(),
             key_lives: BTreeMap::new(),
             log: Log::default(),
-            outdated: BTreeSet::new(),
             counted: BTreeMap::new(),
             beacons: Beacons::default(),
             company: Company::default(),
@@ -149,11 +140,9 @@ impl State {
             by_ip: BTreeMap::new(),
             verified: Verified::default(),
             authority: None,
-            waiting: BTreeMap::new(),
-            wait_ends: BTreeSet::new(),
+            waiting: Waiting::default(),
             changed: BTreeSet::new(),
             replies: VecDeque::new(),
-            notices: VecDeque::new(),
             endpoints: VecDeque::new(),
         }
     }
@@ -258,6 +247,7 @@ impl State {
         self.end_wait(conn, false);
         self.replies.retain(|(to, _)| *to != conn);
         let Some(session) = self.sessions.remove(&conn) else { return };
+        self.stop_listening(session.listens);
         for node in session.handed_out {
             let Some(inbox) = self.inboxes.get_mut(&node) else { continue };
             let dropped_requests = delivery::lost(&mut inbox.requests, conn);
@@ -278,12 +268,6 @@ impl State {
         [self.next_expiry(), self.next_wait_end(), self.next_membership_end()].into_iter().flatten().min()
     }
 
-    /// When the next request for notices has waited long enough.
-    #[must_use]
-    pub fn next_wait_end(&self) -> Option<Instant> {
-        self.wait_ends.first().map(|(end, _)| *end)
-    }
-
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.expire_members(now);
@@ -297,15 +281,6 @@ impl State {
         self.end_waits(now);
     }
 
-    /// As [`handle_timeout`](Self::handle_timeout), for when records must not be changed.
-    pub fn end_waits(&mut self, now: Instant) {
-        while let Some(&(end, conn)) = self.wait_ends.first()
-            && end <= now
-        {
-            self.end_wait(conn, true);
-        }
-    }
-
     /// Records that changed since the last call.
     pub fn take_changes(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.changed).into_iter().map(|key| (key, self.record(key))).collect()
@@ -314,11 +289,6 @@ impl State {
     /// A reply to send.
     pub fn poll_reply(&mut self) -> Option<(ConnId, Response)> {
         self.replies.pop_front()
-    }
-
-    /// A node for which something waits, to be told by the beacon.
-    pub fn poll_notice(&mut self) -> Option<NodeId> {
-        self.notices.pop_front()
     }
 
     /// Where a node has registered to be reached, which the beacon compares with where it is heard from. After
@@ -460,7 +430,7 @@ impl State {
             Request::AwaitNotices(request) => {
                 self.prove(conn, request.node_id, &text, &request.signature)?;
                 let timeout = Duration::from_millis(u64::from(request.timeout_ms));
-                return Ok(self.await_notices(now, conn, request.node_id, timeout));
+                return Ok(self.await_notices(now, conn, request.node_id, timeout, request.detailed));
             }
             Request::Punch(request) => self.punch(conn, &text, &request)?,
             Request::BeaconRegister(request) => {
@@ -668,7 +638,6 @@ impl State {
             self.by_name.remove(&name);
         }
         self.moved(node, presence.endpoint, None);
-        self.outdated.remove(&node);
         self.touch(Key::Node(node));
     }
 
@@ -688,65 +657,9 @@ impl State {
         }
     }
 
-    // Notices.
-
-    /// Something waits for the node.
-    pub(super) fn tell(&mut self, node: NodeId) {
-        self.tell_waiting(node);
-        if !self.notices.contains(&node) {
-            self.notices.push_back(node);
-        }
-    }
-
-    /// Tells a node that waits for it, and no other: what it is about makes no difference to nodes that do not ask.
-    pub(super) fn tell_waiting(&mut self, node: NodeId) {
-        while let Some(conn) = self.waiting.get(&node).and_then(|conns| conns.front().copied()) {
-            self.end_wait_with(conn, Some(true));
-        }
-    }
-
-    fn await_notices(
-        &mut self,
-        now: Instant,
-        conn: ConnId,
-        node: NodeId,
-        timeout: Duration,
-    ) -> Option<Response> {
-        if self.outdated.contains(&node) || self.inboxes.get(&node).is_some_and(Inbox::has_news) {
-            return Some(Response::AwaitNotices { waiting: true });
-        }
-        let session = self.sessions.get_mut(&conn)?;
-        let end = now + timeout.min(WAIT_MAX);
-        session.waiting = Some((node, end));
-        self.wait_ends.insert((end, conn));
-        let conns = self.waiting.entry(node).or_default();
-        conns.push_back(conn);
-        if conns.len() > WAITING_MAX
-            && let Some(oldest) = conns.front().copied()
-        {
-            self.end_wait(oldest, true);
-        }
-        None
-    }
-
-    /// Ends a request for notices with "nothing", and answers it if its connection is still there to be answered.
-    fn end_wait(&mut self, conn: ConnId, answer: bool) {
-        self.end_wait_with(conn, answer.then_some(false));
-    }
-
-    fn end_wait_with(&mut self, conn: ConnId, waiting: Option<bool>) {
-        let Some(session) = self.sessions.get_mut(&conn) else { return };
-        let Some((node, end)) = session.waiting.take() else { return };
-        self.wait_ends.remove(&(end, conn));
-        if let Some(conns) = self.waiting.get_mut(&node) {
-            conns.retain(|other| *other != conn);
-            if conns.is_empty() {
-                self.waiting.remove(&node);
-            }
-        }
-        if let Some(waiting) = waiting {
-            self.replies.push_back((conn, Response::AwaitNotices { waiting }));
-        }
+    /// Sends a reply that had to wait.
+    pub(super) fn reply(&mut self, conn: ConnId, response: Response) {
+        self.replies.push_back((conn, response));
     }
 
     fn confirm_received(&mut self, conn: ConnId) {

@@ -1,13 +1,18 @@
 //! One client of the registry: reads a request, waits for the reply, writes it, and so on.
 
-use super::registry::Event;
+use super::{
+    entrance::{Entered, Entrance, Refused},
+    registry::Event,
+};
 use crate::{config::Connections, rate::Bucket, registry::ConnId};
 use pilot_crypto::Identity;
 use pilot_wire::registry::{
     Decoder, Envelope, FrameError, MAX_FRAME, RequestError, Response, frame, seal::attest,
 };
 use std::{
+    convert::Infallible,
     io,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -15,7 +20,7 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     sync::{mpsc, oneshot},
     time::timeout,
@@ -56,6 +61,10 @@ impl Activity {
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
 enum End {
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error("the client speaks no TLS, which this registry demands")]
+    Unprotected,
     #[error("closed by the client")]
     Closed,
     #[error("idle")]
@@ -72,38 +81,61 @@ enum End {
     Shutdown,
 }
 
-pub(super) async fn serve(
-    conn: ConnId,
-    stream: TcpStream,
-    limits: Connections,
-    authority: Arc<Identity>,
-    activity: Arc<Activity>,
-    to_registry: mpsc::Sender<Event>,
-) {
-    let requests = Bucket::full(limits.requests, Instant::now());
-    let mut client =
-        Client { conn, stream, limits, authority, activity, to_registry, decoder: Decoder::new(), requests };
-    let Err(end) = client.exchange().await;
+/// What a new client meets.
+pub(super) struct Visit {
+    pub(super) conn: ConnId,
+    pub(super) from: IpAddr,
+    pub(super) entrance: Entrance,
+    pub(super) authority: Arc<Identity>,
+    pub(super) limits: Connections,
+    pub(super) activity: Arc<Activity>,
+    pub(super) to_registry: mpsc::Sender<Event>,
+}
+
+/// Serves one client until it ends.
+pub(super) async fn serve(visit: Visit, stream: TcpStream) {
+    let conn = visit.conn;
+    let Err(end) = enter(visit, stream).await;
     tracing::debug!(conn = conn.0, %end, "connection ended");
 }
 
-struct Client {
-    conn: ConnId,
-    stream: TcpStream,
-    limits: Connections,
-    authority: Arc<Identity>,
-    activity: Arc<Activity>,
-    to_registry: mpsc::Sender<Event>,
+async fn enter(visit: Visit, stream: TcpStream) -> Result<Infallible, End> {
+    stream.set_nodelay(true)?;
+    match visit.entrance.enter(stream, visit.limits.idle).await? {
+        Entered::Tls(stream) => {
+            visit.activity.heard();
+            Client::new(visit, stream, Protection::Tls).exchange().await
+        }
+        Entered::Plain(stream) => Client::new(visit, stream, Protection::None).exchange().await,
+        Entered::Unwanted(stream) => Client::new(visit, stream, Protection::None).turn_away().await,
+    }
+}
+
+/// What hides the requests from whoever is on the way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Protection {
+    Tls,
+    None,
+}
+
+struct Client<S> {
+    visit: Visit,
+    stream: S,
+    protection: Protection,
     decoder: Decoder,
     requests: Bucket,
 }
 
-impl Client {
-    async fn exchange(&mut self) -> Result<std::convert::Infallible, End> {
-        self.stream.set_nodelay(true)?;
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    fn new(visit: Visit, stream: S, protection: Protection) -> Self {
+        let requests = Bucket::full(visit.limits.requests, Instant::now());
+        Self { visit, stream, protection, decoder: Decoder::new(), requests }
+    }
+
+    async fn exchange(&mut self) -> Result<Infallible, End> {
         loop {
-            let request = timeout(self.limits.idle, self.request()).await.map_err(|_| End::Idle)??;
-            self.activity.heard();
+            let request = timeout(self.visit.limits.idle, self.request()).await.map_err(|_| End::Idle)??;
+            self.visit.activity.heard();
             self.throttle().await;
             let response = match Envelope::parse(&request) {
                 Ok(envelope) => {
@@ -118,18 +150,36 @@ impl Client {
                     | RequestError::Invalid(_)),
                 ) => Response::error(error.to_string()).to_json(),
             };
-            self.activity.heard();
-            let reply = frame(&response)
-                .or_else(|_| frame(&Response::error("the reply is too long; ask for less").to_json()))?;
-            timeout(self.limits.write, self.stream.write_all(&reply)).await.map_err(|_| End::Stuck)??;
+            self.visit.activity.heard();
+            self.reply(&response).await?;
         }
     }
 
     /// The reply with the registry's word for it: here, so that signing keeps nobody else waiting.
     fn attested(&self, response: &Response) -> Vec<u8> {
-        let json = response.to_json();
+        let (json, authority) = (response.to_json(), &self.visit.authority);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        attest(&json, self.authority.public(), now, |bytes| self.authority.sign(bytes)).unwrap_or(json)
+        attest(&json, authority.public(), now, |bytes| authority.sign(bytes)).unwrap_or(json)
+    }
+
+    /// One request is taken, so that its sender reads the reply instead of a broken connection.
+    async fn turn_away(&mut self) -> Result<Infallible, End> {
+        let patience = self.visit.entrance.patience();
+        timeout(patience, self.request()).await.map_err(|_| End::Idle)??;
+        let refusal = "this registry takes TLS only; connect with TLS (1.18.0: -registry-tls)";
+        self.reply(&Response::error(refusal).to_json()).await?;
+        self.stream.shutdown().await?;
+        Err(End::Unprotected)
+    }
+
+    async fn reply(&mut self, response: &[u8]) -> Result<(), End> {
+        let reply = frame(response)
+            .or_else(|_| frame(&Response::error("the reply is too long; ask for less").to_json()))?;
+        let write = async {
+            self.stream.write_all(&reply).await?;
+            self.stream.flush().await
+        };
+        Ok(timeout(self.visit.limits.write, write).await.map_err(|_| End::Stuck)??)
     }
 
     async fn request(&mut self) -> Result<Vec<u8>, End> {
@@ -147,16 +197,19 @@ impl Client {
 
     /// A client that asks too fast is read more slowly.
     async fn throttle(&mut self) {
-        while let Err(wait) = self.requests.take(self.limits.requests, Instant::now()) {
+        while let Err(wait) = self.requests.take(self.visit.limits.requests, Instant::now()) {
             tokio::time::sleep(wait).await;
         }
     }
 
     /// Some requests are answered minutes later; a client that leaves meanwhile must not be waited for.
     async fn ask(&mut self, envelope: Envelope) -> Result<Response, End> {
+        if self.protection == Protection::None {
+            self.visit.entrance.overheard(self.visit.from, &envelope);
+        }
         let (reply, mut response) = oneshot::channel();
-        let asked = Event::Asked { conn: self.conn, envelope: Box::new(envelope), reply };
-        self.to_registry.send(asked).await.map_err(|_| End::Shutdown)?;
+        let asked = Event::Asked { conn: self.visit.conn, envelope: Box::new(envelope), reply };
+        self.visit.to_registry.send(asked).await.map_err(|_| End::Shutdown)?;
         let mut pipelined = 0;
         loop {
             let mut buffer = [0; READ];

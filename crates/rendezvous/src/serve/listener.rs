@@ -1,7 +1,8 @@
 //! Accepts connections, and decides whose turn it is to go when there are too many.
 
 use super::{
-    connection::{self, Activity},
+    connection::{self, Activity, Visit},
+    entrance::Entrance,
     registry::Event,
 };
 use crate::{config::Connections, registry::ConnId};
@@ -25,11 +26,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Runs until it is dropped, and ends all connections then.
 pub(super) async fn serve(
     listener: TcpListener,
-    limits: Connections,
+    entrance: Entrance,
     authority: Arc<Identity>,
+    limits: Connections,
     to_registry: mpsc::Sender<Event>,
 ) {
     let mut clients = Clients {
+        entrance,
         limits,
         authority,
         to_registry,
@@ -56,6 +59,7 @@ pub(super) async fn serve(
 }
 
 struct Clients {
+    entrance: Entrance,
     limits: Connections,
     authority: Arc<Identity>,
     to_registry: mpsc::Sender<Event>,
@@ -91,11 +95,16 @@ impl Clients {
         if self.to_registry.send(opened).await.is_err() {
             return;
         }
-        let limits = self.limits.clone();
-        let authority = Arc::clone(&self.authority);
-        let to_registry = self.to_registry.clone();
-        let client = connection::serve(conn, stream, limits, authority, Arc::clone(&activity), to_registry);
-        let task = self.tasks.spawn(client);
+        let visit = Visit {
+            conn,
+            from: ip,
+            entrance: self.entrance.clone(),
+            authority: Arc::clone(&self.authority),
+            limits: self.limits.clone(),
+            activity: Arc::clone(&activity),
+            to_registry: self.to_registry.clone(),
+        };
+        let task = self.tasks.spawn(connection::serve(visit, stream));
         *self.per_ip.entry(ip).or_default() += 1;
         self.clients.insert(task.id(), Client { conn, ip, activity, task });
     }

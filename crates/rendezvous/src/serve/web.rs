@@ -1,7 +1,6 @@
 //! The beacon over the web: accepts connections, and decides whose turn it is to go when there are too many.
 
 mod connection;
-mod tls;
 
 use super::registry::Event;
 use crate::{beacon::WebId, config::WebLimits};
@@ -22,9 +21,6 @@ use tokio::{
     task::{AbortHandle, Id, JoinSet},
 };
 use tokio_rustls::TlsAcceptor;
-
-pub use tls::CertificateError;
-pub(super) use tls::{Certificate, acceptor};
 
 /// Pause when the system has no descriptors left, during which one is freed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

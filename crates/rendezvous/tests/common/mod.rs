@@ -13,8 +13,8 @@ use pilot_rendezvous::{
 use pilot_wire::{
     NetworkId, NodeId,
     registry::{
-        AwaitNotices, CreateNetwork, Envelope, Handshake, HandshakeAnswer, Handshakes, Pair, Punch, Register,
-        Request, Resolve, ResolveHostname, Response, RotateKey, SetHostname, SetVisibility, Signed,
+        AwaitNotices, CreateNetwork, Envelope, Handshake, HandshakeAnswer, Handshakes, Notices, Pair, Punch,
+        Register, Request, Resolve, ResolveHostname, Response, RotateKey, SetHostname, SetVisibility, Signed,
     },
 };
 use std::{
@@ -220,6 +220,21 @@ impl World {
         self.send(conn, agent.signed(Request::AwaitNotices(request)));
     }
 
+    /// The same with details.
+    pub(crate) fn listen(&mut self, agent: &Agent, conn: ConnId) {
+        let request =
+            AwaitNotices { node_id: agent.id, timeout_ms: 60_000, detailed: true, ..AwaitNotices::default() };
+        self.send(conn, agent.signed(Request::AwaitNotices(request)));
+    }
+
+    /// What the agent is told.
+    pub(crate) fn told(&mut self, conn: ConnId) -> Option<Notices> {
+        match self.reply(conn)? {
+            Response::AwaitNotices(notices) => Some(notices),
+            other => panic!("{other:?}"),
+        }
+    }
+
     pub(crate) fn create_network(&mut self, founder: &Agent, name: &str, join_rule: &str) -> NetworkId {
         let request = CreateNetwork {
             node_id: founder.id,
@@ -240,6 +255,11 @@ impl Agent {
     pub(crate) fn signed(&self, request: Request) -> Envelope {
         request.sign_with(|text| self.identity.sign(text)).into()
     }
+}
+
+/// What a node is told that did not ask for details.
+pub(crate) fn notices(waiting: bool) -> Response {
+    Response::AwaitNotices(Notices { waiting, ..Notices::default() })
 }
 
 pub(crate) fn register(identity: &Identity, listen_addr: &str) -> Request {

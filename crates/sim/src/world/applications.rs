@@ -40,7 +40,7 @@ impl World {
             Event::Stream(..)
             | Event::Datagram { .. }
             | Event::Pong { .. }
-            | Event::Beacon(BeaconEvent::Answers)
+            | Event::Beacon(BeaconEvent::Answers | BeaconEvent::Late)
             | Event::Surveyed(_)
             | Event::HandshakeWaiting
             | Event::Trust(_)

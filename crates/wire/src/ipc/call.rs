@@ -209,6 +209,22 @@ pub struct RegistryStatus {
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// What protects the connection, while there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<RegistryTls>,
+}
+
+/// What protects the connection to the registry.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RegistryTls {
+    /// Is it TLS?
+    pub used: bool,
+    /// SHA-256 of the registry's certificate, 64 hexadecimal digits; empty without TLS.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub fingerprint: String,
+    /// Must the certificate stay the same? If not, an authority vouches for it, or the registry is on this machine.
+    pub pinned: bool,
 }
 
 /// The way to the beacon over the web.

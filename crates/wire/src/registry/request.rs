@@ -641,6 +641,10 @@ pub struct AwaitNotices {
     /// How long to wait at most, in milliseconds; the registry may answer earlier.
     #[serde(deserialize_with = "lenient::number")]
     pub timeout_ms: u32,
+    /// Wants to hear of more than the inbox, and what it is about ([`Notices`](super::Notices)). Daemons of ours before
+    /// this existed take every notice for one about the inbox.
+    #[serde(deserialize_with = "lenient::flag", skip_serializing_if = "std::ops::Not::not")]
+    pub detailed: bool,
     /// By the node, over the text of [`signed_text`].
     #[serde(skip_serializing_if = "Sent::is_missing")]
     pub signature: Sent<Signature>,

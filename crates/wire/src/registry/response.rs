@@ -127,10 +127,7 @@ pub enum Response {
     },
     /// Answers [`AwaitNotices`](super::AwaitNotices).
     #[serde(rename = "await_notices_ok")]
-    AwaitNotices {
-        /// True if a poll would bring something; false if the time is over.
-        waiting: bool,
-    },
+    AwaitNotices(Notices),
     /// Both addresses.
     #[serde(rename = "punch_ok")]
     Punch(Punched),
@@ -537,6 +534,45 @@ pub struct RotatedKey {
     pub address: String,
     /// Its key from now on.
     pub public_key: PublicKey,
+}
+
+/// What a node is told that has asked for notices.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Notices {
+    /// True if a poll of the inbox would bring something. False alone: the time is over.
+    pub waiting: bool,
+    /// What it is about. Only for those that asked for details, as all that follows.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kinds: Vec<NoticeKind>,
+    /// Peers in mutual trust that are elsewhere than before, or have another name or key.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<NodeId>,
+    /// Peers with whom trust began or ended.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub trust: Vec<NodeId>,
+    /// There are more than are listed: any peer may be meant.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
+}
+
+/// What a notice is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoticeKind {
+    /// A request for trust, or an answer to one, waits in the inbox.
+    Handshake,
+    /// An invitation to a network waits.
+    Invite,
+    /// Trust began or ended.
+    Trust,
+    /// Peers are elsewhere, or have another name or key.
+    Peers,
+    /// The own networks, or who is in them, have changed.
+    Networks,
+    /// Something newer than this program.
+    #[serde(other)]
+    Other,
 }
 
 /// What lay in the inbox of a node. It may come twice if a connection broke.

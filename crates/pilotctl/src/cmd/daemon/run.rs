@@ -1,7 +1,8 @@
 //! `pilotctl daemon run`: settings become the daemon's configuration, and the daemon runs here.
 
 use pilot_daemon::{
-    Config, ProxySetting, ReceivedLimits, RunError, Running, Services, Transport, Web, Webhook,
+    Config, Fingerprint, ProxySetting, ReceivedLimits, RegistryTls, RunError, Running, Services, TlsMode,
+    Transport, Web, Webhook,
 };
 
 use super::{DaemonFlags, Ready};
@@ -17,8 +18,8 @@ pub(super) async fn run(ctx: &Context, flags: &DaemonFlags) -> Result<Output, Fa
     let registry = local_rendezvous::registry(&ctx.settings).await?;
     let config = config(&ctx.settings, &registry, flags.webhook_secret.clone())?;
     let format = ctx.format;
-    let registry_names = config.registries.join(",");
-    let ready = move |running: Running| announce(format, running, registry_names, registry.beacon);
+    let (registry_names, beacon_names) = (config.registries.join(","), config.beacons.join(","));
+    let ready = move |running: Running| announce(format, running, registry_names, beacon_names);
     Box::pin(pilot_daemon::run(config, ready, process::asked_to_end()))
         .await
         .map_err(|error| failure(&error))?;
@@ -50,7 +51,8 @@ fn config(settings: &Settings, registry: &Registry, secret: Option<String>) -> R
         config.identity = identity;
     }
     config.registries.clone_from(&registry.registries);
-    config.beacon = Some(registry.beacon.clone());
+    config.beacons.clone_from(&registry.beacons);
+    config.registry_tls = registry_tls(settings, registry)?;
     if let Some(listen) = settings.get("listen") {
         config.listen = socket_address(listen)?;
     }
@@ -78,12 +80,31 @@ fn config(settings: &Settings, registry: &Registry, secret: Option<String>) -> R
     Ok(config)
 }
 
+fn registry_tls(settings: &Settings, registry: &Registry) -> Result<RegistryTls, Failure> {
+    let given = settings.list("registry_fingerprint");
+    let given = given.iter().map(|text| fingerprint("registry_fingerprint", text));
+    Ok(RegistryTls {
+        mode: match settings.get("registry_tls") {
+            Some("require") => TlsMode::Require,
+            Some("off") => TlsMode::Off,
+            _ => TlsMode::Auto,
+        },
+        fingerprints: given.collect::<Result<_, _>>()?,
+        remembers: !registry.own,
+    })
+}
+
+fn fingerprint(setting: &str, text: &str) -> Result<Fingerprint, Failure> {
+    text.parse().map_err(|error| {
+        Failure::usage(format!("{setting}: {error}"))
+            .hint("`pilotctl rendezvous status` on the rendezvous' machine shows it")
+    })
+}
+
 fn web(settings: &Settings) -> Result<Web, Failure> {
-    let fingerprint = settings.get("beacon_web_fingerprint").map(str::parse).transpose();
-    let fingerprint = fingerprint.map_err(|error: pilot_daemon::FingerprintError| {
-        Failure::usage(format!("beacon_web_fingerprint: {error}"))
-            .hint("`pilotctl rendezvous status` on the beacon's machine shows it")
-    })?;
+    let fingerprint = settings.get("beacon_web_fingerprint");
+    let fingerprint =
+        fingerprint.map(|text| self::fingerprint("beacon_web_fingerprint", text)).transpose()?;
     Ok(Web {
         transport: match settings.get("transport") {
             Some("udp") => Transport::Udp,

@@ -1,6 +1,6 @@
-//! The certificate of the beacon over the web: given, or one of its own making that is kept.
+//! The certificates of the registry and of the beacon over the web: given, or of our own making and kept.
 
-use crate::config::WebTls;
+use crate::config::CertificateSource;
 use pilot_crypto::Sha256;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
 use std::{
@@ -15,9 +15,30 @@ use tokio_rustls::{
     rustls::{self, ServerConfig, crypto::ring},
 };
 
-/// The certificate of our own making, and its key, in the folder that is given for them.
-const OWN_CERTIFICATE: &str = "web-cert.der";
-const OWN_KEY: &str = "web-key.der";
+/// Whose certificate it is. Each has its own: one may be replaced without the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    Registry,
+    Web,
+}
+
+impl Owner {
+    /// As errors and settings call it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Registry => "registry",
+            Self::Web => "web",
+        }
+    }
+
+    /// The certificate of our own making, and its key, in the folder that is given for them.
+    fn files(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Registry => ("registry-cert.der", "registry-key.der"),
+            Self::Web => ("web-cert.der", "web-key.der"),
+        }
+    }
+}
 
 /// Names in a certificate of our own making. Nodes know it by its fingerprint, not by its names.
 const OWN_NAMES: [&str; 2] = ["localhost", "pilot-rendezvous"];
@@ -50,23 +71,22 @@ pub enum CertificateError {
 }
 
 /// A certificate with its chain, and its key.
-pub(in crate::serve) struct Certificate {
+pub(super) struct Certificate {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
 
 impl Certificate {
-    /// The one that `tls` asks for; `None` if it asks for none.
-    pub(in crate::serve) fn obtain(tls: &WebTls) -> Result<Option<Self>, CertificateError> {
-        match tls {
-            WebTls::Off => Ok(None),
-            WebTls::Files { certificate, key } => Self::read(certificate, key).map(Some),
-            WebTls::Own { folder } => Self::load_or_make(folder).map(Some),
+    /// The one of `owner` that comes from there.
+    pub(super) fn obtain(source: &CertificateSource, owner: Owner) -> Result<Self, CertificateError> {
+        match source {
+            CertificateSource::Files { certificate, key } => Self::read(certificate, key),
+            CertificateSource::Own { folder } => Self::load_or_make(folder, owner),
         }
     }
 
     /// SHA-256 of the first certificate in its binary form.
-    pub(in crate::serve) fn fingerprint(&self) -> [u8; 32] {
+    pub(super) fn fingerprint(&self) -> [u8; 32] {
         Sha256::digest(self.chain.first().map_or(&[], |first| first.as_ref()))
     }
 
@@ -83,8 +103,9 @@ impl Certificate {
         Ok(Self { chain, key: key_der })
     }
 
-    fn load_or_make(folder: &Path) -> Result<Self, CertificateError> {
-        let (certificate, key) = (folder.join(OWN_CERTIFICATE), folder.join(OWN_KEY));
+    fn load_or_make(folder: &Path, owner: Owner) -> Result<Self, CertificateError> {
+        let (certificate, key) = owner.files();
+        let (certificate, key) = (folder.join(certificate), folder.join(key));
         if !certificate.exists() {
             let made = rcgen::generate_simple_self_signed(OWN_NAMES.map(str::to_owned))?;
             // The key first: a certificate without its key would never be usable.
@@ -97,7 +118,7 @@ impl Certificate {
 }
 
 /// Takes connections with the certificate.
-pub(in crate::serve) fn acceptor(certificate: Certificate) -> Result<TlsAcceptor, CertificateError> {
+pub(super) fn acceptor(certificate: Certificate) -> Result<TlsAcceptor, CertificateError> {
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
@@ -130,11 +151,13 @@ mod tests {
     #[test]
     fn a_certificate_of_its_own_making_is_kept_and_private() {
         let folder = tempfile::tempdir().unwrap();
-        let tls = WebTls::Own { folder: folder.path().to_owned() };
-        let first = Certificate::obtain(&tls).unwrap().unwrap();
-        let again = Certificate::obtain(&tls).unwrap().unwrap();
+        let source = CertificateSource::Own { folder: folder.path().to_owned() };
+        let first = Certificate::obtain(&source, Owner::Registry).unwrap();
+        let again = Certificate::obtain(&source, Owner::Registry).unwrap();
         assert_eq!(first.fingerprint(), again.fingerprint());
-        for name in [OWN_CERTIFICATE, OWN_KEY] {
+        let other = Certificate::obtain(&source, Owner::Web).unwrap();
+        assert_ne!(first.fingerprint(), other.fingerprint());
+        for name in ["registry-cert.der", "registry-key.der", "web-cert.der", "web-key.der"] {
             let mode = fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{name}");
         }
@@ -145,15 +168,17 @@ mod tests {
     fn given_files_are_used_and_wrong_ones_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let (certificate, key) = (folder.path().join("c.pem"), folder.path().join("k.pem"));
-        let tls = WebTls::Files { certificate: certificate.clone(), key: key.clone() };
-        let failure = |tls: &WebTls| Certificate::obtain(tls).map(drop).unwrap_err().to_string();
+        let tls = CertificateSource::Files { certificate: certificate.clone(), key: key.clone() };
+        let failure = |source: &CertificateSource| {
+            Certificate::obtain(source, Owner::Web).map(drop).unwrap_err().to_string()
+        };
         assert!(failure(&tls).contains("c.pem"));
         let made = rcgen::generate_simple_self_signed(["beacon.example".to_owned()]).unwrap();
         fs::write(&certificate, pem("CERTIFICATE", made.cert.der())).unwrap();
         fs::write(&key, "not a key").unwrap();
         assert!(failure(&tls).contains("k.pem"));
         fs::write(&key, pem("PRIVATE KEY", &made.signing_key.serialize_der())).unwrap();
-        let read = Certificate::obtain(&tls).unwrap().unwrap();
+        let read = Certificate::obtain(&tls, Owner::Web).unwrap();
         assert_eq!(read.fingerprint(), Sha256::digest(made.cert.der()));
         assert!(acceptor(read).is_ok());
         fs::write(&certificate, "").unwrap();
