@@ -1,6 +1,6 @@
 //! Where the records are: a file, or a database by its URL, whose password is shown to nobody.
 
-use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, postgres::PgConnectOptions};
 use std::{
     fmt,
     path::{Path, PathBuf},
@@ -60,7 +60,7 @@ impl FromStr for StoreUrl {
             "postgres" | "postgresql" => {
                 let options = PgConnectOptions::from_str(text);
                 let options = options.map_err(|error| UrlError::Malformed(plain(&error)))?;
-                let options = options.application_name("pilot-rendezvous");
+                let options = options.application_name("pilot-rendezvous").disable_statement_logging();
                 Ok(Self::Postgres(PostgresUrl { options, shown: redacted(text) }))
             }
             // A folder may be called `a:`; a scheme is letters and digits.

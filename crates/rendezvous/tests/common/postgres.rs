@@ -46,9 +46,9 @@ impl Database {
         sqlx::raw_sql(sqlx::AssertSqlSafe(statements.to_owned())).execute(&mut connection).await.unwrap();
     }
 
-    pub(crate) async fn number(&self, query: &str) -> i64 {
+    pub(crate) async fn numbers(&self, query: &str) -> Vec<i64> {
         let mut connection = PgConnection::connect(&self.url).await.unwrap();
-        sqlx::query_scalar(sqlx::AssertSqlSafe(query.to_owned())).fetch_one(&mut connection).await.unwrap()
+        sqlx::query_scalar(sqlx::AssertSqlSafe(query.to_owned())).fetch_all(&mut connection).await.unwrap()
     }
 }
 
