@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pilot_rendezvous::store::StoreUrl;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -19,6 +20,8 @@ use crate::{duration, size};
 pub(crate) enum Kind {
     Text,
     Path,
+    /// A path, or the URL of a database, whose password is not shown.
+    Store,
     /// An IP address, without a port.
     Ip,
     /// `host:port`
@@ -235,7 +238,7 @@ pub(crate) const KEYS: &[Key] = &[
         None,
         "another address of this machine, with which nodes learn whether their NAT depends on addresses",
     ),
-    key("store", "PILOT_STORE", Kind::Path, None, "database of this machine's rendezvous"),
+    key("store", "PILOT_STORE", Kind::Store, None, "file or postgres://... of this machine's rendezvous"),
     key(
         "tls_cert",
         "PILOT_TLS_CERT",
@@ -297,6 +300,19 @@ impl fmt::Display for Origin {
 pub(crate) struct Setting {
     pub(crate) value: Option<String>,
     pub(crate) origin: Origin,
+}
+
+impl Setting {
+    /// As it may be seen by others: without the password of a database.
+    pub(crate) fn shown(&self, key: &Key) -> Setting {
+        let value = match (key.kind, &self.value) {
+            (Kind::Store, Some(text)) => {
+                Some(text.parse::<StoreUrl>().map_or_else(|_| String::new(), |url| url.to_string()))
+            }
+            (_, value) => value.clone(),
+        };
+        Setting { value, origin: self.origin }
+    }
 }
 
 /// Values said on the command line, by the name of their key.
@@ -431,6 +447,11 @@ fn check(key: &Key, value: &str) -> Result<String, String> {
     let fail = |expected: &str| Err(format!("`{value}` is not {expected}"));
     match key.kind {
         Kind::Text | Kind::Path => Ok(value.to_owned()),
+        // What is wrong is said without the value, which may hold a password.
+        Kind::Store => match value.parse::<StoreUrl>() {
+            Ok(_) => Ok(value.to_owned()),
+            Err(error) => Err(error.to_string()),
+        },
         Kind::Ip => match value.parse::<IpAddr>() {
             Ok(ip) => Ok(ip.to_string()),
             Err(_) => fail("an IP address"),

@@ -166,3 +166,30 @@ fn an_interrupted_demo_ends_what_it_started_and_cleans_up() {
         std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["h"]);
 }
+
+#[test]
+fn the_password_of_a_database_is_shown_nowhere() {
+    let world = World::new();
+    let a = world.machine("agent-a");
+    // Nobody listens on this port.
+    let url = "postgres://pilot:s3cret@127.0.0.1:1/pilot";
+    let shown = "postgres://pilot:***@127.0.0.1:1/pilot";
+    let config = a.ok(&["config", "--set", &format!("store={url}")]);
+    assert!(config.contains(shown) && !config.contains("s3cret"), "{config}");
+    assert_eq!(a.json(&["config"])["store"], shown);
+    let addresses = ["--registry-addr", "127.0.0.1:0", "--beacon-addr", "127.0.0.1:0"];
+    for store in [&["--store", url][..], &[]] {
+        for action in ["start", "run"] {
+            let words = [&["rendezvous", action][..], &addresses, store].concat();
+            let failed = a.run(&words);
+            let text = format!("{failed:?}");
+            assert_eq!(failed.status, 3, "{text}");
+            assert!(text.contains(shown) && !text.contains("s3cret"), "{text}");
+        }
+    }
+    let log = std::fs::read_to_string(a.home.join("rendezvous.log")).unwrap_or_default();
+    assert!(!log.contains("s3cret"), "{log}");
+    let failed = a.run(&["rendezvous", "run", "--store", "postgres://pilot:s3cret@host:port/x"]);
+    assert_eq!(failed.status, 2, "{failed:?}");
+    assert!(!format!("{failed:?}").contains("s3cret"), "{failed:?}");
+}

@@ -1,9 +1,10 @@
-//! Asks a rendezvous as fast as it answers: `cargo run --release -p pilot-rendezvous --example load`. It starts its own
-//! in a temporary folder, in the same process, and prints requests per second and the latency of one client alone.
+//! Asks a rendezvous as fast as it answers: `cargo run --release -p pilot-rendezvous --example load [STORE]`. It starts its
+//! own in the same process, with a file in a temporary folder or with the store that is named (`postgres://...`: of a database
+//! that may be filled), and prints requests per second and the latency of one client alone.
 #![expect(clippy::print_stdout, reason = "the numbers are its output")]
 
 use pilot_crypto::Identity;
-use pilot_rendezvous::{Config, registry::Rate, run};
+use pilot_rendezvous::{Config, registry::Rate, run, store::StoreUrl};
 use pilot_wire::registry::{
     Decoder, Envelope, Register, Registered, Request, Resolve, Response, Signed, frame,
 };
@@ -28,7 +29,12 @@ const SPAN: Duration = Duration::from_secs(2);
 async fn main() -> Result<(), Failure> {
     let folder = std::env::temp_dir().join(format!("pilot-load-{}", std::process::id()));
     std::fs::create_dir(&folder)?;
-    let mut config = Config::new(folder.join("registry.redb"));
+    let store: StoreUrl = match std::env::args().nth(1) {
+        Some(text) => text.parse()?,
+        None => folder.join("registry.redb").into(),
+    };
+    println!("{store}");
+    let mut config = Config::new(store);
     config.registry_addr.set_port(0);
     config.beacon_addr.set_port(0);
     config.connections.requests = Rate { burst: u32::MAX, per_second: 1e9 };

@@ -266,6 +266,45 @@ fn while_the_database_is_away_changes_are_refused_and_the_rest_goes_on() {
     }
 }
 
+/// Nothing says that a server hangs but its silence.
+#[test]
+fn while_the_database_hangs_who_only_asks_is_answered() {
+    let postgres = postgres::Postgres::private();
+    let database = postgres.database();
+    let server = Server::start(at(database.store()));
+    let mut changes = Client::registered(server.bound.registry, identity(1));
+    let mut asks = Client::registered(server.bound.registry, identity(2));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let processes = runtime.block_on(database.numbers(
+        "SELECT pid::bigint FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    ));
+    let signal = |signal: &str| {
+        let pids = processes.iter().map(i64::to_string);
+        assert!(std::process::Command::new("kill").arg(signal).args(pids).status().unwrap().success());
+    };
+    signal("-STOP");
+    let name = SetHostname { node_id: changes.id, hostname: "alpha".to_owned(), ..SetHostname::default() };
+    changes.send(Request::SetHostname(name));
+    // The registry has it once it answers a later one.
+    for _ in 0..10 {
+        assert!(asks.is_served());
+    }
+    changes.stream.set_nonblocking(true).unwrap();
+    let early = changes.stream.peek(&mut [0]);
+    changes.stream.set_nonblocking(false).unwrap();
+    assert_eq!(early.map_err(|error| error.kind()), Err(std::io::ErrorKind::WouldBlock), "it hangs");
+    match changes.receive() {
+        Some(Response::Error { error }) => assert!(error.contains("cannot store changes"), "{error}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(asks.is_served());
+    signal("-CONT");
+    wait_until(|| {
+        let name = SetHostname { node_id: changes.id, hostname: "beta".to_owned(), ..SetHostname::default() };
+        matches!(changes.ask(Request::SetHostname(name)), Response::SetHostname { .. })
+    });
+}
+
 #[test]
 fn a_registration_that_was_refused_leaves_nothing_behind() {
     let postgres = postgres::Postgres::private();

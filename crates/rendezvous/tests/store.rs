@@ -426,3 +426,42 @@ async fn a_user_who_may_not_make_tables_is_told_so() {
     assert!(matches!(error, StoreError::Forbidden { .. }), "{error}");
     assert!(error.hint().unwrap().contains("GRANT"));
 }
+
+#[tokio::test]
+async fn the_way_to_the_database_is_protected_as_its_url_says() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let certificate = pem("CERTIFICATE", made.cert.der());
+    let key = pem("PRIVATE KEY", &made.signing_key.serialize_der());
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let server = postgres::Postgres::private_with_tls(port, &certificate, &key);
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root.crt");
+    fs::write(&root, &certificate).unwrap();
+    let database = |parameters: &str| Database { url: format!("{}?{parameters}", server.over_tcp(port)) };
+    for (parameters, is_encrypted) in [
+        ("sslmode=disable".to_owned(), false),
+        ("sslmode=require".to_owned(), true),
+        (format!("sslmode=verify-full&sslrootcert={}", root.display()), true),
+    ] {
+        let database = database(&parameters);
+        let _store = open(&database.store()).await;
+        let connections = database
+            .numbers(
+                "SELECT ssl::int::bigint FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+                 WHERE datname = current_database() AND application_name = 'pilot-rendezvous'",
+            )
+            .await;
+        assert!(!connections.is_empty());
+        assert!(connections.iter().all(|ssl| (*ssl == 1) == is_encrypted), "{parameters}: {connections:?}");
+    }
+    // Nobody vouches for this certificate.
+    let refused = store::open(&database("sslmode=verify-full").store()).await;
+    assert!(matches!(refused, Err(StoreError::Unreachable { .. })), "{refused:?}");
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    let text = STANDARD.encode(der);
+    let lines: Vec<&str> = (0..text.len()).step_by(64).map(|at| &text[at..text.len().min(at + 64)]).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}

@@ -147,7 +147,7 @@ pub(crate) fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
 
 fn shown(settings: &settings::Settings) -> Shown {
     Shown {
-        rows: settings.all().map(|(key, setting)| (key, setting.clone())).collect(),
+        rows: settings.all().map(|(key, setting)| (key, setting.shown(key))).collect(),
         file: settings.file().display().to_string(),
         home: settings.home().display().to_string(),
     }

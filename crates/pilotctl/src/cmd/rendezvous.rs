@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pilot_daemon::Fingerprint;
-use pilot_rendezvous::store::StoreError;
+use pilot_rendezvous::store::{StoreError, StoreUrl};
 use pilot_rendezvous::{CertificateSource, RegistryTls, RunError, Web, WebLimits, WebListen, WebTls};
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +31,8 @@ pub(crate) enum Command {
 
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(before_help = "Examples:\n  pilotctl rendezvous run\n  \
-    pilotctl rendezvous run --registry-addr 0.0.0.0:9000 --beacon-addr 0.0.0.0:9001 --store /var/lib/pilot/rendezvous.redb")]
+    pilotctl rendezvous run --registry-addr 0.0.0.0:9000 --beacon-addr 0.0.0.0:9001 --store /var/lib/pilot/rendezvous.redb\n  \
+    PGPASSWORD=... pilotctl rendezvous run --store postgres://pilot@db.example.com/pilot")]
 pub(crate) struct RunArgs {
     /// TCP address of the registry [default: 127.0.0.1:9000]
     #[arg(long, value_name = "HOST:PORT")]
@@ -43,8 +44,10 @@ pub(crate) struct RunArgs {
     /// them another address for each of theirs [default: none, and nodes do not tell the two kinds apart]
     #[arg(long, value_name = "IP")]
     pub(crate) beacon_second_ip: Option<String>,
-    /// Database with everything the registry has acknowledged [default: rendezvous.redb of the state directory]
-    #[arg(long, value_name = "PATH")]
+    /// Everything the registry has acknowledged: a file, or a PostgreSQL database for several rendezvous at once
+    /// (postgres://user@host/database; its password in PGPASSWORD or ~/.pgpass, or the whole in PILOT_STORE)
+    /// [default: rendezvous.redb of the state directory]
+    #[arg(long, value_name = "PATH|URL")]
     pub(crate) store: Option<String>,
     /// The registry's certificate, a PEM file [default: one of its own making, kept beside the store]
     #[arg(long, value_name = "PATH", requires = "tls_key")]
@@ -181,11 +184,10 @@ pub(crate) async fn dispatch(ctx: &Context, command: Command) -> Result<Output, 
 
 async fn run(ctx: &Context, admin_token: Option<String>) -> Result<Output, Failure> {
     logging::start(&ctx.settings)?;
-    let store = ctx.settings.path("store").unwrap_or_else(|| ctx.settings.home().join("rendezvous.redb"));
-    if let Some(directory) = store.parent() {
-        settings::private_directory(directory)
-            .map_err(|e| Failure::io(format!("making {}", directory.display()), &e))?;
-    }
+    let store = store(&ctx.settings)?;
+    let folder = folder(&ctx.settings, &store);
+    settings::private_directory(&folder)
+        .map_err(|e| Failure::io(format!("making {}", folder.display()), &e))?;
     let mut config = pilot_rendezvous::Config::new(store.clone());
     if let Some(address) = ctx.settings.get("registry_addr") {
         config.registry_addr = settings::socket_address(address)?;
@@ -194,7 +196,6 @@ async fn run(ctx: &Context, admin_token: Option<String>) -> Result<Output, Failu
         config.beacon_addr = settings::socket_address(address)?;
     }
     config.second_beacon_ip = ctx.settings.ip("beacon_second_ip");
-    let folder = store.parent().unwrap_or(Path::new(".")).to_owned();
     config.registry_tls = registry_tls(&ctx.settings, folder.clone())?;
     config.web = web(&ctx.settings, folder, config.beacon_addr.ip().is_loopback())?;
     config.registry.admin_token = admin_token.filter(|token| !token.is_empty());
@@ -210,7 +211,7 @@ async fn run(ctx: &Context, admin_token: Option<String>) -> Result<Output, Failu
                 .web
                 .and_then(|web| web.fingerprint)
                 .map(|sha| Fingerprint(sha).to_string()),
-            store: store.display().to_string(),
+            store: store.to_string(),
             pid: std::process::id(),
             log_file: None,
         };
@@ -242,6 +243,19 @@ fn given_certificate(settings: &Settings, prefix: &str) -> Result<Option<Certifi
     }
 }
 
+fn store(settings: &Settings) -> Result<StoreUrl, Failure> {
+    match settings.get("store") {
+        Some(text) => text.parse().map_err(|error| Failure::usage(format!("store: {error}"))),
+        None => Ok(settings.home().join("rendezvous.redb").into()),
+    }
+}
+
+/// Where files of the rendezvous are kept: beside its store.
+fn folder(settings: &Settings, store: &StoreUrl) -> PathBuf {
+    let beside = store.file().map(|path| path.parent().unwrap_or(Path::new(".")));
+    beside.unwrap_or(settings.home()).to_owned()
+}
+
 /// The beacon over the web: beside the beacon unless something else is said; without TLS on loopback.
 fn web(settings: &Settings, folder: PathBuf, beacon_is_here: bool) -> Result<Option<Web>, Failure> {
     let listen = match settings.get("web_listen") {
@@ -269,15 +283,19 @@ fn failure(error: &RunError) -> Failure {
             Failure::internal(message).hint("choose another address with --registry-addr and --beacon-addr")
         }
         RunError::Store(StoreError::Locked { .. }) => taken(message),
-        RunError::Store(_) => Failure::internal(message).hint("another database: --store PATH"),
-        RunError::Certificate { .. } => {
-            let failure = Failure::new(Code::InvalidArgument, message);
-            match error.hint() {
-                Some(hint) => failure.hint(hint),
-                None => failure,
-            }
+        RunError::Store(StoreError::Unreachable { .. }) => {
+            hinted(Failure::new(Code::ConnectionFailed, message), error)
         }
+        RunError::Store(_) => hinted(Failure::internal(message), error),
+        RunError::Certificate { .. } => hinted(Failure::new(Code::InvalidArgument, message), error),
         RunError::Restore { .. } | RunError::Failed(_) => Failure::internal(message),
+    }
+}
+
+fn hinted(failure: Failure, error: &RunError) -> Failure {
+    match error.hint() {
+        Some(hint) => failure.hint(hint),
+        None => failure,
     }
 }
 
@@ -303,10 +321,14 @@ async fn start(ctx: &Context, args: &RunArgs) -> Result<Output, Failure> {
             .hint("`pilotctl rendezvous stop` ends it; another one needs its own PILOT_HOME"));
     }
     let mut words: Vec<String> = ["rendezvous", "run", "--json"].map(str::to_owned).into();
-    words.extend(args.settings().iter().map(|(name, value)| format!("--{}={value}", name.replace('_', "-"))));
+    let mut flags = args.settings();
+    // It may hold a password.
+    let store = flags.remove("store").map(|store| ("PILOT_STORE", store));
+    words.extend(flags.iter().map(|(name, value)| format!("--{}={value}", name.replace('_', "-"))));
     let log = local_rendezvous::log_path(&ctx.settings);
-    let token = args.admin_token.as_deref();
-    let secrets: Vec<_> = token.into_iter().map(|token| ("PILOT_ADMIN_TOKEN", token)).collect();
+    let token = args.admin_token.clone().map(|token| ("PILOT_ADMIN_TOKEN", token));
+    let secrets: Vec<_> = [store, token].into_iter().flatten().collect();
+    let secrets: Vec<_> = secrets.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let data = process::start("rendezvous", &words, &secrets, &log, Duration::from_secs(15)).await?;
     let mut ready: Ready = serde_json::from_value(data)
         .map_err(|e| Failure::internal(format!("the rendezvous' report is not understood: {e}")))?;

@@ -82,9 +82,6 @@ impl fmt::Display for Report {
         let name = if node.hostname.is_empty() { String::new() } else { format!(" · {}", node.hostname) };
         let (peers, streams) = (humane::count(node.peers, "peer"), humane::count(node.connections, "stream"));
         write!(f, "  {}{name}{registered}{web} · {peers} · {streams}", node.address)?;
-        if let Some(error) = &node.registry_error {
-            write!(f, "\n  {} {}: {error}", style::bad("the registry"), node.registry)?;
-        }
         if node.registry_tls.as_ref().is_some_and(|tls| !tls.used) {
             write!(f, "\n  registry {}: plaintext, not protected", node.registry)?;
         }
@@ -92,7 +89,7 @@ impl fmt::Display for Report {
             write!(f, "\n  {}: {error}", style::bad("the beacon over the web"))?;
         }
         if let Some(error) = node.registry_error.as_ref().filter(|_| !node.registered) {
-            write!(f, "\n  {}: {}", style::bad("the registry"), humane::printable(error))?;
+            write!(f, "\n  {} {}: {}", style::bad("the registry"), node.registry, humane::printable(error))?;
         }
         if let Some(warning) = &node.key_expiry {
             write!(

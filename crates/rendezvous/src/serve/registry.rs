@@ -202,6 +202,7 @@ impl Registry {
     fn take(&mut self, now: Instant, event: Event) {
         if !self.needs_right(&event) {
             self.handle(now, event);
+            self.doubt();
         } else if self.pauses(now) || self.waiting.len() >= WAITING_MAX {
             self.refuse(now, event);
         } else {
@@ -248,7 +249,7 @@ impl Registry {
         }
     }
 
-    /// What was changed without the right to.
+    /// What was changed without the right to is read again.
     fn doubt(&mut self) {
         self.doubtful.extend(self.state.take_changes().into_iter().map(|(key, _)| key));
     }

@@ -437,10 +437,8 @@ fn unreachable(url: &PostgresUrl, reason: String) -> StoreError {
 fn start_error(url: &PostgresUrl, error: &sqlx::Error) -> StoreError {
     let store = url.to_string();
     let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned();
-    let reason = match error {
-        sqlx::Error::Database(error) => error.message().to_owned(),
-        other => other.to_string(),
-    };
+    let said = error.as_database_error().map(|error| error.message().to_owned());
+    let reason = said.unwrap_or_else(|| error.to_string());
     match code.as_str() {
         "" => unreachable(url, reason),
         "3D000" => StoreError::NoDatabase { store, reason },

@@ -1,6 +1,6 @@
 //! Where the records are: a file, or a database by its URL, whose password is shown to nobody.
 
-use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, postgres::PgConnectOptions};
 use std::{
     fmt,
     path::{Path, PathBuf},
@@ -19,7 +19,7 @@ pub enum StoreUrl {
 /// The URL of a PostgreSQL database. It is shown without its password.
 #[derive(Clone)]
 pub struct PostgresUrl {
-    pub(super) options: PgConnectOptions,
+    pub(super) options: Box<PgConnectOptions>,
     shown: String,
 }
 
@@ -60,8 +60,8 @@ impl FromStr for StoreUrl {
             "postgres" | "postgresql" => {
                 let options = PgConnectOptions::from_str(text);
                 let options = options.map_err(|error| UrlError::Malformed(plain(&error)))?;
-                let options = options.application_name("pilot-rendezvous");
-                Ok(Self::Postgres(PostgresUrl { options, shown: redacted(text) }))
+                let options = options.application_name("pilot-rendezvous").disable_statement_logging();
+                Ok(Self::Postgres(PostgresUrl { options: Box::new(options), shown: redacted(text) }))
             }
             // A folder may be called `a:`; a scheme is letters and digits.
             _ if scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
@@ -74,10 +74,7 @@ impl FromStr for StoreUrl {
 
 /// The library's own prefix says nothing to people.
 fn plain(error: &sqlx::Error) -> String {
-    match error {
-        sqlx::Error::Configuration(source) => source.to_string(),
-        other => other.to_string(),
-    }
+    if let sqlx::Error::Configuration(source) = error { source.to_string() } else { error.to_string() }
 }
 
 impl From<PathBuf> for StoreUrl {

@@ -46,9 +46,9 @@ impl Database {
         sqlx::raw_sql(sqlx::AssertSqlSafe(statements.to_owned())).execute(&mut connection).await.unwrap();
     }
 
-    pub(crate) async fn number(&self, query: &str) -> i64 {
+    pub(crate) async fn numbers(&self, query: &str) -> Vec<i64> {
         let mut connection = PgConnection::connect(&self.url).await.unwrap();
-        sqlx::query_scalar(sqlx::AssertSqlSafe(query.to_owned())).fetch_one(&mut connection).await.unwrap()
+        sqlx::query_scalar(sqlx::AssertSqlSafe(query.to_owned())).fetch_all(&mut connection).await.unwrap()
     }
 }
 
@@ -64,6 +64,21 @@ pub(crate) fn database() -> Database {
 
 impl Postgres {
     pub(crate) fn private() -> Self {
+        Self::private_with("", &[])
+    }
+
+    /// With a certificate for `localhost` and its key, in PEM, listening there on this port too.
+    pub(crate) fn private_with_tls(port: u16, certificate: &str, key: &str) -> Self {
+        let settings = format!(
+            "listen_addresses = 'localhost'\nport = {port}\nssl = on\nssl_cert_file = '../server.crt'\n\
+             ssl_key_file = '../server.key'\n"
+        );
+        let mut server = Self::private_with(&settings, &[("server.crt", certificate), ("server.key", key)]);
+        server.url = format!("{}&port={port}", server.url);
+        server
+    }
+
+    fn private_with(settings: &str, files: &[(&str, &str)]) -> Self {
         let binaries = binaries().unwrap_or_else(|| {
             panic!(
                 "PostgreSQL is not installed: no `initdb` in PATH or /usr/lib/postgresql; install it (Debian: \
@@ -71,7 +86,17 @@ impl Postgres {
             )
         });
         let folder = tempfile::Builder::new().prefix("pilot-pg-").tempdir_in("/tmp").unwrap().keep();
-        std::fs::write(folder.join("password"), PASSWORD).unwrap();
+        let default = "listen_addresses = ''\n";
+        let settings = format!(
+            "{default}unix_socket_directories = '{}'\nmax_connections = 50\n{settings}",
+            folder.display()
+        );
+        for (name, content) in [("password", PASSWORD), ("settings", &settings)].iter().chain(files) {
+            let mut file = std::fs::OpenOptions::new();
+            std::os::unix::fs::OpenOptionsExt::mode(&mut file, 0o600);
+            let mut file = file.write(true).create_new(true).open(folder.join(name)).unwrap();
+            std::io::Write::write_all(&mut file, content.as_bytes()).unwrap();
+        }
         if is_root() {
             let owned = Command::new("chown").args(["-R", user()]).arg(&folder).status();
             assert!(owned.unwrap().success());
@@ -80,7 +105,7 @@ impl Postgres {
             set -e
             cd "$2"
             "$1/initdb" -D data -U postgres -A scram-sha-256 --pwfile password -E UTF8 --locale C --no-sync >initdb.log
-            printf "listen_addresses = ''\nunix_socket_directories = '%s'\nmax_connections = 50\n" "$2" >>data/postgresql.conf
+            cat settings >>data/postgresql.conf
             "$1/pg_ctl" -D data -l server.log -w start >start.log
             echo ready
             cat >/dev/null
@@ -117,6 +142,13 @@ impl Postgres {
         .join()
         .unwrap();
         database
+    }
+
+    /// Over TCP, as it is without its parameters.
+    pub(crate) fn over_tcp(&self, port: u16) -> String {
+        let database = self.database().url;
+        let (place, _) = database.split_once('?').unwrap();
+        place.replace("@localhost/", &format!("@localhost:{port}/"))
     }
 
     /// `stop`, `start` or `restart` of a private server, with no regard for what it does.

@@ -3,7 +3,7 @@
 use super::client;
 use pilot_rendezvous::{run, store::StoreUrl};
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     net::SocketAddr,
     process::{Child, Command, Stdio},
 };
@@ -13,7 +13,9 @@ pub(crate) fn be_killed() {
     let Ok(store) = std::env::var("PILOT_TEST_STORE") else { return };
     let store: StoreUrl = store.parse().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let announce = |bound: pilot_rendezvous::Bound| println!("\nregistry={}", bound.registry);
+    let announce = |bound: pilot_rendezvous::Bound| {
+        writeln!(std::io::stdout(), "\nregistry={}", bound.registry).unwrap();
+    };
     runtime.block_on(run(client::at(store), announce, std::future::pending())).unwrap();
 }
 

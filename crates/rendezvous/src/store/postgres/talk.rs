@@ -63,8 +63,10 @@ async fn listen(url: PostgresUrl, instance: u64, channel: String, to_registry: m
 }
 
 async fn ear(url: &PostgresUrl, channel: &str) -> Result<PgListener, sqlx::Error> {
-    let pool =
-        PgPoolOptions::new().max_connections(1).acquire_timeout(BEAT).connect_lazy_with(url.options.clone());
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(BEAT)
+        .connect_lazy_with((*url.options).clone());
     let mut ear = PgListener::connect_with(&pool).await?;
     ear.eager_reconnect(false);
     ear.listen(channel).await?;
