@@ -68,6 +68,8 @@ pub(super) struct Refresh {
     is_foreign: bool,
     /// Nodes that want in, and may be members.
     checks: Vec<(QueryId, NodeId)>,
+    /// Programs that changed something, and are told when this node goes by it: what they do next may depend on it.
+    held: Vec<(ReplyTo, Form, Value)>,
     timer: Option<deadlines::Key>,
 }
 
@@ -238,12 +240,15 @@ impl Driver {
             // The next notice will be about something else.
             let _ = self.link.send(Order::NoticeMet);
         }
+        if self.refresh.again && self.registry.connected {
+            return self.refresh_networks(now);
+        }
+        for (to, form, answer) in std::mem::take(&mut self.refresh.held) {
+            self.network_answer(to, form, &answer);
+        }
         for (id, node) in std::mem::take(&mut self.refresh.checks) {
             let trusted = self.node.is_trusted(node);
             self.node.handle_answer(now, id, Answer::Trusted(Ok(trusted)));
-        }
-        if self.refresh.again && self.registry.connected {
-            return self.refresh_networks(now);
         }
         if !self.memberships.is_empty() && self.refresh.timer.is_none() {
             self.refresh.timer = Some(self.deadlines.add(now + REFRESH, Deadline::Networks));
@@ -447,8 +452,7 @@ impl Driver {
                 if answer["accepted"] != false {
                     self.memberships.joined(network, trust);
                 }
-                self.networks_stale = true;
-                self.refresh_networks(now);
+                return self.answer_when_known(now, to, form, answer);
             }
             Change::Left(network) => {
                 self.memberships.left(network);
@@ -457,16 +461,25 @@ impl Driver {
             Change::Created => {
                 if let Some(network) = answer["network_id"].as_u64().and_then(|id| u16::try_from(id).ok()) {
                     self.memberships.joined(NetworkId(network), true);
-                    self.networks_stale = true;
                 }
-                self.refresh_networks(now);
+                return self.answer_when_known(now, to, form, answer);
             }
-            Change::Other => self.refresh_networks(now),
+            Change::Other => return self.answer_when_known(now, to, form, answer),
             Change::Nothing => {}
         }
+        self.network_answer(to, form, &answer);
+    }
+
+    fn answer_when_known(&mut self, now: Instant, to: ReplyTo, form: Form, answer: Value) {
+        self.networks_stale = true;
+        self.refresh.held.push((to, form, answer));
+        self.refresh_networks(now);
+    }
+
+    fn network_answer(&mut self, to: ReplyTo, form: Form, answer: &Value) {
         match form {
-            Form::Reference(command) => self.reply(to, &Reply::Json { command, body: reply.into() }),
-            Form::Call => self.answer(to, Command::CallOk, &Answered::Registry { answer }),
+            Form::Reference(command) => self.reply(to, &Reply::json(command, answer)),
+            Form::Call => self.answer(to, Command::CallOk, &Answered::Registry { answer: answer.clone() }),
         }
     }
 
