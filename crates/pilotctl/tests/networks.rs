@@ -144,7 +144,11 @@ fn a_network_opens_the_ports_it_says_and_a_handshake_opens_the_rest() {
     assert_eq!(a.run(&["policy", "test", "agent-b", "--port", "1002"]).status, 0);
     assert!(!can_send(&b, "agent-a"));
     b.ok(&["handshake", "agent-a", "--wait=20s"]);
-    assert_eq!(a.run(&["policy", "test", "agent-b", "--port", "1001"]).status, 4, "one side alone lifts no limit");
+    assert_eq!(
+        a.run(&["policy", "test", "agent-b", "--port", "1001"]).status,
+        4,
+        "one side alone lifts no limit"
+    );
     a.ok(&["handshake", "agent-b", "--wait=20s"]);
     assert_eq!(a.run(&["policy", "test", "agent-b", "--port", "1001"]).status, 0);
     assert!(can_send(&b, "agent-a"), "a handshake is more than a network");

@@ -165,10 +165,6 @@ impl Driver {
         Ok(())
     }
 
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "an answer to another question is none, whichever it is"
-    )]
     fn on_networks_told(&mut self, asked: Asked, response: Response) {
         match (asked, response) {
             (Asked::Own, Response::OwnNetworks { networks }) => {
@@ -393,6 +389,7 @@ impl Driver {
     }
 
     /// A request as a program wrote it, in the name of this node where it names none.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the table of requests above says which there are")]
     fn envelope(&self, mut request: Value, token: String) -> Result<(Envelope, Change, String), Refusal> {
         let wrong = |reason: String| Refusal::new(Code::InvalidArgument, reason);
         let kind = request["type"].as_str().unwrap_or_default().to_owned();
