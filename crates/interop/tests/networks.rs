@@ -91,12 +91,18 @@ fn ours_and_the_reference_talk_as_members_of_one_network() {
     assert!(ours.try_ctl(&["network", "join", "team", "--token", "guess"]).is_err());
     ours.ctl(&["network", "join", "team", "--token", "s3"]);
     assert!(ours.trusts(&theirs), "{}", ours.ctl(&["trust"]));
-    // Theirs agrees to a request of a fellow member by itself, and ours does.
+    // The reference asks before it sends; a fellow member is answered without its owner.
+    theirs.ctl(&["handshake", &ours.id().to_string(), "fellow member"]);
+    until("the reference is answered", || theirs.trusts(&ours).then_some(()));
     theirs.ctl(&["send-message", &ours.address(), "--data", "hello", "--type", "text"]);
     until("the message arrives", || {
         ours.inbox().iter().any(|message| message["data"] == "hello").then_some(())
     });
     assert!(ours.ctl(&["pending"])["pending"].as_array().is_some_and(Vec::is_empty));
+    ours.ctl(&["send-message", &theirs.address(), "--data", "and back", "--now"]);
+    until("the answer arrives", || {
+        theirs.inbox().iter().any(|message| message["data"] == "and back").then_some(())
+    });
     ours.ctl(&["network", "leave", "team"]);
     assert!(!ours.trusts(&theirs), "it ends with the membership");
 }

@@ -62,14 +62,15 @@ const UNSUPPORTED: &[(&str, &str, &str)] = &[
         "rules for trust are not part of this version",
         "`pilotctl daemon start --trust-auto-approve` approves every request",
     ),
-    (
-        "create-network",
-        "networks are created by the operator of the registry",
-        "join one with `pilotctl network join ID`",
-    ),
+    ("create-network", "it is a command of `network`", "create one with `pilotctl network create NAME`"),
     ("register", "the daemon registers by itself", "start it: `pilotctl daemon start`"),
     ("managed", "managed networks are not part of this version", "see `pilotctl network --help`"),
-    ("member-tags", "managed networks are not part of this version", "see `pilotctl network --help`"),
+    ("member-tags", "it is a command of `network`", "see `pilotctl network tags --help`"),
+    ("audit-export", "the registry exports no audit log", "read it with `pilotctl audit --json`"),
+    ("idp", "the registry has no identity provider", "see `pilotctl network --help`"),
+    ("directory-sync", "the registry has no identity provider", "see `pilotctl provision --help`"),
+    ("directory-status", "the registry has no identity provider", "see `pilotctl provision-status`"),
+    ("deprovision", "it is a command of `network`", "see `pilotctl network delete --help`"),
     (
         "prefer-direct",
         "paths are chosen by measurement, there is nothing to set",
@@ -103,19 +104,6 @@ const UNSUPPORTED: &[(&str, &str, &str)] = &[
     ),
 ];
 
-const UNSUPPORTED_OF_NETWORK: &[&str] = &[
-    "create",
-    "delete",
-    "rename",
-    "promote",
-    "demote",
-    "kick",
-    "role",
-    "policy",
-    "set-policy",
-    "transfer-ownership",
-];
-
 /// Whether `--json` was asked for, even if the line is wrong otherwise.
 pub(crate) fn wants_json(words: &[OsString]) -> bool {
     words.iter().skip(1).take_while(|word| *word != "--").any(|word| word == "--json")
@@ -143,17 +131,10 @@ pub(crate) fn normalise(mut words: Vec<OsString>) -> Result<Vec<OsString>, Failu
 
 fn refuse_unsupported(words: &[OsString], at: usize) -> Result<(), Failure> {
     let Some(command) = words[at].to_str() else { return Ok(()) };
-    let asks_for_help = words.iter().any(|word| word == "--help" || word == "-h");
     if let Some((name, why, instead)) = UNSUPPORTED.iter().find(|row| row.0 == command) {
         return Err(
             Failure::new(Code::Unsupported, format!("`{name}` is not available: {why}")).hint(*instead)
         );
-    }
-    let sub = words.get(at + 1).and_then(|word| word.to_str()).unwrap_or_default();
-    if command == "network" && UNSUPPORTED_OF_NETWORK.contains(&sub) && !asks_for_help {
-        let message =
-            format!("`network {sub}` is not available: networks are run by the operator of the registry");
-        return Err(Failure::new(Code::Unsupported, message).hint("see `pilotctl network --help`"));
     }
     Ok(())
 }
@@ -264,7 +245,7 @@ mod tests {
     fn extras_is_passed_through_and_unsupported_commands_say_why() {
         assert_eq!(run("pilotctl --json extras set-tags a").unwrap(), "pilotctl --json set-tags a");
         for line in
-            ["pilotctl register", "pilotctl --socket x --json gateway start", "pilotctl network kick 1"]
+            ["pilotctl register", "pilotctl --socket x --json gateway start", "pilotctl extras idp get"]
         {
             let failure = run(line).unwrap_err();
             assert_eq!(failure.code, Code::Unsupported, "{line}");

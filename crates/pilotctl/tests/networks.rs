@@ -7,7 +7,7 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use common::{Agent, OPERATOR, Running, World, befriend};
+use common::{Agent, OPERATOR, Running, World};
 use serde_json::Value;
 
 /// Only turns a hang into a failure.
@@ -143,7 +143,13 @@ fn a_network_opens_the_ports_it_says_and_a_handshake_opens_the_rest() {
     assert!(test["data"]["reason"].as_str().unwrap().contains("network team (1)"), "{test}");
     assert_eq!(a.run(&["policy", "test", "agent-b", "--port", "1002"]).status, 0);
     assert!(!can_send(&b, "agent-a"));
-    befriend(&b, &a);
+    b.ok(&["handshake", "agent-a", "--wait=20s"]);
+    assert_eq!(
+        a.run(&["policy", "test", "agent-b", "--port", "1001"]).status,
+        4,
+        "one side alone lifts no limit"
+    );
+    a.ok(&["handshake", "agent-b", "--wait=20s"]);
     assert_eq!(a.run(&["policy", "test", "agent-b", "--port", "1001"]).status, 0);
     assert!(can_send(&b, "agent-a"), "a handshake is more than a network");
 }
@@ -159,7 +165,7 @@ fn one_member_can_be_left_out_and_taken_in_again() {
     a.ok(&["untrust", &b.address()]);
     assert!(trusts(&a, &b.address()).is_none());
     assert!(!can_send(&b, "agent-a"));
-    befriend(&a, &b);
+    a.ok(&["handshake", "agent-b", "--wait=20s"]);
     assert!(can_send(&b, "agent-a"));
 }
 
@@ -202,6 +208,11 @@ fn an_operator_provisions_a_network_from_a_blueprint() {
     assert!(wrong.json()["message"].as_str().unwrap().contains("webhooks cannot be had"), "{wrong:?}");
 }
 
+#[test]
+fn networks_do_what_their_document_shows() {
+    common::tour::check("docs/networks.md", &["alice", "bob"], 20);
+}
+
 fn example(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/agents").join(name)
 }
@@ -223,7 +234,7 @@ fn data_agents_on_network_9_are_found_through_list_agents_and_asked_without_hand
     let mut directory = world.agent("list-agents");
     operator(&mut directory);
     directory.ok(&["network", "create", "data-agents", "--network-id", "9"]);
-    let _answering = directory.spawn_until(&["agent", "directory", "--network", "9"], "answering");
+    let _answering = directory.spawn_until(&["agent", "directory", "--network", "9"], "serving");
     let _agents = ["cities", "elements", "units"].map(|name| data_agent(&world, name));
     let client = world.agent("client");
     client.ok(&["network", "join", "data-agents"]);

@@ -18,8 +18,8 @@ pub enum Query {
     Resolve(NodeId),
     /// What is this node's identity key? (`lookup`)
     PeerKey(NodeId),
-    /// Does the registry count this node as trusted by us: an administrator's pair, a common network?
-    /// (`check_trust`)
+    /// Is this node trusted by us though it is not in our book: a network that we joined, for example? Whoever answers
+    /// must not take the registry's word for it. (`check_trust`)
     CheckTrust(NodeId),
     /// Carry a handshake request. (`request_handshake`)
     RequestHandshake {

@@ -68,6 +68,8 @@ pub(super) struct Refresh {
     is_foreign: bool,
     /// Nodes that want in, and may be members.
     checks: Vec<(QueryId, NodeId)>,
+    /// Programs that changed something, and are told when this node goes by it: what they do next may depend on it.
+    held: Vec<(ReplyTo, Form, Value)>,
     timer: Option<deadlines::Key>,
 }
 
@@ -163,10 +165,6 @@ impl Driver {
         Ok(())
     }
 
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "an answer to another question is none, whichever it is"
-    )]
     fn on_networks_told(&mut self, asked: Asked, response: Response) {
         match (asked, response) {
             (Asked::Own, Response::OwnNetworks { networks }) => {
@@ -236,12 +234,15 @@ impl Driver {
         if std::mem::take(&mut self.refresh.changed) {
             self.apply_networks(now);
         }
+        if self.refresh.again && self.registry.connected {
+            return self.refresh_networks(now);
+        }
+        for (to, form, answer) in std::mem::take(&mut self.refresh.held) {
+            self.network_answer(to, form, &answer);
+        }
         for (id, node) in std::mem::take(&mut self.refresh.checks) {
             let trusted = self.node.is_trusted(node);
             self.node.handle_answer(now, id, Answer::Trusted(Ok(trusted)));
-        }
-        if self.refresh.again && self.registry.connected {
-            return self.refresh_networks(now);
         }
         if !self.memberships.is_empty() && self.refresh.timer.is_none() {
             self.refresh.timer = Some(self.deadlines.add(now + REFRESH, Deadline::Networks));
@@ -386,6 +387,7 @@ impl Driver {
     }
 
     /// A request as a program wrote it, in the name of this node where it names none.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the table of requests above says which there are")]
     fn envelope(&self, mut request: Value, token: String) -> Result<(Envelope, Change, String), Refusal> {
         let wrong = |reason: String| Refusal::new(Code::InvalidArgument, reason);
         let kind = request["type"].as_str().unwrap_or_default().to_owned();
@@ -445,8 +447,7 @@ impl Driver {
                 if answer["accepted"] != false {
                     self.memberships.joined(network, trust);
                 }
-                self.networks_stale = true;
-                self.refresh_networks(now);
+                return self.answer_when_known(now, to, form, answer);
             }
             Change::Left(network) => {
                 self.memberships.left(network);
@@ -455,16 +456,25 @@ impl Driver {
             Change::Created => {
                 if let Some(network) = answer["network_id"].as_u64().and_then(|id| u16::try_from(id).ok()) {
                     self.memberships.joined(NetworkId(network), true);
-                    self.networks_stale = true;
                 }
-                self.refresh_networks(now);
+                return self.answer_when_known(now, to, form, answer);
             }
-            Change::Other => self.refresh_networks(now),
+            Change::Other => return self.answer_when_known(now, to, form, answer),
             Change::Nothing => {}
         }
+        self.network_answer(to, form, &answer);
+    }
+
+    fn answer_when_known(&mut self, now: Instant, to: ReplyTo, form: Form, answer: Value) {
+        self.networks_stale = true;
+        self.refresh.held.push((to, form, answer));
+        self.refresh_networks(now);
+    }
+
+    fn network_answer(&mut self, to: ReplyTo, form: Form, answer: &Value) {
         match form {
-            Form::Reference(command) => self.reply(to, &Reply::Json { command, body: reply.into() }),
-            Form::Call => self.answer(to, Command::CallOk, &Answered::Registry { answer }),
+            Form::Reference(command) => self.reply(to, &Reply::json(command, answer)),
+            Form::Call => self.answer(to, Command::CallOk, &Answered::Registry { answer: answer.clone() }),
         }
     }
 

@@ -116,7 +116,7 @@ use pilot_wire::{Addr, NetworkId};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::network::admin::{Token, answer};
+use super::network::admin::{Token, answer, role_needed};
 use super::network::{Report, number, text_of};
 use crate::context::Context;
 use crate::failure::{Code, Failure};
@@ -150,6 +150,10 @@ async fn network(client: &Client, named: Option<&str>) -> Result<NetworkId, Fail
                 .hint("say which: `--network NUMBER`"))
         }
     }
+}
+
+fn refused(error: pilot_client::Error) -> Failure {
+    role_needed(error.into())
 }
 
 /// Numbers of cards rise, because clocks do; the registry says so when one does not.
@@ -245,7 +249,7 @@ async fn list(ctx: &Context, args: &ListArgs) -> Result<Output, Failure> {
         offset: args.offset,
         ..CardQuery::default()
     };
-    let (agents, total, refused) = client.find_cards(&query, args.operator.text()).await?;
+    let (agents, total, refused) = client.find_cards(&query, args.operator.text()).await.map_err(refused)?;
     Ok(Output::of(Found { network_id, agents, total, refused }))
 }
 
@@ -291,7 +295,7 @@ async fn show(ctx: &Context, args: &ShowArgs) -> Result<Output, Failure> {
     let client = ctx.client().await?;
     let network_id = network(&client, args.network.as_deref()).await?;
     let query = CardQuery { network_id, text: args.name.clone(), limit: 100, ..CardQuery::default() };
-    let (agents, ..) = client.find_cards(&query, args.operator.text()).await?;
+    let (agents, ..) = client.find_cards(&query, args.operator.text()).await.map_err(refused)?;
     match agents.into_iter().find(|found| found.card.name == args.name) {
         Some(found) => Ok(Output::of(Shown(found))),
         None => {

@@ -44,6 +44,7 @@ pub(crate) enum Command {
     /// Make an admin a member
     Demote(admin::MemberArgs),
     /// Hand a network over to a member
+    #[command(alias = "transfer-ownership")]
     Transfer(admin::MemberArgs),
     /// The role of a member
     Role(admin::MemberArgs),
@@ -52,6 +53,7 @@ pub(crate) enum Command {
     /// Say until when a node is a member
     Expire(admin::ExpireArgs),
     /// The limits of a network: ports, members, description
+    #[command(alias = "set-policy")]
     Policy(admin::PolicyArgs),
     /// The expression policy of a network, which nodes carry out
     ExprPolicy(admin::ExprArgs),

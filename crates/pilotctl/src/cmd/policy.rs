@@ -368,6 +368,8 @@ impl std::fmt::Display for TestReport {
         let from = show::origin(&self.names, &self.tested.from);
         match &self.tested.reason {
             None => write!(f, "{} may, by {from}", self.node),
+            // No rule of the owner's says so, but the network for which alone the node is trusted.
+            Some(reason) if self.tested.from.is_empty() => write!(f, "{} may not: {reason}", self.node),
             Some(reason) => write!(f, "{} may not, by {from}: {reason}", self.node),
         }
     }

@@ -12,8 +12,16 @@ use super::{Agent, Done, PILOTCTL, Running, World};
 const READY: &[&str] = &["listening", "subscribed", "serving", "waiting"];
 
 /// Lines that say so.
-const SAYS_READY: &[&str] =
-    &["recv", "subscribe", "listen", "serve", "inbox follow", "inbox wait", "received wait"];
+const SAYS_READY: &[&str] = &[
+    "recv",
+    "subscribe",
+    "listen",
+    "serve",
+    "agent directory",
+    "inbox follow",
+    "inbox wait",
+    "received wait",
+];
 
 /// One line of a document and what stands below it.
 pub(crate) struct Step {

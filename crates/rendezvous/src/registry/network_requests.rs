@@ -28,6 +28,9 @@ const INVITE_LIFETIME: u64 = 30 * 86_400;
 /// Limits on limits.
 const PORTS_MAX: usize = 100;
 const DESCRIPTION_MAX: usize = 256;
+/// Bytes of a list of members, which must fit a frame, and of a row without its labels, at most.
+const LIST_MAX: usize = 1000 * 1024;
+const ROW: usize = 320;
 /// Longest policy or set of rules as JSON, in bytes; each member gets it when it joins.
 const DOCUMENT_MAX: usize = 64 * 1024;
 
@@ -241,7 +244,12 @@ impl State {
             member_tags: member.tags.clone(),
             ..self.listed(id, *node, self.presence(*node))
         });
-        Ok(Response::ListNodes { nodes: nodes.collect() })
+        let mut bytes = 0;
+        let fitting = nodes.take_while(|node| {
+            bytes += ROW + node.tags.iter().chain(&node.member_tags).map(|tag| tag.len() + 3).sum::<usize>();
+            bytes <= LIST_MAX
+        });
+        Ok(Response::ListNodes { nodes: fitting.collect() })
     }
 
     /// Who and what is in a network is for members and the operator.

@@ -69,7 +69,7 @@ pub(super) async fn run(ctx: &Context, args: &DirectoryArgs) -> Result<Output, F
     let network = super::network(&client, args.network.as_deref()).await?;
     // Programs of release 1.18.0 ask with plain messages, and look for a reply in their inbox.
     let mut server = client.serve(ServeOptions { from: None, all: true }).await?;
-    ctx.note(style::faint(format!("answering with agents of network {network}")));
+    ctx.note(style::faint(format!("serving requests with agents of network {network}")));
     loop {
         tokio::select! {
             incoming = server.next() => {

@@ -91,6 +91,22 @@ pub(crate) struct MemberArgs {
     #[arg(value_name = "NETWORK")]
     pub(crate) network: String,
     /// The member: hostname, address or node number
+    #[arg(value_name = "NODE", required_unless_present = "node_flag")]
+    pub(crate) node: Option<String>,
+    /// The member, as the articles write it
+    #[arg(long = "node", value_name = "NODE", conflicts_with = "node", hide = true)]
+    pub(crate) node_flag: Option<String>,
+    #[command(flatten)]
+    pub(crate) operator: Token,
+}
+
+/// A member of whom more is said.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Subject {
+    /// Number or name of the network
+    #[arg(value_name = "NETWORK")]
+    pub(crate) network: String,
+    /// The member: hostname, address or node number
     #[arg(value_name = "NODE")]
     pub(crate) node: String,
     #[command(flatten)]
@@ -104,7 +120,7 @@ pub(crate) struct MemberArgs {
 )]
 pub(crate) struct TagsArgs {
     #[command(flatten)]
-    pub(crate) member: MemberArgs,
+    pub(crate) member: Subject,
     /// Its labels in this network from now on; without any, those it has are shown
     #[arg(value_name = "TAG")]
     pub(crate) tags: Vec<String>,
@@ -120,7 +136,7 @@ pub(crate) struct TagsArgs {
 )]
 pub(crate) struct ExpireArgs {
     #[command(flatten)]
-    pub(crate) member: MemberArgs,
+    pub(crate) member: Subject,
     /// When the membership ends: a duration from now, a time in RFC 3339, or `never`
     #[arg(value_name = "WHEN", value_parser = moment::parse)]
     pub(crate) when: String,
@@ -186,7 +202,7 @@ pub(crate) struct EnterpriseArgs {
     pub(crate) operator: Token,
 }
 
-/// Asks the registry through the daemon, and says what a missing role or token means.
+/// Asks the registry through the daemon.
 async fn ask(
     client: &Client,
     request: Value,
@@ -200,7 +216,12 @@ pub(crate) async fn answer(client: &Client, request: Value, token: &Token) -> Re
     client.ask_about_network(request, token.text()).await.map_err(|error| role_needed(error.into()))
 }
 
-fn role_needed(failure: Failure) -> Failure {
+/// What a missing role, token or feature means.
+pub(crate) fn role_needed(failure: Failure) -> Failure {
+    if failure.message.contains("enterprise feature") {
+        let hint = "the operator switches it on: pilotctl network enterprise NETWORK on";
+        return Failure { code: Code::PermissionDenied, ..failure.hint(hint) };
+    }
     let about_roles = ["admin token", "rbac:", "network creation is disabled"];
     if !about_roles.iter().any(|words| failure.message.contains(words)) {
         return failure;
@@ -259,13 +280,14 @@ pub(crate) async fn member(
     text: fn(&Value) -> String,
 ) -> Result<Output, Failure> {
     let client = ctx.client().await?;
-    let request = about(&client, args, kind).await?;
+    let node = args.node.as_ref().or(args.node_flag.as_ref()).map_or("", String::as_str);
+    let request = about(&client, &args.network, node, kind).await?;
     ask(&client, request, &args.operator, text).await
 }
 
-async fn about(client: &Client, args: &MemberArgs, kind: &str) -> Result<Value, Failure> {
-    let network = number(client, &args.network).await?;
-    let node = target::find(client, &args.node).await?.node;
+async fn about(client: &Client, network: &str, node: &str, kind: &str) -> Result<Value, Failure> {
+    let network = number(client, network).await?;
+    let node = target::find(client, node).await?.node;
     let field = if kind == "transfer_ownership" { "new_owner_id" } else { "target_node_id" };
     Ok(json!({"type": kind, "network_id": network, field: node}))
 }
@@ -287,7 +309,7 @@ pub(crate) async fn tags(ctx: &Context, args: &TagsArgs) -> Result<Output, Failu
     let client = ctx.client().await?;
     let sets = args.clear || !args.tags.is_empty();
     let kind = if sets { "set_member_tags" } else { "get_member_tags" };
-    let mut request = about(&client, &args.member, kind).await?;
+    let mut request = about(&client, &args.member.network, &args.member.node, kind).await?;
     if sets {
         request["tags"] = json!(args.tags);
     }
@@ -302,7 +324,7 @@ pub(crate) async fn tags(ctx: &Context, args: &TagsArgs) -> Result<Output, Failu
 /// `pilotctl network expire`
 pub(crate) async fn expire(ctx: &Context, args: &ExpireArgs) -> Result<Output, Failure> {
     let client = ctx.client().await?;
-    let mut request = about(&client, &args.member, "set_member_expiry").await?;
+    let mut request = about(&client, &args.member.network, &args.member.node, "set_member_expiry").await?;
     request["expires_at"] = json!(args.when);
     ask(&client, request, &args.member.operator, |answer| {
         let member = format!("node {} is in network {}", answer["target_node_id"], answer["network_id"]);
