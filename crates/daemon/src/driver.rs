@@ -4,6 +4,7 @@
 //! [`Command`]s and is sent messages. The loop waits in one place, for the closed set of [`Wake`]s; after each, it
 //! drains what the node has to say: events to their owners, questions to the registry, datagrams to the socket.
 
+mod beacons;
 mod calls;
 mod clients;
 mod deadlines;
@@ -202,6 +203,7 @@ pub(crate) struct Driver {
     registry: registry::Standing,
     network: network::Network,
     web: web::Web,
+    beacons: beacons::Beacons,
     /// When the beacon is asked over UDP again.
     web_look: Option<deadlines::Key>,
 
@@ -265,6 +267,7 @@ impl Driver {
             registry: registry::Standing::new(awaits_registry),
             network: network::Network::new(parts.edge),
             web,
+            beacons: beacons::Beacons::default(),
             web_look: None,
             started: Instant::now(),
             sleep: Box::pin(tokio::time::sleep(LONG_SLEEP)),

@@ -1,5 +1,6 @@
 //! The registry as a state machine: who the nodes are, who trusts whom, what waits for whom (spec/registry.md).
 
+mod beacons;
 mod delivery;
 mod handshakes;
 mod names;

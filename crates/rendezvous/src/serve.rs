@@ -3,26 +3,33 @@
 mod beacon;
 mod connection;
 mod ears;
+mod link;
 mod listener;
+mod mesh;
+mod outpost;
 mod registry;
+mod udp;
 mod web;
+
+pub use outpost::{BoundBeacon, run_beacon};
 
 use crate::{
     Config, Web, WebListen,
-    beacon::Introductions,
+    beacon::{Introductions, Stats},
     clock::Clock,
     registry::{RestoreError, State},
     store::{Store, StoreError},
 };
+use pilot_wire::registry::MeshSecret;
 use std::{
     io,
     net::SocketAddr,
     path::PathBuf,
-    time::{Instant, SystemTime},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::{
     net::{TcpListener, UdpSocket},
-    sync::mpsc,
+    sync::{mpsc, watch},
 };
 
 /// Where a rendezvous is reached.
@@ -71,6 +78,14 @@ pub enum RunError {
         /// How.
         source: RestoreError,
     },
+    /// The registry does not take the beacon.
+    #[error("the registry {registry} refuses this beacon: {reason}")]
+    Refused {
+        /// Which.
+        registry: String,
+        /// Its words.
+        reason: String,
+    },
     /// There is no certificate for the web.
     #[error("the beacon cannot be reached over the web: {0}")]
     Certificate(#[from] CertificateError),
@@ -95,6 +110,7 @@ impl RunError {
             )
             | Self::Restore { .. } => "store_unusable",
             Self::Certificate(_) => "invalid_argument",
+            Self::Refused { .. } => "permission_denied",
             Self::Failed(_) => "internal",
         }
     }
@@ -113,6 +129,10 @@ impl RunError {
             Self::Store(StoreError::Damaged { .. }) | Self::Restore { .. } => {
                 Some("restore a copy of the file; see docs/rendezvous.md".to_owned())
             }
+            Self::Refused { .. } => Some(
+                "a beacon on another machine needs the registry's token: PILOT_ADMIN_TOKEN or --admin-token"
+                    .to_owned(),
+            ),
             Self::Certificate(_) => Some(
                 "give one with `--web-cert` and `--web-key`, or go without with `--web-listen off`"
                     .to_owned(),
@@ -163,7 +183,13 @@ pub async fn run(
 
     let (to_registry, registry_events) = mpsc::channel(REGISTRY_QUEUE);
     let (to_beacon, beacon_orders) = mpsc::channel(BEACON_QUEUE);
-    let secret = pilot_crypto::random_bytes().map_err(|error| RunError::Failed(error.to_string()))?;
+    let secret = random()?;
+    let membership = beacon::Membership {
+        id: beacon_id(config.beacon_id)?,
+        secret: state.mesh_secret(MeshSecret(random()?)),
+        session: session(),
+    };
+    state.set_own_beacon(membership.id, config.beacon_advertise.unwrap_or(bound.beacon));
     let introductions = crate::beacon::Config {
         introductions: Introductions::Ask,
         secret: crate::beacon::Secret(secret),
@@ -173,29 +199,17 @@ pub async fn run(
     while let Some((node, addr)) = state.poll_endpoint() {
         beacon.remembered(clock.start(), node, addr);
         if let Some(key) = state.key_of(node) {
-            beacon.has_key(node, key);
+            beacon.has_key(clock.start(), node, key);
         }
     }
+    beacon.join_mesh(clock.start(), membership.id, membership.secret, membership.session);
     let ears = ears::Sockets::bind(bound.beacon, config.second_beacon_ip).await;
     let (to_web_inbox, web_inbox) = web::inbox();
-    let web = match (config.web, web_listener) {
-        (Some(Web { tls, limits, .. }), Some(listener)) => {
-            let addr = listener.local_addr().map_err(bind("web", bound.beacon))?;
-            let certificate = web::Certificate::obtain(&tls)?;
-            let fingerprint = certificate.as_ref().map(web::Certificate::fingerprint);
-            let acceptor = certificate.map(web::acceptor).transpose()?;
-            bound.web = Some(BoundWeb { addr, fingerprint });
-            Some(web::serve(listener, acceptor, limits, to_registry.clone(), to_web_inbox))
-        }
-        _ => None,
-    };
-    let web = async {
-        match web {
-            Some(web) => web.await,
-            None => std::future::pending().await,
-        }
-    };
-    let beacon = beacon::serve(udp, ears, beacon, beacon_orders, web_inbox, to_registry.clone());
+    let (bound_web, web) = serve_web(config.web, web_listener, to_registry.clone(), to_web_inbox)?;
+    bound.web = bound_web;
+    let (publish, stats) = watch::channel(Stats::default());
+    let beacon = beacon::serve(udp, ears, beacon, beacon_orders, web_inbox, to_registry.clone(), publish);
+    let mesh = mesh::introduce(to_registry.clone(), to_beacon.clone());
     let registry = registry::serve(state, store, registry_events, to_beacon);
     let listener = listener::serve(tcp, config.connections.clone(), to_registry);
     tracing::info!(registry = %bound.registry, beacon = %bound.beacon, store = %config.store.display(), "rendezvous is ready");
@@ -206,15 +220,63 @@ pub async fn run(
     let outcome = tokio::select! {
         () = shutdown => Ok(()),
         error = beacon => Err(RunError::Failed(format!("beacon: {error}"))),
+        () = mesh => Err(RunError::Failed("the look-out for other beacons ended".to_owned())),
         () = listener => Err(RunError::Failed("the listener ended".to_owned())),
         () = web => Err(RunError::Failed("the listener for the web ended".to_owned())),
         ended = &mut registry => return Err(RunError::Failed(format!("registry: {ended:?}"))),
     };
+    tracing::info!(beacon = ?*stats.borrow(), "the rendezvous ends");
     // Beacon and listener are dropped with their senders, and the registry ends when it has worked off its queue.
     match registry.await {
         Ok(()) => outcome,
         Err(error) => Err(RunError::Failed(format!("registry: {error}"))),
     }
+}
+
+/// Serves the beacon over the web, if it is to be and can be.
+fn serve_web(
+    web: Option<Web>,
+    listener: Option<TcpListener>,
+    to_registry: mpsc::Sender<registry::Event>,
+    to_beacon: mpsc::Sender<web::Said>,
+) -> Result<(Option<BoundWeb>, impl Future<Output = ()>), RunError> {
+    let mut bound = None;
+    let web = match (web, listener) {
+        (Some(Web { tls, limits, .. }), Some(listener)) => {
+            let addr = listener.local_addr().map_err(|error| RunError::Failed(error.to_string()))?;
+            let certificate = web::Certificate::obtain(&tls)?;
+            let fingerprint = certificate.as_ref().map(web::Certificate::fingerprint);
+            let acceptor = certificate.map(web::acceptor).transpose()?;
+            bound = Some(BoundWeb { addr, fingerprint });
+            Some(web::serve(listener, acceptor, limits, to_registry, to_beacon))
+        }
+        _ => None,
+    };
+    let web = async {
+        match web {
+            Some(web) => web.await,
+            None => std::future::pending().await,
+        }
+    };
+    Ok((bound, web))
+}
+
+fn random<const N: usize>() -> Result<[u8; N], RunError> {
+    pilot_crypto::random_bytes().map_err(|error| RunError::Failed(error.to_string()))
+}
+
+/// The number that was given, or one that no other beacon has drawn.
+fn beacon_id(given: Option<u32>) -> Result<u32, RunError> {
+    match given {
+        Some(id) => Ok(id),
+        None => Ok(u32::from_be_bytes(random()?).max(1)),
+    }
+}
+
+/// Larger than in any earlier life, unless the clock was set back; then the others wait until that one is forgotten.
+fn session() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A port that was only guessed may be another program's.

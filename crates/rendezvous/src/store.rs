@@ -245,6 +245,7 @@ fn encode(key: Key) -> Vec<u8> {
         Key::Inbox(node) => (b'i', node.0),
         Key::Tasks(node) => (b'k', node.0),
         Key::Network(network) => (b'w', u32::from(network.0)),
+        Key::Mesh => (b'm', 0),
     };
     let mut bytes = vec![kind];
     bytes.extend_from_slice(&number.to_be_bytes());
@@ -260,6 +261,7 @@ fn decode(bytes: &[u8]) -> Option<Key> {
         b't' => Some(Key::Consents(NodeId(number))),
         b'i' => Some(Key::Inbox(NodeId(number))),
         b'k' => Some(Key::Tasks(NodeId(number))),
+        b'm' => Some(Key::Mesh),
         b'w' => u16::try_from(number).ok().map(|number| Key::Network(NetworkId(number))),
         _ => None,
     }

@@ -16,15 +16,15 @@ pub mod signed_text;
 
 pub use decoder::{Decoder, FrameError, MAX_FRAME, frame};
 pub use request::{
-    AwaitNotices, BeaconRegister, CreateNetwork, Envelope, ExprPolicyUpdate, Handshake, HandshakeAnswer,
-    Invite, InviteAnswer, JoinNetwork, MemberQuery, MemberTagsUpdate, Membership, NetworkQuery,
-    NetworkUpdate, Pair, PolicyUpdate, Punch, Register, ReportTask, Request, RequestError, Resolve,
-    ResolveHostname, RotateKey, ScoreUpdate, SetEnterprise, SetHostname, SetTags, SetTaskExec, SetVisibility,
-    Signed, TransferOwnership,
+    AwaitNotices, BeaconLink, BeaconRegister, CreateNetwork, Envelope, ExprPolicyUpdate, Handshake,
+    HandshakeAnswer, Invite, InviteAnswer, JoinNetwork, MemberQuery, MemberTagsUpdate, Membership,
+    NetworkQuery, NetworkUpdate, Pair, PolicyUpdate, Punch, Register, ReportTask, Request, RequestError,
+    Resolve, ResolveHostname, RotateKey, ScoreUpdate, SetEnterprise, SetHostname, SetTags, SetTaskExec,
+    SetVisibility, Signed, TransferOwnership,
 };
 pub use response::{
-    Beacon, HandshakeNotice, HandshakeVerdict, Handshakes, InviteNotice, JoinedNetwork, ListedNode, Lookup,
-    MemberRole, MemberTags, Network, NetworkPolicy, Punched, Registered, Resolved, ResolvedHostname,
-    Response, ResponseError, Role, RotatedKey, Score, Visibility,
+    Beacon, BeaconLinked, BeaconNode, HandshakeNotice, HandshakeVerdict, Handshakes, InviteNotice,
+    JoinedNetwork, ListedNode, Lookup, MemberRole, MemberTags, MeshSecret, Network, NetworkPolicy, Punched,
+    Registered, Resolved, ResolvedHostname, Response, ResponseError, Role, RotatedKey, Score, Visibility,
 };
 pub use sent::Sent;

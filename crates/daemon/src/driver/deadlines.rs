@@ -30,6 +30,8 @@ pub(super) enum Deadline {
     Store,
     /// The beacon is asked over UDP whether it hears us.
     LookForUdp,
+    /// The registry is asked for its beacons.
+    Beacons,
 }
 
 /// Longest time that a program may wait in one request. More is as good as for ever, and must not overflow the clock.

@@ -28,10 +28,6 @@ impl Driver {
         endpoint.map(|address| address.to_string()).unwrap_or_default()
     }
 
-    fn beacon(&self) -> String {
-        self.config.beacon.clone().unwrap_or_default()
-    }
-
     pub(super) fn info(&self, now: Instant) -> Info {
         let stats = self.node.stats();
         let peers = self.peer_list(now);
@@ -43,7 +39,7 @@ impl Driver {
             hostname: self.profile.hostname.clone(),
             email: String::new(),
             endpoint: self.endpoint(),
-            beacon_addr: self.beacon(),
+            beacon_addr: self.beacon_in_use(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             features: ["reply_window", "dial_awaits_key", "key_request", "dgram_confirm", DIALECT_FEATURE]
                 .map(str::to_owned)
@@ -96,7 +92,7 @@ impl Driver {
             accept_queue_drops: self.refused_streams,
             webhook_queue_dropped: self.webhook.dropped(),
             webhook_circuit_skips: 0,
-            beacon_addr: self.beacon(),
+            beacon_addr: self.beacon_in_use(),
             transport: self.transport().to_owned(),
         }
     }
@@ -123,7 +119,7 @@ impl Driver {
                 connected: self.registry.connected,
                 error: self.registry.error.clone(),
             },
-            beacon: self.beacon(),
+            beacon: self.beacon_in_use(),
             transport: self.transport().to_owned(),
             web: self.web_status(Instant::now()),
             beacon_answers: self.beacon_answers(),
@@ -158,7 +154,7 @@ impl Driver {
     fn peer_info(&self, now: Instant, peer: &PeerView) -> PeerInfo {
         let endpoint = match peer.path {
             PathView::Direct(address) => address.to_string(),
-            PathView::Relayed => self.beacon(),
+            PathView::Relayed => self.beacon_in_use(),
             PathView::Unknown => String::new(),
         };
         let rtt = self.node.path_report(peer.node).and_then(|report| report.rtt);
@@ -214,7 +210,7 @@ impl Driver {
         let config = &self.config;
         json!({
             "registry": config.registries.join(","),
-            "beacon": self.beacon(),
+            "beacon": self.beacon_in_use(),
             "beacon_web": config.web.url,
             "transport": match config.web.transport {
                 Transport::Auto => "auto",

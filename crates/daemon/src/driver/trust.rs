@@ -262,6 +262,7 @@ impl Driver {
             }
             Deadline::Store => self.trust_stale = true,
             Deadline::LookForUdp => self.look_for_udp(now),
+            Deadline::Beacons => self.look_for_beacons(now),
             Deadline::Ready => {
                 self.registry.awaited = false;
                 self.check_ready();

@@ -76,6 +76,9 @@ impl Driver {
     /// The daemon starts.
     pub(super) fn start_web(&mut self, now: Instant) {
         self.web.beacon = self.config.beacon.as_ref().and_then(|beacon| beacon.parse().ok());
+        if let Some(beacon) = self.web.beacon {
+            self.set_home_beacon(beacon);
+        }
         if let Some(node) = self.node.id() {
             self.tell_web_credentials(node);
         }
@@ -86,6 +89,12 @@ impl Driver {
 
     /// The beacon's name has an address.
     pub(super) fn on_beacon_found(&mut self, now: Instant, address: SocketAddr) {
+        self.set_home_beacon(address);
+        self.set_beacon(now, address);
+    }
+
+    /// The beacon to use from now on.
+    pub(super) fn set_beacon(&mut self, now: Instant, address: SocketAddr) {
         self.web.beacon = Some(address);
         self.node.set_beacon(now, Some(address));
     }
@@ -101,6 +110,7 @@ impl Driver {
     pub(super) fn on_beacon_silent(&mut self, now: Instant) {
         match &self.web.link {
             Some(_) => self.check_web(now),
+            None if self.use_next_beacon(now) => {}
             None => self.go_web(now, "the beacon does not answer over UDP"),
         }
     }
@@ -118,6 +128,7 @@ impl Driver {
             return;
         }
         tracing::info!(why, "looking for the beacon over the web");
+        self.return_to_home_beacon(now);
         if self.web.beacon.is_none() {
             self.web.beacon = Some(PLACEHOLDER);
             self.node.set_beacon(now, Some(PLACEHOLDER));
@@ -277,7 +288,7 @@ impl Driver {
     fn discover_over_udp(&self, node: NodeId) {
         let Some(beacon) = self.web.beacon.filter(|beacon| *beacon != PLACEHOLDER) else { return };
         let mut message = Vec::new();
-        Message::Discover { node, key: None, proof: None }.emit(&mut message);
+        Message::Discover { node, key: Some(self.own_key()), proof: None }.emit(&mut message);
         if self.socket.send(beacon, message.len(), &message) == Sent::Blocked {
             tracing::debug!("the socket is full; the beacon is asked again later");
         }

@@ -1,11 +1,15 @@
 //! `pilotctl rendezvous run|start|stop|status`.
 
+pub(crate) mod beacon;
+
 use std::fmt;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pilot_daemon::Fingerprint;
+use pilot_rendezvous::beacon::RelayLimits;
 use pilot_rendezvous::store::StoreError;
 use pilot_rendezvous::{RunError, Web, WebLimits, WebListen, WebTls};
 use serde::{Deserialize, Serialize};
@@ -27,6 +31,8 @@ pub(crate) enum Command {
     Stop(StopArgs),
     /// Whether a rendezvous answers
     Status(StatusArgs),
+    /// Run another beacon of a rendezvous, in the foreground until told to stop
+    Beacon(beacon::BeaconArgs),
 }
 
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -43,6 +49,13 @@ pub(crate) struct RunArgs {
     /// them another address for each of theirs [default: none, and nodes do not tell the two kinds apart]
     #[arg(long, value_name = "IP")]
     pub(crate) beacon_second_ip: Option<String>,
+    /// Where nodes and other beacons reach the beacon, if that is not where it listens
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) beacon_advertise: Option<String>,
+    /// Bytes a second that the beacon relays for all nodes together, such as 50MB; who is over its share is held back
+    /// first [default: no limit]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) relay_limit: Option<String>,
     /// Database with everything the registry has acknowledged [default: rendezvous.redb of the state directory]
     #[arg(long, value_name = "PATH")]
     pub(crate) store: Option<String>,
@@ -94,6 +107,8 @@ impl RunArgs {
             ("registry_addr", &self.registry_addr),
             ("beacon_addr", &self.beacon_addr),
             ("beacon_second_ip", &self.beacon_second_ip),
+            ("beacon_advertise", &self.beacon_advertise),
+            ("relay_limit", &self.relay_limit),
             ("store", &self.store),
             ("web_listen", &self.web_listen),
             ("web_cert", &self.web_cert),
@@ -156,6 +171,7 @@ pub(crate) async fn dispatch(ctx: &Context, command: Command) -> Result<Output, 
         Command::Start(args) => start(ctx, &args).await,
         Command::Stop(args) => stop(ctx, args.timeout).await,
         Command::Status(args) => status(ctx, &args).await,
+        Command::Beacon(args) => beacon::run(ctx, args).await,
     }
 }
 
@@ -174,6 +190,8 @@ async fn run(ctx: &Context, admin_token: Option<String>) -> Result<Output, Failu
         config.beacon_addr = settings::socket_address(address)?;
     }
     config.second_beacon_ip = ctx.settings.ip("beacon_second_ip");
+    config.beacon_advertise = advertised(&ctx.settings)?;
+    config.beacon.relay = relay_limits(&ctx.settings);
     config.web = web(&ctx.settings, &store, config.beacon_addr.ip().is_loopback())?;
     config.registry.admin_token = admin_token.filter(|token| !token.is_empty());
     let (format, pid_file) = (ctx.format, pid_file(ctx));
@@ -198,6 +216,18 @@ async fn run(ctx: &Context, admin_token: Option<String>) -> Result<Output, Failu
     ended.map_err(|error| failure(&error))?;
     drop(std::fs::remove_file(self::pid_file(ctx)));
     Ok(Output::streamed())
+}
+
+fn advertised(settings: &Settings) -> Result<Option<SocketAddr>, Failure> {
+    settings.get("beacon_advertise").map(settings::socket_address).transpose()
+}
+
+fn relay_limits(settings: &Settings) -> RelayLimits {
+    let limits = RelayLimits::default();
+    match settings.size("relay_limit") {
+        Some(bytes) => limits.with_total(u32::try_from(bytes).unwrap_or(u32::MAX)),
+        None => limits,
+    }
 }
 
 /// The beacon over the web: beside the beacon unless something else is said; without TLS on loopback.
@@ -234,6 +264,13 @@ fn failure(error: &RunError) -> Failure {
         }
         RunError::Store(StoreError::Locked { .. }) => taken(message),
         RunError::Store(_) => Failure::internal(message).hint("another database: --store PATH"),
+        RunError::Refused { .. } => {
+            let failure = Failure::new(Code::PermissionDenied, message);
+            match error.hint() {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            }
+        }
         RunError::Certificate(_) => {
             let failure = Failure::new(Code::InvalidArgument, message);
             match error.hint() {

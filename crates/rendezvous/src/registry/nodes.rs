@@ -9,26 +9,17 @@ use super::{
 use pilot_wire::{
     Addr, NetworkId, NodeId, PublicKey,
     registry::{
-        Beacon, Lookup, Punch, Punched, Register, Registered, Resolve, Resolved, ResolvedHostname, Response,
+        Lookup, Punch, Punched, Register, Registered, Resolve, Resolved, ResolvedHostname, Response,
         RotateKey, RotatedKey, Sent, Visibility, signed_text,
     },
 };
-use std::{
-    collections::BTreeSet,
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, net::SocketAddr, time::Instant};
 
 /// Addresses in the local network kept for a node; hosts with more interfaces have the rest ignored.
 const LAN_ADDRS_MAX: usize = 8;
 /// Longest owner and version texts, in bytes; longer ones are cut.
 const OWNER_MAX: usize = 256;
 const VERSION_MAX: usize = 64;
-/// Beacons, and how long an announcement holds.
-const BEACONS_MAX: usize = 64;
-const BEACON_LIFETIME: Duration = Duration::from_secs(60);
-/// Longest address of a beacon, in bytes.
-const BEACON_ADDR_MAX: usize = 255;
 
 impl Presence {
     pub(super) fn is_public(&self) -> bool {
@@ -368,44 +359,6 @@ impl State {
         let addr =
             |id| self.presence(id).map(|presence| self.told_endpoint(conn, presence)).unwrap_or_default();
         Ok(Response::Punch(Punched { node_a, node_a_addr: addr(node_a), node_b, node_b_addr: addr(node_b) }))
-    }
-
-    /// Nodes send what they relay to the beacons of this list, so not everybody may put one there
-    /// (spec/registry.md 23 S11).
-    pub(super) fn beacon_register(
-        &mut self,
-        now: Instant,
-        conn: ConnId,
-        beacon: u32,
-        addr: String,
-        token: &str,
-    ) -> Result<Response, Refusal> {
-        let is_local = self.sessions.get(&conn).is_some_and(|session| session.peer.ip().is_loopback());
-        if !is_local && !self.is_admin(token) {
-            return Err(Refusal::BeaconForeign);
-        }
-        if beacon == 0 {
-            return Err(Refusal::BeaconIdRequired);
-        }
-        if addr.is_empty() || addr.len() > BEACON_ADDR_MAX {
-            return Err(Refusal::BeaconAddrRequired);
-        }
-        self.forget_beacons(now);
-        if self.beacons.len() >= BEACONS_MAX && !self.beacons.contains_key(&beacon) {
-            return Err(Refusal::TooManyBeacons(BEACONS_MAX));
-        }
-        self.beacons.insert(beacon, (addr, now));
-        Ok(Response::BeaconRegister { beacon_id: beacon })
-    }
-
-    pub(super) fn beacon_list(&mut self, now: Instant) -> Response {
-        self.forget_beacons(now);
-        let beacons = self.beacons.iter().map(|(id, (addr, _))| Beacon { id: *id, addr: addr.clone() });
-        Response::BeaconList { beacons: beacons.collect() }
-    }
-
-    fn forget_beacons(&mut self, now: Instant) {
-        self.beacons.retain(|_, (_, at)| now.saturating_duration_since(*at) < BEACON_LIFETIME);
     }
 
     /// The record of a node, registered or not.

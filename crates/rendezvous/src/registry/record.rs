@@ -2,7 +2,7 @@
 
 use pilot_wire::{
     NetworkId, NodeId, PublicKey,
-    registry::{Role, Visibility},
+    registry::{MeshSecret, Role, Visibility},
     tasks::TaskId,
 };
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,8 @@ pub enum Key {
     Tasks(NodeId),
     /// A network.
     Network(NetworkId),
+    /// What the beacons know each other by. All rendezvous over one store share it.
+    Mesh,
 }
 
 /// A record.
@@ -50,6 +52,11 @@ pub enum Record {
     },
     /// For [`Key::Network`].
     Network(Network),
+    /// For [`Key::Mesh`].
+    Mesh {
+        /// Made at random by whoever opened the store first.
+        secret: MeshSecret,
+    },
 }
 
 /// The next free numbers. None is ever given twice.

@@ -17,7 +17,7 @@ use crate::{
 use pilot_crypto::Sha256;
 use pilot_wire::{
     NodeId, PublicKey, Signature,
-    registry::{Envelope, Request, Response, Sent},
+    registry::{Envelope, MeshSecret, Request, Response, Sent},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -77,6 +77,9 @@ pub struct State {
     /// Tasks that have been counted, by worker.
     pub(super) counted: BTreeMap<NodeId, Vec<record::Counted>>,
     pub(super) beacons: BTreeMap<u32, (String, Instant)>,
+    /// The beacon of this rendezvous, and where it is reached.
+    pub(super) own_beacon: Option<(u32, SocketAddr)>,
+    pub(super) mesh_secret: Option<MeshSecret>,
     pub(super) registrations: Limiter<IpAddr>,
     pub(super) searches: Limiter<IpAddr>,
     pub(super) sessions: BTreeMap<ConnId, Session>,
@@ -124,6 +127,8 @@ impl State {
             networks: Networks::default(),
             counted: BTreeMap::new(),
             beacons: BTreeMap::new(),
+            own_beacon: None,
+            mesh_secret: None,
             registrations,
             searches: Limiter::new(SEARCHES),
             sessions: BTreeMap::new(),
@@ -162,6 +167,7 @@ impl State {
                     state.counted.insert(id, counted);
                 }
                 (Key::Network(id), Record::Network(network)) => state.networks.restore(id, network),
+                (Key::Mesh, Record::Mesh { secret }) => state.mesh_secret = Some(secret),
                 (
                     key,
                     Record::Counters(_)
@@ -169,7 +175,8 @@ impl State {
                     | Record::Consents { .. }
                     | Record::Inbox(_)
                     | Record::Tasks { .. }
-                    | Record::Network(_),
+                    | Record::Network(_)
+                    | Record::Mesh { .. },
                 ) => return Err(RestoreError::Mislabelled(key)),
             }
         }
@@ -402,7 +409,8 @@ impl State {
             Request::BeaconRegister(request) => {
                 self.beacon_register(now, conn, request.beacon_id, request.addr, token)?
             }
-            Request::BeaconList {} => self.beacon_list(now),
+            Request::BeaconList {} => self.beacon_list(now, conn),
+            Request::BeaconLink(request) => self.beacon_link(now, conn, request, token)?,
             Request::ListNetworks {} => self.list_networks(conn, token),
             Request::ListNodes(request) => self.list_nodes(conn, request.network_id, token)?,
             Request::CreateNetwork(request) => self.create_network(now, request, token)?,
@@ -671,6 +679,7 @@ impl State {
                 counted.map(|counted| Record::Tasks { counted: counted.clone() })
             }
             Key::Network(id) => self.networks.get(id).cloned().map(Record::Network),
+            Key::Mesh => self.mesh_secret.map(|secret| Record::Mesh { secret }),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::{
 };
 use pilot_wire::{
     NodeId, PublicKey,
-    registry::{Envelope, Request, Response},
+    registry::{Beacon, Envelope, Request, Response},
 };
 use std::{
     collections::BTreeMap,
@@ -44,6 +44,10 @@ pub(super) enum Event {
     Closed { conn: ConnId },
     /// The beacon asks.
     MayIntroduce(Question),
+    /// A beacon of ours has a node whose key it does not know.
+    Wanted(NodeId),
+    /// Which other beacons are there?
+    OtherBeacons(oneshot::Sender<Vec<Beacon>>),
     /// Somebody on the web says to be this node: which key has it?
     KeyOf(NodeId, oneshot::Sender<Option<PublicKey>>),
 }
@@ -133,6 +137,15 @@ impl Registry {
                 self.replies.remove(&conn);
                 self.proven.remove(&conn);
             }
+            Event::Wanted(node) => {
+                if let Some(key) = self.state.key_of(node) {
+                    self.order(Order::Registered(node, None, Some(key)));
+                }
+            }
+            Event::OtherBeacons(answer) => {
+                // Who asked may be gone.
+                let _ = answer.send(self.state.other_beacons(now));
+            }
             Event::KeyOf(node, answer) => {
                 // Who asked may be gone.
                 let _ = answer.send(self.state.key_of(node));
@@ -151,7 +164,7 @@ impl Registry {
         // Before the reply that lets the node go to the beacon. The beacon never waits for the registry.
         while let Some((node, addr)) = self.state.poll_endpoint() {
             let key = self.state.key_of(node);
-            let _ = self.to_beacon.send(Order::Registered(node, addr.ip(), key)).await;
+            let _ = self.to_beacon.send(Order::Registered(node, Some(addr.ip()), key)).await;
         }
         while let Some((conn, response)) = self.state.poll_reply() {
             let Some(reply) = self.replies.remove(&conn) else { continue };
@@ -240,6 +253,7 @@ fn changes(request: &Request) -> bool {
         | Request::Punch(_)
         | Request::BeaconRegister(_)
         | Request::BeaconList {}
+        | Request::BeaconLink(_)
         | Request::ListNetworks {}
         | Request::ListNodes(_)
         | Request::PollInvites(_)
