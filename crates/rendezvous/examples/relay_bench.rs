@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pilot_rendezvous::{Config, registry::Rate};
+use pilot_rendezvous::{Config, beacon::RelayLimits, registry::Rate};
 use pilot_wire::{
     NodeId,
     beacon::{Message, emit_relay_header},
@@ -54,7 +54,8 @@ fn beacon() {
     let mut config = Config::new(folder.path().join("store"));
     config.registry_addr.set_port(0);
     config.beacon_addr.set_port(0);
-    config.beacon.relay = Rate { burst: u32::MAX, per_second: 1e9 };
+    let unlimited = Rate { burst: u32::MAX, per_second: 1e12 };
+    config.beacon.relay = RelayLimits { frames: unlimited, bytes: unlimited, total: None };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let end = async {
         let (gone, end) = tokio::sync::oneshot::channel();

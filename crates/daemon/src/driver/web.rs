@@ -108,10 +108,10 @@ impl Driver {
 
     /// The beacon does not answer.
     pub(super) fn on_beacon_silent(&mut self, now: Instant) {
-        match &self.web.link {
-            Some(_) => self.check_web(now),
-            None if self.use_next_beacon(now) => {}
-            None => self.go_web(now, "the beacon does not answer over UDP"),
+        if self.web.link.is_some() {
+            self.check_web(now);
+        } else if !self.use_next_beacon(now) {
+            self.go_web(now, "no beacon answers over UDP");
         }
     }
 
