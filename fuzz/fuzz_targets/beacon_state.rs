@@ -25,21 +25,23 @@ fuzz_target!(|script: &[u8]| {
             3 => drop(state.web_opened(now, WebId(u64::from(op >> 4)), NodeId(u32::from(*length)))),
             4 => state.web_closed(now, WebId(u64::from(op >> 4))),
             5..8 => state.handle_web(now, WebId(u64::from(op >> 4)), datagram),
-            8 => state.has_key(NodeId(u32::from(*length)), PublicKey::from_bytes([op >> 4; 32])),
+            8 => state.has_key(now, NodeId(u32::from(*length)), PublicKey::from_bytes([op >> 4; 32])),
             9 => state.handle_elsewhere(now, Ear::SecondPort, from, datagram),
             _ => state.handle_datagram(now, from, datagram),
         }
         while let Some(question) = state.poll_question() {
-            state.handle_answer(question, op & 0x10 == 0);
+            state.handle_answer(now, question, op & 0x10 == 0);
         }
         let mut sent = 0;
-        while let Some((_, out)) = state.poll_transmit() {
-            sent += 1;
-            assert!(
-                sent <= 8 && out.len() <= datagram.len() + 64,
-                "one datagram in, {sent} out of {}",
-                out.len()
-            );
+        while let Some(train) = state.poll_transmit() {
+            for out in train.datagrams() {
+                sent += 1;
+                assert!(
+                    sent <= 8 && out.len() <= datagram.len() + 64,
+                    "one datagram in, {sent} out of {}",
+                    out.len()
+                );
+            }
         }
         // Those on the web are bounded by their connections, of which there are sixteen here.
         assert!(state.len() <= 16 + 16, "more nodes than the limit");

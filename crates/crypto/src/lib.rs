@@ -20,7 +20,7 @@ mod seal;
 
 pub use aead::{OpenError, SessionKey, TAG_LEN};
 pub use agreement::{AgreementKey, SharedSecret, WeakKey};
-pub use hash::{Digest, Sha256, hmac_sha256};
+pub use hash::{Digest, MAC_LEN, MacKey, Sha256, hmac_sha256};
 pub use identity::{Identity, verify};
 pub use key_file::KeyFileError;
 pub use record::{

@@ -5,6 +5,7 @@
 //! drains what the node has to say: events to their owners, questions to the registry, datagrams to the socket.
 
 mod beacon;
+mod beacons;
 mod calls;
 mod clients;
 mod deadlines;
@@ -210,6 +211,7 @@ pub(crate) struct Driver {
     network: network::Network,
     beacon: beacon::Chosen,
     web: web::Web,
+    beacons: beacons::Beacons,
     /// When the beacon is asked over UDP again.
     web_look: Option<deadlines::Key>,
 
@@ -277,6 +279,7 @@ impl Driver {
             network: network::Network::new(parts.edge),
             beacon: beacon::Chosen::default(),
             web,
+            beacons: beacons::Beacons::default(),
             web_look: None,
             started: Instant::now(),
             sleep: Box::pin(tokio::time::sleep(LONG_SLEEP)),

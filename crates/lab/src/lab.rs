@@ -24,6 +24,9 @@ pub const REGISTRY: SocketAddrV4 = SocketAddrV4::new(RENDEZVOUS[0], 9000);
 /// The beacon.
 pub const BEACON: SocketAddrV4 = SocketAddrV4::new(RENDEZVOUS[0], 9001);
 
+/// The token of the rendezvous.
+const TOKEN: &str = "lab";
+
 /// The first host number that is given to those who are plugged in; below are the rendezvous's.
 const FIRST_HOST: u32 = 10;
 
@@ -159,18 +162,24 @@ impl Lab {
     /// As [`ours`](Self::ours), on a port that others may have too.
     pub fn ours_at(&self, port: u16, host: &Host, name: &str, flags: &[&str]) -> Node {
         let more = ["--log-level", "debug"];
-        self.node(Program::Ours, port, host, name, &[&more, flags].concat(), &[])
+        self.node(Program::Ours, port, host, name, &[&more, flags].concat(), &[], BEACON)
+    }
+
+    /// As [`ours`](Self::ours), at another beacon.
+    pub fn ours_via(&self, beacon: SocketAddrV4, host: &Host, name: &str, flags: &[&str]) -> Node {
+        let more = ["--log-level", "debug"];
+        self.node(Program::Ours, self.next_port(), host, name, &[&more, flags].concat(), &[], beacon)
     }
 
     /// As [`ours`](Self::ours), with variables in its environment.
     pub fn ours_with(&self, environment: &[(&str, &str)], host: &Host, name: &str, flags: &[&str]) -> Node {
         let more = ["--log-level", "debug"];
-        self.node(Program::Ours, self.next_port(), host, name, &[&more, flags].concat(), environment)
+        self.node(Program::Ours, self.next_port(), host, name, &[&more, flags].concat(), environment, BEACON)
     }
 
     /// Starts a reference daemon on a host.
     pub fn reference(&self, host: &Host, name: &str) -> Node {
-        self.node(Program::Reference, self.next_port(), host, name, &[], &[])
+        self.node(Program::Reference, self.next_port(), host, name, &[], &[], BEACON)
     }
 
     /// A port that no other host of the lab has: routers that keep ports need not choose between two hosts.
@@ -178,6 +187,7 @@ impl Lab {
         FIRST_PORT + self.ports.fetch_add(1, Ordering::Relaxed)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "each caller above says in a name what it leaves out")]
     fn node(
         &self,
         program: Program,
@@ -186,11 +196,12 @@ impl Lab {
         name: &str,
         flags: &[&str],
         environment: &[(&str, &str)],
+        beacon: SocketAddrV4,
     ) -> Node {
         let place = Place {
             folder: self.folder.path(),
             registry: &REGISTRY.to_string(),
-            beacon: &BEACON.to_string(),
+            beacon: &beacon.to_string(),
             listen: &format!("0.0.0.0:{port}"),
             environment,
         };
@@ -206,7 +217,7 @@ impl Lab {
         command.args(["rendezvous", "run", "--log-level", "debug", "--registry-addr", &registry]);
         command.args(["--beacon-addr", &BEACON.to_string()]);
         command.args(["--beacon-second-ip", &RENDEZVOUS[1].to_string()]);
-        command.arg("--store").arg(home.join("rendezvous.redb"));
+        command.arg("--store").arg(home.join("rendezvous.redb")).env("PILOT_ADMIN_TOKEN", TOKEN);
         let started = self.rendezvous_host.namespace().enter(|| {
             let mut process = Process::start("rendezvous", home, &mut command);
             until("the rendezvous answers", || {
@@ -216,6 +227,25 @@ impl Lab {
             process
         });
         self.rendezvous = Some(started);
+    }
+
+    /// Starts another beacon of the rendezvous on a host with this public address. It ends with the process.
+    pub fn start_beacon(&self, host: &Host, addr: SocketAddrV4) -> Process {
+        let home = self.folder.path().join(format!("beacon-{}", addr.ip()));
+        fs::create_dir_all(&home).expect("a folder can be made");
+        let registry = REGISTRY.to_string();
+        let mut command = Command::new(Program::Ours.pilotctl());
+        isolate(&mut command, &home, &home.join("none.sock"), &registry);
+        command.args(["rendezvous", "beacon", "--log-level", "debug", "--registry", &registry]);
+        command.args(["--beacon-addr", &addr.to_string()]).env("PILOT_ADMIN_TOKEN", TOKEN);
+        host.namespace().enter(|| {
+            let mut process = Process::start("beacon", &home, &mut command);
+            until("the beacon runs", || {
+                assert!(process.is_running(), "the beacon has ended: {}", process.log());
+                process.log().contains("beacon running").then_some(())
+            });
+            process
+        })
     }
 
     /// Ends the rendezvous as a crash would.

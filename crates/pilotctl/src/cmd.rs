@@ -74,6 +74,7 @@ pub(crate) fn flags(command: &Command) -> (Flags, Option<PathBuf>) {
         Command::Rendezvous(rendezvous::Command::Run(args) | rendezvous::Command::Start(args)) => {
             (args.settings(), None)
         }
+        Command::Rendezvous(rendezvous::Command::Beacon(args)) => (args.settings(), None),
         Command::Rendezvous(rendezvous::Command::Status(args)) => {
             let address = args.registry_addr.clone();
             (address.into_iter().map(|address| ("registry_addr", address)).collect(), None)

@@ -238,6 +238,20 @@ pub(crate) const KEYS: &[Key] = &[
         None,
         "another address of this machine, with which nodes learn whether their NAT depends on addresses",
     ),
+    key(
+        "beacon_advertise",
+        "PILOT_BEACON_ADVERTISE",
+        Kind::HostPort,
+        None,
+        "where nodes and other beacons reach the beacon, if that is not where it listens",
+    ),
+    key(
+        "relay_limit",
+        "PILOT_RELAY_LIMIT",
+        Kind::Size,
+        None,
+        "bytes a second that the beacon relays for all nodes together, such as 50MB; unset: no limit",
+    ),
     key("store", "PILOT_STORE", Kind::Store, None, "file or postgres://... of this machine's rendezvous"),
     key(
         "tls_cert",

@@ -14,6 +14,10 @@ pub struct Config {
     pub registry_addr: SocketAddr,
     /// Where the beacon listens (UDP). Port 0 picks a free one.
     pub beacon_addr: SocketAddr,
+    /// Number of the beacon among those of the registry, not 0. `None` draws one.
+    pub beacon_id: Option<u32>,
+    /// Where nodes and other beacons reach the beacon, if that is not where it listens.
+    pub beacon_advertise: Option<SocketAddr>,
     /// Another address of this host, with which nodes tell a NAT that depends on addresses from one that does not.
     pub second_beacon_ip: Option<IpAddr>,
     /// Where the registry's records are; made if they do not exist.
@@ -26,6 +30,28 @@ pub struct Config {
     pub connections: Connections,
     /// How they are protected.
     pub registry_tls: RegistryTls,
+    /// The beacon over the web, for nodes that datagrams do not reach.
+    pub web: Option<Web>,
+}
+
+/// Settings of [`run_beacon`](crate::run_beacon): a beacon without a registry of its own.
+#[derive(Clone, Debug)]
+pub struct BeaconConfig {
+    /// The registries, `HOST:PORT` each, that it belongs to; they are one, and it asks the next when one does not answer.
+    pub registries: Vec<String>,
+    /// The registry's admin token; a beacon on the registry's machine needs none.
+    pub admin_token: String,
+    /// Where it listens (UDP). Port 0 picks a free one.
+    pub beacon_addr: SocketAddr,
+    /// Its number among the beacons of the registry, not 0. `None` draws one.
+    pub beacon_id: Option<u32>,
+    /// Where nodes and other beacons reach it. `None`: where it listens, and if that is on every address of this host,
+    /// at the one from which it reaches the registry.
+    pub beacon_advertise: Option<SocketAddr>,
+    /// Another address of this host, with which nodes tell a NAT that depends on addresses from one that does not.
+    pub second_beacon_ip: Option<IpAddr>,
+    /// Limits and rules.
+    pub beacon: beacon::Config,
     /// The beacon over the web, for nodes that datagrams do not reach.
     pub web: Option<Web>,
 }
@@ -156,6 +182,8 @@ impl Config {
         Self {
             registry_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 9000)),
             beacon_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 9001)),
+            beacon_id: None,
+            beacon_advertise: None,
             second_beacon_ip: None,
             store: store.into(),
             registry: registry::Config::default(),

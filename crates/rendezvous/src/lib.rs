@@ -14,5 +14,5 @@ mod serve;
 pub mod store;
 
 pub use clock::Clock;
-pub use config::{CertificateSource, Config, RegistryTls, Web, WebLimits, WebListen, WebTls};
-pub use serve::{Bound, BoundWeb, CertificateError, RunError, run};
+pub use config::{BeaconConfig, CertificateSource, Config, RegistryTls, Web, WebLimits, WebListen, WebTls};
+pub use serve::{Bound, BoundBeacon, BoundWeb, CertificateError, RunError, run, run_beacon};

@@ -36,6 +36,20 @@ impl Bucket {
         Err(Duration::from_secs_f64(((1.0 - self.tokens) / rate.per_second.max(1e-6)).min(3600.0)))
     }
 
+    /// Takes as many tokens as something costs, which may be more than there are, if there is any. Or says how long until
+    /// there is one.
+    pub(crate) fn spend(&mut self, rate: Rate, now: Instant, cost: u32) -> Result<(), Duration> {
+        self.take(rate, now)?;
+        self.tokens -= f64::from(cost) - 1.0;
+        Ok(())
+    }
+
+    /// Tokens left.
+    pub(crate) fn left(&mut self, rate: Rate, now: Instant) -> f64 {
+        self.refill(rate, now);
+        self.tokens
+    }
+
     fn refill(&mut self, rate: Rate, now: Instant) {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.tokens = (self.tokens + passed * rate.per_second).min(f64::from(rate.burst));

@@ -4,31 +4,38 @@ mod beacon;
 mod connection;
 mod ears;
 mod entrance;
+mod link;
 mod listener;
+mod mesh;
+mod outpost;
 mod registry;
 mod tls;
+mod udp;
 mod web;
+
+pub use outpost::{BoundBeacon, run_beacon};
 
 use crate::{
     CertificateSource, Config, Web, WebListen, WebTls,
-    beacon::Introductions,
+    beacon::{Introductions, Stats},
     clock::Clock,
     registry::{RestoreError, State, record::Seed},
     store::{self, Store, StoreError},
 };
 use entrance::Entrance;
 use pilot_crypto::Identity;
+use pilot_wire::registry::MeshSecret;
 use std::{
     collections::BTreeSet,
     io,
     net::SocketAddr,
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 use tls::{Certificate, Owner};
 use tokio::{
     net::{TcpListener, UdpSocket},
-    sync::mpsc,
+    sync::{mpsc, watch},
 };
 use tokio_rustls::TlsAcceptor;
 use zeroize::Zeroizing;
@@ -91,6 +98,14 @@ pub enum RunError {
         /// Why.
         source: CertificateError,
     },
+    /// The registry does not take the beacon.
+    #[error("the registry {registry} refuses this beacon: {reason}")]
+    Refused {
+        /// Which.
+        registry: String,
+        /// Its words.
+        reason: String,
+    },
     /// A part ended that must not end.
     #[error("the rendezvous failed: {0}")]
     Failed(String),
@@ -116,6 +131,7 @@ impl RunError {
             )
             | Self::Restore { .. } => "store_unusable",
             Self::Certificate { .. } => "invalid_argument",
+            Self::Refused { .. } => "permission_denied",
             Self::Failed(_) => "internal",
         }
     }
@@ -130,6 +146,10 @@ impl RunError {
             }
             Self::Store(error) => error.hint().map(str::to_owned),
             Self::Restore { .. } => Some("restore a copy; see docs/rendezvous.md".to_owned()),
+            Self::Refused { .. } => Some(
+                "a beacon on another machine needs the registry's token: PILOT_ADMIN_TOKEN or --admin-token"
+                    .to_owned(),
+            ),
             Self::Certificate { what: "web", .. } => Some(
                 "give one with `--web-cert` and `--web-key`, or go without with `--web-listen off`"
                     .to_owned(),
@@ -180,15 +200,18 @@ pub async fn run(
         web: None,
     };
     let mut rules = config.registry.clone();
-    let own_beacon = own_beacon(*rules.beacon.get_or_insert(bound.beacon))?;
+    rules.beacon.get_or_insert(bound.beacon);
     let clock = Clock::new(Instant::now(), SystemTime::now());
     let mut state = State::restore(rules, clock, records)
         .map_err(|source| RunError::Restore { store: config.store.to_string(), source })?;
-    let authority = authority(&mut state, store.as_mut()).await?;
+    let (authority, mesh_secret) = secrets(&mut state, store.as_mut()).await?;
 
     let (to_registry, registry_events) = mpsc::channel(REGISTRY_QUEUE);
     let (to_beacon, beacon_orders) = mpsc::channel(BEACON_QUEUE);
-    let secret = pilot_crypto::random_bytes().map_err(|error| RunError::Failed(error.to_string()))?;
+    let secret = random()?;
+    let membership =
+        beacon::Membership { id: beacon_id(config.beacon_id)?, secret: mesh_secret, session: session() };
+    state.set_own_beacon(membership.id, config.beacon_advertise.unwrap_or(bound.beacon));
     let introductions = crate::beacon::Config {
         introductions: Introductions::Ask,
         secret: crate::beacon::Secret(secret),
@@ -198,33 +221,18 @@ pub async fn run(
     while let Some((node, addr)) = state.poll_endpoint() {
         beacon.remembered(clock.start(), node, addr);
         if let Some(key) = state.key_of(node) {
-            beacon.has_key(node, key);
+            beacon.has_key(clock.start(), node, key);
         }
     }
+    beacon.join_mesh(clock.start(), membership.id, membership.secret, membership.session);
     let ears = ears::Sockets::bind(bound.beacon, config.second_beacon_ip).await;
     let (to_web_inbox, web_inbox) = web::inbox();
-    let web = match (config.web, web_listener) {
-        (Some(Web { tls, limits, .. }), Some(listener)) => {
-            let addr = listener.local_addr().map_err(bind("web", bound.beacon))?;
-            let certificate = match &tls {
-                WebTls::Off => None,
-                WebTls::On(source) => Some(certificate(source, Owner::Web)?),
-            };
-            let fingerprint = certificate.as_ref().map(Certificate::fingerprint);
-            let acceptor = certificate.map(|certificate| acceptor(certificate, Owner::Web)).transpose()?;
-            bound.web = Some(BoundWeb { addr, fingerprint });
-            Some(web::serve(listener, acceptor, limits, to_registry.clone(), to_web_inbox))
-        }
-        _ => None,
-    };
-    let web = async {
-        match web {
-            Some(web) => web.await,
-            None => std::future::pending().await,
-        }
-    };
-    let beacon = beacon::serve(udp, ears, beacon, beacon_orders, web_inbox, to_registry.clone());
-    let registry = registry::serve(state, store, own_beacon, registry_events, to_beacon);
+    let (bound_web, web) = serve_web(config.web, web_listener, to_registry.clone(), to_web_inbox)?;
+    bound.web = bound_web;
+    let (publish, stats) = watch::channel(Stats::default());
+    let beacon = beacon::serve(udp, ears, beacon, beacon_orders, web_inbox, to_registry.clone(), publish);
+    let mesh = mesh::introduce(to_registry.clone(), to_beacon.clone());
+    let registry = registry::serve(state, store, registry_events, to_beacon);
     let entrance = Entrance::new(
         acceptor(registry_certificate, Owner::Registry)?,
         config.registry_tls.plaintext,
@@ -239,10 +247,12 @@ pub async fn run(
     let outcome = tokio::select! {
         () = shutdown => Ok(()),
         error = beacon => Err(RunError::Failed(format!("beacon: {error}"))),
+        () = mesh => Err(RunError::Failed("the look-out for other beacons ended".to_owned())),
         () = listener => Err(RunError::Failed("the listener ended".to_owned())),
         () = web => Err(RunError::Failed("the listener for the web ended".to_owned())),
         ended = &mut registry => return Err(RunError::Failed(format!("registry: {ended:?}"))),
     };
+    tracing::info!(beacon = ?*stats.borrow(), "the rendezvous ends");
     // Beacon and listener are dropped with their senders, and the registry ends when it has worked off its queue.
     match registry.await {
         Ok(()) => outcome,
@@ -250,27 +260,19 @@ pub async fn run(
     }
 }
 
-/// The key with which the registry attests, made at the first start, by one of those that start at once.
-async fn authority(state: &mut State, store: &mut dyn Store) -> Result<Arc<Identity>, RunError> {
-    if state.authority().is_none() {
-        let seed = pilot_crypto::random_bytes().map_err(|error| RunError::Failed(error.to_string()))?;
+/// What only the rendezvous over these records know: the key with which the registry attests, and what their beacons know
+/// each other by. Made at the first start, by one of those that start at once.
+async fn secrets(state: &mut State, store: &mut dyn Store) -> Result<(Arc<Identity>, MeshSecret), RunError> {
+    if state.authority().is_none() || !state.has_mesh_secret() {
         let delta = store.begin(BTreeSet::new()).await?;
         state.apply(Instant::now(), delta.changes, delta.whole);
-        state.appoint(Seed(Zeroizing::new(seed)));
+        state.appoint(Seed(Zeroizing::new(random()?)));
+        state.mesh_secret(MeshSecret(random()?));
         store.commit(state.take_changes()).await?;
     }
     let key = state.authority().ok_or_else(|| RunError::Failed("it has no key of its own".to_owned()))?;
     tracing::info!(fingerprint = key.public().fingerprint(), "attests to what it serves");
-    Ok(Arc::new(key))
-}
-
-/// For the other instances. One that listens on every address of the host does not know which of them is meant.
-fn own_beacon(addr: SocketAddr) -> Result<Option<registry::OwnBeacon>, RunError> {
-    if addr.ip().is_unspecified() {
-        return Ok(None);
-    }
-    let number = pilot_crypto::random_bytes().map_err(|error| RunError::Failed(error.to_string()))?;
-    Ok(Some(registry::OwnBeacon { id: u32::from_be_bytes(number).max(1), addr: addr.to_string() }))
+    Ok((Arc::new(key), state.mesh_secret(MeshSecret(random()?))))
 }
 
 fn certificate(source: &CertificateSource, owner: Owner) -> Result<Certificate, RunError> {
@@ -279,6 +281,55 @@ fn certificate(source: &CertificateSource, owner: Owner) -> Result<Certificate, 
 
 fn acceptor(certificate: Certificate, owner: Owner) -> Result<TlsAcceptor, RunError> {
     tls::acceptor(certificate).map_err(|source| RunError::Certificate { what: owner.name(), source })
+}
+
+/// Serves the beacon over the web, if it is to be and can be.
+fn serve_web(
+    web: Option<Web>,
+    listener: Option<TcpListener>,
+    to_registry: mpsc::Sender<registry::Event>,
+    to_beacon: mpsc::Sender<web::Said>,
+) -> Result<(Option<BoundWeb>, impl Future<Output = ()>), RunError> {
+    let mut bound = None;
+    let web = match (web, listener) {
+        (Some(Web { tls, limits, .. }), Some(listener)) => {
+            let addr = listener.local_addr().map_err(|error| RunError::Failed(error.to_string()))?;
+            let certificate = match &tls {
+                WebTls::Off => None,
+                WebTls::On(source) => Some(certificate(source, Owner::Web)?),
+            };
+            let fingerprint = certificate.as_ref().map(Certificate::fingerprint);
+            let acceptor = certificate.map(|certificate| acceptor(certificate, Owner::Web)).transpose()?;
+            bound = Some(BoundWeb { addr, fingerprint });
+            Some(web::serve(listener, acceptor, limits, to_registry, to_beacon))
+        }
+        _ => None,
+    };
+    let web = async {
+        match web {
+            Some(web) => web.await,
+            None => std::future::pending().await,
+        }
+    };
+    Ok((bound, web))
+}
+
+fn random<const N: usize>() -> Result<[u8; N], RunError> {
+    pilot_crypto::random_bytes().map_err(|error| RunError::Failed(error.to_string()))
+}
+
+/// The number that was given, or one that no other beacon has drawn.
+fn beacon_id(given: Option<u32>) -> Result<u32, RunError> {
+    match given {
+        Some(id) => Ok(id),
+        None => Ok(u32::from_be_bytes(random()?).max(1)),
+    }
+}
+
+/// Larger than in any earlier life, unless the clock was set back; then the others wait until that one is forgotten.
+fn session() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A port that was only guessed may be another program's.

@@ -6,7 +6,7 @@
 )]
 
 use pilot_rendezvous::{
-    beacon::{Config, Ear, Ears, Introductions, Route, State, WebId},
+    beacon::{Config, Ear, Ears, Introductions, RelayLimits, Route, State, WebId},
     registry::Rate,
 };
 use pilot_wire::{
@@ -55,7 +55,11 @@ impl World {
     }
 
     fn sent_any(&mut self) -> Vec<(Route, Vec<u8>)> {
-        std::iter::from_fn(|| self.state.poll_transmit()).collect()
+        let mut sent = Vec::new();
+        while let Some(train) = self.state.poll_transmit() {
+            sent.extend(train.datagrams().map(|datagram| (train.to, datagram.to_vec())));
+        }
+        sent
     }
 
     fn sent(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
@@ -80,6 +84,16 @@ impl World {
 
     fn discover(&mut self, node: NodeId, from: &str) -> Vec<(SocketAddr, Vec<u8>)> {
         self.send(from, &Message::Discover { node, key: None, proof: None })
+    }
+
+    /// As nodes of ours do it.
+    fn discover_with(
+        &mut self,
+        identity: &pilot_crypto::Identity,
+        node: NodeId,
+        from: &str,
+    ) -> Vec<(SocketAddr, Vec<u8>)> {
+        self.send(from, &Message::Discover { node, key: Some(identity.public()), proof: None })
     }
 
     fn relay(&mut self, from: &str, source: NodeId, destination: NodeId) -> Vec<(SocketAddr, Vec<u8>)> {
@@ -205,7 +219,7 @@ fn nobody_is_introduced_without_permission() {
     for (allowed, told) in [(false, 0), (true, 2)] {
         assert_eq!(world.send(HOME_A, &ask), []);
         let question = world.state.poll_question().unwrap();
-        world.state.handle_answer(question, allowed);
+        world.state.handle_answer(world.now, question, allowed);
         assert_eq!(world.sent().len(), told);
     }
 }
@@ -264,7 +278,11 @@ fn relaying_goes_on_over_a_restart() {
 #[test]
 fn relaying_and_introducing_are_limited_for_each_node() {
     let rate = Rate { burst: 3, per_second: 1.0 };
-    let mut world = World::new(Config { relay: rate, punch: rate, ..Config::default() });
+    let mut world = World::new(Config {
+        relay: RelayLimits { frames: rate, ..RelayLimits::default() },
+        punch: rate,
+        ..Config::default()
+    });
     assert_eq!((0..10).map(|_| world.relay(HOME_A, A, B).len()).sum::<usize>(), 3);
     assert_eq!(world.relay(HOME_B, B, A).len(), 1, "the other has its own limit");
     let ask = Message::PunchRequest { requester: A, target: B, grant: None };
@@ -392,7 +410,7 @@ fn who_goes_over_to_the_web_while_a_question_is_open_is_not_introduced() {
     world.send(HOME_B, &Message::PunchRequest { requester: B, target: A, grant: None });
     let question = world.state.poll_question().unwrap();
     world.open(WEB, A);
-    world.state.handle_answer(question, true);
+    world.state.handle_answer(world.now, question, true);
     assert_eq!(world.sent_any(), []);
 }
 
@@ -450,7 +468,7 @@ fn a_notice_goes_over_the_web_to_who_is_there() {
 fn known(node: NodeId, home: &str) -> (World, pilot_crypto::Identity) {
     let identity = pilot_crypto::Identity::from_seed(&[7; 32]);
     let mut world = World::new(Config::default());
-    world.state.has_key(node, identity.public());
+    world.state.has_key(world.now, node, identity.public());
     world.discover(node, home);
     (world, identity)
 }
@@ -476,7 +494,7 @@ fn a_node_that_proves_itself_moves_at_once_and_nobody_else_moves_it() {
     let elsewhere = "203.0.113.50:5000";
     let (mut world, identity) = known(A, HOME_A);
     world.discover(B, HOME_B);
-    let asked = world.discover(A, elsewhere);
+    let asked = world.discover_with(&identity, A, elsewhere);
     let nonce = challenge_in(&asked, elsewhere).expect("a challenge");
     assert_eq!(world.home(A), Some(addr(HOME_A)), "a claim alone moves nothing");
     world.send(elsewhere, &proof(&identity, A, nonce));
@@ -496,7 +514,7 @@ fn a_proof_is_worth_nothing_from_another_address_or_by_another_key_or_later() {
     let (elsewhere, thief) = ("203.0.113.50:5000", "198.51.100.66:6666");
     let (mut world, identity) = known(A, HOME_A);
     world.discover(B, HOME_B);
-    let nonce = challenge_in(&world.discover(A, elsewhere), elsewhere).expect("a challenge");
+    let nonce = challenge_in(&world.discover_with(&identity, A, elsewhere), elsewhere).expect("a challenge");
     world.send(thief, &proof(&identity, A, nonce));
     let other = pilot_crypto::Identity::from_seed(&[8; 32]);
     world.send(elsewhere, &proof(&other, A, nonce));

@@ -180,8 +180,8 @@ proptest! {
             let from = format!("192.0.2.{from}:1000").parse().unwrap();
             state.handle_datagram(now, from, &datagram);
             let mut sent = 0;
-            while let Some((_, out)) = state.poll_transmit() {
-                sent += out.len();
+            while let Some(train) = state.poll_transmit() {
+                sent += train.content.len();
             }
             prop_assert!(sent <= 3 * datagram.len(), "no amplifier: {} bytes for {}", sent, datagram.len());
             prop_assert!(state.len() <= 8);

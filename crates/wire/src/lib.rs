@@ -18,6 +18,7 @@ pub mod ipc;
 pub mod keys;
 pub mod mailbox;
 pub mod mailboxes;
+pub mod mesh;
 pub mod networks;
 pub mod outbox;
 pub mod packet;

@@ -28,15 +28,16 @@ pub use card::{
 pub use decoder::{Decoder, FrameError, MAX_FRAME, frame};
 pub use membership::{MemberKey, Members, MembersQuery, OwnNetwork, SetMemberExpiry};
 pub use request::{
-    AwaitNotices, BeaconRegister, CreateNetwork, Envelope, ExprPolicyUpdate, Handshake, HandshakeAnswer,
-    Invite, InviteAnswer, JoinNetwork, MemberQuery, MemberTagsUpdate, Membership, NetworkQuery,
-    NetworkUpdate, Pair, PolicyUpdate, PublishRecord, Punch, Register, ReportTask, Request, RequestError,
-    Resolve, ResolveHostname, RotateKey, ScoreUpdate, Sealed, SetEnterprise, SetHostname, SetTags,
-    SetTaskExec, SetVisibility, Signed, TransferOwnership,
+    AwaitNotices, BeaconLink, BeaconRegister, CreateNetwork, Envelope, ExprPolicyUpdate, Handshake,
+    HandshakeAnswer, Invite, InviteAnswer, JoinNetwork, MemberQuery, MemberTagsUpdate, Membership,
+    NetworkQuery, NetworkUpdate, Pair, PolicyUpdate, PublishRecord, Punch, Register, ReportTask, Request,
+    RequestError, Resolve, ResolveHostname, RotateKey, ScoreUpdate, Sealed, SetEnterprise, SetHostname,
+    SetTags, SetTaskExec, SetVisibility, Signed, TransferOwnership,
 };
 pub use response::{
-    Beacon, HandshakeNotice, HandshakeVerdict, Handshakes, InviteNotice, JoinedNetwork, ListedNode, Lookup,
-    MemberRole, MemberTags, Network, NetworkPolicy, NoticeKind, Notices, Punched, Registered, Resolved,
-    ResolvedHostname, Response, ResponseError, Role, RotatedKey, Score, Visibility,
+    Beacon, BeaconLinked, BeaconNode, HandshakeNotice, HandshakeVerdict, Handshakes, InviteNotice,
+    JoinedNetwork, ListedNode, Lookup, MemberRole, MemberTags, MeshSecret, Network, NetworkPolicy,
+    NoticeKind, Notices, Punched, Registered, Resolved, ResolvedHostname, Response, ResponseError, Role,
+    RotatedKey, Score, Visibility,
 };
 pub use sent::Sent;

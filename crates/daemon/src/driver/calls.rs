@@ -137,7 +137,7 @@ impl Driver {
             relay: path == Some(PathView::Relayed),
             endpoint: match path {
                 Some(PathView::Direct(address)) => address.to_string(),
-                Some(PathView::Relayed) => self.beacon(),
+                Some(PathView::Relayed) => self.beacon_in_use(),
                 Some(PathView::Unknown) | None => String::new(),
             },
         };

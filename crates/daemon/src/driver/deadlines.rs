@@ -32,6 +32,8 @@ pub(super) enum Deadline {
     LookForUdp,
     /// The registry is asked again who the members of networks are.
     Networks,
+    /// The registry is asked for its beacons.
+    Beacons,
 }
 
 /// Longest time that a program may wait in one request. More is as good as for ever, and must not overflow the clock.

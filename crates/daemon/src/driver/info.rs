@@ -42,7 +42,7 @@ impl Driver {
             hostname: self.profile.hostname.clone(),
             email: String::new(),
             endpoint: self.endpoint(),
-            beacon_addr: self.beacon(),
+            beacon_addr: self.beacon_in_use(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             features: ["reply_window", "dial_awaits_key", "key_request", "dgram_confirm", DIALECT_FEATURE]
                 .map(str::to_owned)
@@ -95,7 +95,7 @@ impl Driver {
             accept_queue_drops: self.refused_streams,
             webhook_queue_dropped: self.webhook.dropped(),
             webhook_circuit_skips: 0,
-            beacon_addr: self.beacon(),
+            beacon_addr: self.beacon_in_use(),
             transport: self.transport().to_owned(),
         }
     }
@@ -123,7 +123,7 @@ impl Driver {
                 error: self.registry.error.clone(),
                 tls: self.registry_protection(),
             },
-            beacon: self.beacon(),
+            beacon: self.beacon_in_use(),
             transport: self.transport().to_owned(),
             web: self.web_status(Instant::now()),
             beacon_answers: self.beacon_answers(),
@@ -159,7 +159,7 @@ impl Driver {
     fn peer_info(&self, now: Instant, peer: &PeerView) -> PeerInfo {
         let endpoint = match peer.path {
             PathView::Direct(address) => address.to_string(),
-            PathView::Relayed => self.beacon(),
+            PathView::Relayed => self.beacon_in_use(),
             PathView::Unknown => String::new(),
         };
         let rtt = self.node.path_report(peer.node).and_then(|report| report.rtt);
@@ -221,7 +221,7 @@ impl Driver {
                 TlsMode::Require => "require",
                 TlsMode::Off => "off",
             },
-            "beacon": config.beacons.join(","),
+            "beacon": self.beacon_in_use(),
             "beacon_web": config.web.url,
             "transport": match config.web.transport {
                 Transport::Auto => "auto",

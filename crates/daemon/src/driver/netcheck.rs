@@ -163,7 +163,7 @@ impl Driver {
         Netcheck {
             udp: has_beacon.then_some(answers),
             beacon: Answering {
-                address: self.beacon(),
+                address: self.beacon_in_use(),
                 answers: answers || self.web.is_up(),
                 rtt_us: survey.and_then(|survey| survey.rtt).map(micros),
                 error: String::new(),

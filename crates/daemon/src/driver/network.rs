@@ -147,7 +147,10 @@ impl Driver {
     pub(super) fn on_beacon(&mut self, now: Instant, event: BeaconEvent) {
         self.checks.on_beacon(event);
         match event {
-            BeaconEvent::Answers => tracing::info!("the beacon answers"),
+            BeaconEvent::Answers => {
+                tracing::info!("the beacon answers");
+                self.beacon_is_in_order();
+            }
             BeaconEvent::Late => self.doubt_registry(),
             BeaconEvent::Silent => {
                 tracing::warn!("the beacon does not answer");

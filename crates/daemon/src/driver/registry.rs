@@ -402,6 +402,7 @@ impl Driver {
         }
         let first = self.memory.node_id != Some(node);
         tracing::info!(%node, first, "registered");
+        self.look_for_beacons(now);
         if let Some(reason) = &registered.hostname_error {
             tracing::warn!(
                 hostname = self.profile.hostname,
@@ -644,6 +645,9 @@ impl Driver {
             // The service may have given up meanwhile.
             let _ = answer.send(outcome);
             return;
+        }
+        if self.beacons.is_asked(id) {
+            return self.on_beacon_list(outcome);
         }
         if let Some(inquiry) = self.inquiries.answered(id) {
             return self.on_listing(now, inquiry, outcome);

@@ -283,6 +283,7 @@ impl Driver {
             Deadline::Store => self.trust_stale = true,
             Deadline::LookForUdp => self.look_for_udp(now),
             Deadline::Networks => self.on_networks_due(now),
+            Deadline::Beacons => self.look_for_beacons(now),
             Deadline::Ready => {
                 self.registry.awaited = false;
                 self.check_ready();

@@ -98,6 +98,12 @@ impl Driver {
         if !self.is_our_beacon(beacon) {
             return;
         }
+        self.set_home_beacon(address);
+        self.set_beacon(now, address);
+    }
+
+    /// The beacon to use from now on.
+    pub(super) fn set_beacon(&mut self, now: Instant, address: SocketAddr) {
         self.web.beacon = Some(address);
         self.node.set_beacon(now, Some(address));
     }
@@ -125,9 +131,10 @@ impl Driver {
     /// The beacon does not answer.
     pub(super) fn on_beacon_silent(&mut self, now: Instant) {
         self.doubt_registry();
-        match &self.web.link {
-            Some(_) => self.check_web(now),
-            None => self.go_web(now, "the beacon does not answer over UDP"),
+        if self.web.link.is_some() {
+            self.check_web(now);
+        } else if !self.use_next_beacon(now) {
+            self.go_web(now, "no beacon answers over UDP");
         }
     }
 
@@ -144,6 +151,7 @@ impl Driver {
             return;
         }
         tracing::info!(why, "looking for the beacon over the web");
+        self.return_to_home_beacon(now);
         if self.web.beacon.is_none() {
             self.web.beacon = Some(PLACEHOLDER);
             self.node.set_beacon(now, Some(PLACEHOLDER));
@@ -303,7 +311,7 @@ impl Driver {
     fn discover_over_udp(&self, node: NodeId) {
         let Some(beacon) = self.web.beacon.filter(|beacon| *beacon != PLACEHOLDER) else { return };
         let mut message = Vec::new();
-        Message::Discover { node, key: None, proof: None }.emit(&mut message);
+        Message::Discover { node, key: Some(self.own_key()), proof: None }.emit(&mut message);
         if self.socket.send(beacon, message.len(), &message) == Sent::Blocked {
             tracing::debug!("the socket is full; the beacon is asked again later");
         }

@@ -1,5 +1,6 @@
 //! Real programs in networks of their own. One executable, so that tests of all kinds run side by side.
 
+mod beacons;
 mod blocked;
 mod explains;
 mod idle;

@@ -1,11 +1,15 @@
 //! `pilotctl rendezvous run|start|stop|status`.
 
+pub(crate) mod beacon;
+
 use std::fmt;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pilot_daemon::Fingerprint;
+use pilot_rendezvous::beacon::RelayLimits;
 use pilot_rendezvous::store::{StoreError, StoreUrl};
 use pilot_rendezvous::{CertificateSource, RegistryTls, RunError, Web, WebLimits, WebListen, WebTls};
 use serde::{Deserialize, Serialize};
@@ -27,6 +31,8 @@ pub(crate) enum Command {
     Stop(StopArgs),
     /// Whether a rendezvous answers
     Status(StatusArgs),
+    /// Run another beacon of a rendezvous, in the foreground until told to stop
+    Beacon(beacon::BeaconArgs),
 }
 
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -44,6 +50,13 @@ pub(crate) struct RunArgs {
     /// them another address for each of theirs [default: none, and nodes do not tell the two kinds apart]
     #[arg(long, value_name = "IP")]
     pub(crate) beacon_second_ip: Option<String>,
+    /// Where nodes and other beacons reach the beacon, if that is not where it listens
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) beacon_advertise: Option<String>,
+    /// Bytes a second that the beacon relays for all nodes together, such as 50MB; who is over its share is held back
+    /// first [default: no limit]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) relay_limit: Option<String>,
     /// Everything the registry has acknowledged: a file, or a PostgreSQL database for several rendezvous at once
     /// (postgres://user@host/database; its password in PGPASSWORD or ~/.pgpass, or the whole in PILOT_STORE)
     /// [default: rendezvous.redb of the state directory]
@@ -106,6 +119,8 @@ impl RunArgs {
             ("registry_addr", &self.registry_addr),
             ("beacon_addr", &self.beacon_addr),
             ("beacon_second_ip", &self.beacon_second_ip),
+            ("beacon_advertise", &self.beacon_advertise),
+            ("relay_limit", &self.relay_limit),
             ("store", &self.store),
             ("tls_cert", &self.tls_cert),
             ("tls_key", &self.tls_key),
@@ -179,6 +194,7 @@ pub(crate) async fn dispatch(ctx: &Context, command: Command) -> Result<Output, 
         Command::Start(args) => start(ctx, &args).await,
         Command::Stop(args) => stop(ctx, args.timeout).await,
         Command::Status(args) => status(ctx, &args).await,
+        Command::Beacon(args) => beacon::run(ctx, args).await,
     }
 }
 
@@ -196,6 +212,8 @@ async fn run(ctx: &Context, admin_token: Option<String>) -> Result<Output, Failu
         config.beacon_addr = settings::socket_address(address)?;
     }
     config.second_beacon_ip = ctx.settings.ip("beacon_second_ip");
+    config.beacon_advertise = advertised(&ctx.settings)?;
+    config.beacon.relay = relay_limits(&ctx.settings);
     config.registry_tls = registry_tls(&ctx.settings, folder.clone())?;
     config.web = web(&ctx.settings, folder, config.beacon_addr.ip().is_loopback())?;
     config.registry.admin_token = admin_token.filter(|token| !token.is_empty());
@@ -256,6 +274,18 @@ fn folder(settings: &Settings, store: &StoreUrl) -> PathBuf {
     beside.unwrap_or(settings.home()).to_owned()
 }
 
+fn advertised(settings: &Settings) -> Result<Option<SocketAddr>, Failure> {
+    settings.get("beacon_advertise").map(settings::socket_address).transpose()
+}
+
+fn relay_limits(settings: &Settings) -> RelayLimits {
+    let limits = RelayLimits::default();
+    match settings.size("relay_limit") {
+        Some(bytes) => limits.with_total(u32::try_from(bytes).unwrap_or(u32::MAX)),
+        None => limits,
+    }
+}
+
 /// The beacon over the web: beside the beacon unless something else is said; without TLS on loopback.
 fn web(settings: &Settings, folder: PathBuf, beacon_is_here: bool) -> Result<Option<Web>, Failure> {
     let listen = match settings.get("web_listen") {
@@ -286,6 +316,7 @@ fn failure(error: &RunError) -> Failure {
         RunError::Store(StoreError::Unreachable { .. }) => {
             hinted(Failure::new(Code::ConnectionFailed, message), error)
         }
+        RunError::Refused { .. } => hinted(Failure::new(Code::PermissionDenied, message), error),
         RunError::Store(_) => hinted(Failure::internal(message), error),
         RunError::Certificate { .. } => hinted(Failure::new(Code::InvalidArgument, message), error),
         RunError::Restore { .. } | RunError::Failed(_) => Failure::internal(message),

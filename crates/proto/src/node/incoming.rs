@@ -30,6 +30,9 @@ impl Node {
 
     fn on_beacon(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8]) {
         let Ok(message) = beacon::Message::parse(datagram) else { return self.drop_frame(Drop::Malformed) };
+        if let Some(beacon) = self.beacon.as_mut().filter(|beacon| beacon.addr() == from) {
+            beacon.heard();
+        }
         // Answers to surveys come from sockets that we do not know; their tokens prove them.
         match message {
             beacon::Message::SurveyReply { token, observed, second_port, second_addr } => {

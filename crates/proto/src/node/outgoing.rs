@@ -121,6 +121,12 @@ impl Node {
                 peer.expect_answer(now);
                 self.arm_peer(node);
             }
+            if via == Via::Relay
+                && let Some(beacon) = &mut self.beacon
+                && beacon.relays(now)
+            {
+                self.timers.set(Timer::Beacon, Some(beacon.poll_timeout()));
+            }
         }
         self.collect(now, id);
         if !exhausted {

@@ -318,8 +318,9 @@ impl Node {
         let Some(beacon) = &mut self.beacon else { return };
         if beacon.is_due(now, needed) {
             let mut message = Vec::new();
-            beacon::Message::Discover { node: self.id.unwrap_or_default(), key: None, proof: None }
-                .emit(&mut message);
+            // With the key, which says that a challenge would be answered.
+            let (node, key) = (self.id.unwrap_or_default(), Some(self.config.identity.public()));
+            beacon::Message::Discover { node, key, proof: None }.emit(&mut message);
             self.outbox.push_back((beacon.addr(), message));
             if beacon.falls_silent(now) {
                 self.events.push_back(Event::Beacon(BeaconEvent::Silent));

@@ -13,6 +13,12 @@ const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// within a second of its coming back.
 const NEEDED_RETRY: Duration = Duration::from_millis(700);
 
+/// After this long without a word of a beacon that frames go through, it is asked whether it is there.
+const DOUBT: Duration = Duration::from_millis(400);
+
+/// A beacon in doubt that does not answer is asked again after this long, or twice the time its answers take.
+const DOUBT_RETRY: Duration = Duration::from_millis(250);
+
 /// After this long without an answer that is no use any more: a stream gives up before.
 const NEEDED_FOR: Duration = Duration::from_secs(180);
 
@@ -34,6 +40,10 @@ pub(crate) struct Beacon {
     unanswered: u32,
     silent_since: Option<Instant>,
     rtt: Option<Duration>,
+    /// Since when frames go through it without a word from it.
+    unheard_since: Option<Instant>,
+    /// Its last message was one that doubt has sent, and nothing was heard since.
+    doubted: bool,
 }
 
 impl Beacon {
@@ -48,6 +58,8 @@ impl Beacon {
             unanswered: 0,
             silent_since: None,
             rtt: None,
+            unheard_since: None,
+            doubted: false,
         }
     }
 
@@ -93,13 +105,37 @@ impl Beacon {
         self.retry = FIRST_RETRY;
     }
 
+    /// Frames leave through it. Whether that changes when it is asked next.
+    pub(crate) fn relays(&mut self, now: Instant) -> bool {
+        let is_first = self.unheard_since.is_none();
+        self.unheard_since.get_or_insert(now);
+        is_first
+    }
+
+    /// Something came from it.
+    pub(crate) fn heard(&mut self) {
+        self.unheard_since = None;
+        self.doubted = false;
+    }
+
+    /// When it is to be asked because of what it owes to those who use it.
+    fn doubt_at(&self) -> Option<Instant> {
+        self.unheard_since.filter(|_| self.unanswered == 0).map(|since| since + DOUBT)
+    }
+
     /// If a discover message is due. `needed`: a stream depends on the relay.
     pub(crate) fn is_due(&mut self, now: Instant, needed: bool) -> bool {
-        if self.due > now {
+        if self.poll_timeout() > now {
             return false;
         }
+        self.doubted |= self.doubt_at().is_some_and(|at| at <= now);
         let given_up = self.silent_since.is_some_and(|since| since + NEEDED_FOR <= now);
         let wait = if needed && !given_up { self.retry.min(NEEDED_RETRY) } else { self.retry };
+        let wait = if self.doubted && self.silent_since.is_none() {
+            wait.min(DOUBT_RETRY.max(2 * self.rtt.unwrap_or_default()))
+        } else {
+            wait
+        };
         self.due = now + wait;
         self.retry = (self.retry * 2).min(INTERVAL);
         self.asked = Some(now);
@@ -137,6 +173,7 @@ impl Beacon {
         self.unanswered = 0;
         self.answered = Some(now);
         self.silent_since = None;
+        self.heard();
         back
     }
 
@@ -153,7 +190,7 @@ impl Beacon {
     }
 
     pub(crate) fn poll_timeout(&self) -> Instant {
-        self.due
+        self.doubt_at().map_or(self.due, |at| at.min(self.due))
     }
 }
 
@@ -192,6 +229,29 @@ mod tests {
         let start = crate::testing::start();
         let mut beacon = Beacon::new(start, SocketAddr::from(([127, 0, 0, 1], 9001)));
         assert_eq!(asked(&mut beacon, start, 5, true), [0, 500, 1200, 1900, 2600]);
+    }
+
+    #[test]
+    fn a_beacon_that_frames_go_through_and_nothing_comes_from_is_silent_within_a_second() {
+        let start = Instant::now();
+        let mut beacon = Beacon::new(start, SocketAddr::from(([127, 0, 0, 1], 9001)));
+        assert!(beacon.is_due(start, false));
+        beacon.replied(start);
+        let relayed = start + Duration::from_secs(3);
+        assert!(beacon.relays(relayed));
+        assert!(!beacon.relays(relayed), "it is planned already");
+        let mut now = relayed;
+        for _ in 0..3 {
+            now = beacon.poll_timeout();
+            assert!(beacon.is_due(now, false));
+        }
+        assert!(beacon.falls_silent(now));
+        assert_eq!(now - relayed, Duration::from_millis(900));
+        // One that says anything at all is left in peace.
+        beacon.replied(now);
+        assert!(beacon.relays(now));
+        beacon.heard();
+        assert_eq!(beacon.poll_timeout(), now + INTERVAL);
     }
 
     #[test]

@@ -67,11 +67,6 @@ impl State {
         self.beacons.announced_elsewhere(now, id, addr);
     }
 
-    /// A beacon is announced by this process itself.
-    pub fn announce_beacon(&mut self, now: Instant, id: u32, addr: String) {
-        self.beacons.announce(now, id, addr);
-    }
-
     /// The beacons announced here since the last call, to be told to the others: number and address.
     pub fn take_announced(&mut self) -> Vec<(u32, String)> {
         self.beacons.take_news()
@@ -155,9 +150,10 @@ impl State {
                     self.log.restore(entry);
                 }
             }
+            (Key::Mesh, Some(Record::Mesh { secret })) => self.mesh_secret = Some(secret),
             (Key::Authority, Some(Record::Authority { seed })) => self.take_authority(seed),
             // There is none yet; whoever begins makes one.
-            (Key::Authority, None) => {}
+            (Key::Authority | Key::Mesh, None) => {}
             (
                 key,
                 Some(
@@ -170,6 +166,7 @@ impl State {
                     | Record::KeyLife(_)
                     | Record::Cards(_)
                     | Record::Audit(_)
+                    | Record::Mesh { .. }
                     | Record::Authority { .. },
                 ),
             ) => tracing::error!(?key, "a record of another kind was written elsewhere; it is passed over"),

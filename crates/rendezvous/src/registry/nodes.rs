@@ -2,7 +2,6 @@
 
 use super::{
     ConnId, Key, Refusal, State,
-    beacons::{BEACON_ADDR_MAX, BEACONS_MAX},
     names::{check_hostname, check_tags},
     record::{Node, Presence},
     refusal::HostnameFault,
@@ -11,8 +10,8 @@ use pilot_crypto::derived_numbers;
 use pilot_wire::{
     Addr, NetworkId, NodeId, PublicKey,
     registry::{
-        Beacon, Lookup, Punch, Punched, Register, Registered, Resolve, Resolved, ResolvedHostname, Response,
-        Sent, Visibility, signed_text,
+        Lookup, Punch, Punched, Register, Registered, Resolve, Resolved, ResolvedHostname, Response, Sent,
+        Visibility, signed_text,
     },
 };
 use std::{collections::BTreeSet, net::SocketAddr, time::Instant};
@@ -351,37 +350,6 @@ impl State {
         let addr =
             |id| self.presence(id).map(|presence| self.told_endpoint(conn, presence)).unwrap_or_default();
         Ok(Response::Punch(Punched { node_a, node_a_addr: addr(node_a), node_b, node_b_addr: addr(node_b) }))
-    }
-
-    /// Nodes send what they relay to the beacons of this list, so not everybody may put one there
-    /// (spec/registry.md 23 S11).
-    pub(super) fn beacon_register(
-        &mut self,
-        now: Instant,
-        conn: ConnId,
-        beacon: u32,
-        addr: String,
-        token: &str,
-    ) -> Result<Response, Refusal> {
-        let is_local = self.sessions.get(&conn).is_some_and(|session| session.peer.ip().is_loopback());
-        if !is_local && !self.is_admin(token) {
-            return Err(Refusal::BeaconForeign);
-        }
-        if beacon == 0 {
-            return Err(Refusal::BeaconIdRequired);
-        }
-        if addr.is_empty() || addr.len() > BEACON_ADDR_MAX {
-            return Err(Refusal::BeaconAddrRequired);
-        }
-        if !self.beacons.announce(now, beacon, addr) {
-            return Err(Refusal::TooManyBeacons(BEACONS_MAX));
-        }
-        Ok(Response::BeaconRegister { beacon_id: beacon })
-    }
-
-    pub(super) fn beacon_list(&mut self, now: Instant) -> Response {
-        let beacons = self.beacons.known(now).map(|(id, addr)| Beacon { id, addr: addr.to_owned() });
-        Response::BeaconList { beacons: beacons.collect() }
     }
 
     /// The record of a node, registered or not.

@@ -3,7 +3,7 @@
 use pilot_wire::{
     NetworkId, NodeId, PublicKey, Signature,
     record::RecordSeq,
-    registry::{Role, Visibility},
+    registry::{MeshSecret, Role, Visibility},
     tasks::TaskId,
 };
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,8 @@ pub enum Key {
     Cards(NodeId),
     /// A place in the ring of the audit log.
     Audit(u32),
+    /// What the beacons know each other by. All rendezvous over one store share it.
+    Mesh,
 }
 
 /// A record.
@@ -67,6 +69,11 @@ pub enum Record {
     Cards(Cards),
     /// For [`Key::Audit`].
     Audit(Audit),
+    /// For [`Key::Mesh`].
+    Mesh {
+        /// Made at random by whoever opened the store first.
+        secret: MeshSecret,
+    },
     /// For [`Key::Authority`].
     Authority {
         /// The secret half.

@@ -99,6 +99,8 @@ pub enum Refusal {
         "beacon_register is only accepted from this machine or with the admin token; invalid admin token"
     )]
     BeaconForeign,
+    #[error("this registry has no mesh of beacons")]
+    NoMesh,
     #[error("too many beacons (max {0})")]
     TooManyBeacons(usize),
 

@@ -85,6 +85,7 @@ impl State {
             | Request::Punch(_)
             | Request::BeaconRegister(_)
             | Request::BeaconList {}
+            | Request::BeaconLink(_)
             | Request::ListNetworks {}
             | Request::ListNodes(_)
             | Request::CreateNetwork(_)

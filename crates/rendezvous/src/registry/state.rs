@@ -23,7 +23,7 @@ use crate::{
 use pilot_crypto::{DERIVED_FROM, Identity, Sha256};
 use pilot_wire::{
     NodeId, PublicKey, Signature,
-    registry::{Envelope, Request, Response, Sent},
+    registry::{Envelope, MeshSecret, Request, Response, Sent},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -87,6 +87,9 @@ pub struct State {
     /// Tasks that have been counted, by worker.
     pub(super) counted: BTreeMap<NodeId, Vec<record::Counted>>,
     pub(super) beacons: Beacons,
+    /// The beacon of this rendezvous, and where it is reached.
+    pub(super) own_beacon: Option<(u32, SocketAddr)>,
+    pub(super) mesh_secret: Option<MeshSecret>,
     pub(super) company: Company,
     pub(super) registrations: Limiter<IpAddr>,
     pub(super) searches: Limiter<IpAddr>,
@@ -133,6 +136,8 @@ impl State {
             log: Log::default(),
             counted: BTreeMap::new(),
             beacons: Beacons::default(),
+            own_beacon: None,
+            mesh_secret: None,
             company: Company::default(),
             registrations,
             searches: Limiter::new(SEARCHES),
@@ -177,6 +182,7 @@ impl State {
                 }
                 (Key::Cards(id), Record::Cards(cards)) => state.directory.restore(id, cards),
                 (Key::Audit(_), Record::Audit(entry)) => state.log.restore(entry),
+                (Key::Mesh, Record::Mesh { secret }) => state.mesh_secret = Some(secret),
                 (
                     key,
                     Record::Counters(_)
@@ -186,6 +192,7 @@ impl State {
                     | Record::Tasks { .. }
                     | Record::Network(_)
                     | Record::Authority { .. }
+                    | Record::Mesh { .. }
                     | Record::KeyLife(_)
                     | Record::Cards(_)
                     | Record::Audit(_),
@@ -265,7 +272,13 @@ impl State {
     /// The next moment at which something is due without anybody asking.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.next_expiry(), self.next_wait_end(), self.next_membership_end()].into_iter().flatten().min()
+        [self.next_end(), self.next_wait_end()].into_iter().flatten().min()
+    }
+
+    /// When the next node or membership ends, which changes records.
+    #[must_use]
+    pub fn next_end(&self) -> Option<Instant> {
+        [self.next_expiry(), self.next_membership_end()].into_iter().flatten().min()
     }
 
     /// Time has passed.
@@ -436,7 +449,8 @@ impl State {
             Request::BeaconRegister(request) => {
                 self.beacon_register(now, conn, request.beacon_id, request.addr, token)?
             }
-            Request::BeaconList {} => self.beacon_list(now),
+            Request::BeaconList {} => self.beacon_list(now, conn),
+            Request::BeaconLink(request) => self.beacon_link(now, conn, request, token)?,
             Request::ListNetworks {} => self.list_networks(conn, token),
             Request::ListNodes(request) => self.list_nodes(conn, request.network_id, token)?,
             Request::CreateNetwork(request) => self.create_network(now, request, token)?,
@@ -695,6 +709,7 @@ impl State {
             Key::KeyLife(id) => self.key_life(id).map(Record::KeyLife),
             Key::Cards(id) => self.directory.record(id).map(Record::Cards),
             Key::Audit(place) => self.log.at(place).cloned().map(Record::Audit),
+            Key::Mesh => self.mesh_secret.map(|secret| Record::Mesh { secret }),
         }
     }
 }

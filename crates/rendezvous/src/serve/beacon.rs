@@ -3,39 +3,54 @@
 use super::{
     ears::Sockets,
     registry::Event,
+    udp::{Buffers, Socket},
     web::{Full, Outbox, Said},
 };
-use crate::beacon::{Question, Route, State, WebId};
-use pilot_wire::{NodeId, PublicKey, beacon::NotifyKind};
+use crate::beacon::{Question, Route, State, Stats, Transmit, WebId};
+use pilot_wire::{NodeId, PublicKey, beacon::NotifyKind, registry::MeshSecret};
 use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr},
-    time::Instant,
+    time::{Duration, Instant},
 };
-use tokio::{net::UdpSocket, sync::mpsc};
+use tokio::{
+    net::UdpSocket,
+    sync::{mpsc, watch},
+};
 
-/// What the registry tells the beacon.
+/// What the registry, or the link to it, tells the beacon.
 #[derive(Debug)]
 pub(super) enum Order {
     /// Something waits for the node.
     Notify(NodeId),
-    /// The node has registered from there.
-    Registered(NodeId, IpAddr, Option<PublicKey>),
+    /// The node has registered, from there, with this key.
+    Registered(NodeId, Option<IpAddr>, Option<PublicKey>),
     /// May the two be introduced?
     Introduce(Question, bool),
+    /// What the beacons know each other by.
+    Mesh(Membership),
+    /// The other beacons.
+    Peers(Vec<(u32, SocketAddr)>),
 }
 
-/// Longest UDP datagram.
-const DATAGRAM_MAX: usize = 65_535;
+/// A beacon's place in the mesh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Membership {
+    pub(super) id: u32,
+    pub(super) secret: MeshSecret,
+    /// Of this life.
+    pub(super) session: u64,
+}
+
 /// Longest datagram that the other sockets look at.
 const SURVEY_MAX: usize = 256;
-/// Datagrams taken before orders are looked at.
-const BATCH: usize = 64;
-/// Receive and send buffers of the socket in bytes: a burst of relayed frames is to wait, not to be lost.
-const SOCKET_BUFFER: usize = 4 << 20;
+/// Receive calls, and messages over the web, before orders are looked at.
+const BATCH: usize = 16;
+/// How often [`Stats`] are published.
+const PUBLISH: Duration = Duration::from_secs(1);
 
-/// Runs until the socket fails.
+/// Runs until the socket fails. What it does is to be seen in `stats`, renewed once a second.
 pub(super) async fn serve(
     socket: UdpSocket,
     ears: Sockets,
@@ -43,23 +58,38 @@ pub(super) async fn serve(
     mut orders: mpsc::Receiver<Order>,
     mut web: mpsc::Receiver<Said>,
     to_registry: mpsc::Sender<Event>,
+    stats: watch::Sender<Stats>,
 ) -> io::Error {
-    enlarge_buffers(&socket);
-    let mut buffer = vec![0; DATAGRAM_MAX];
+    let socket = match Socket::new(socket) {
+        Ok(socket) => socket,
+        Err(error) => return error,
+    };
+    let mut buffers = Buffers::new();
     state.set_ears(ears.ears());
     let mut elsewhere = vec![0; SURVEY_MAX];
-    let mut beacon = Beacon { socket, ears, state, web: BTreeMap::new(), to_registry };
+    let mut beacon = Beacon { socket, ears, state, web: BTreeMap::new(), to_registry, unsent: 0 };
+    let mut publish = tokio::time::interval(PUBLISH);
     loop {
+        // Not with the others below: there is always something to receive while the beacon is busy.
+        let now = Instant::now();
+        let due = beacon.state.poll_timeout();
+        if due.is_some_and(|due| due <= now) {
+            beacon.state.handle_timeout(now);
+            beacon.settle();
+        }
         tokio::select! {
             // Orders first: a node that was just registered is known before its first discover is looked at.
             biased;
             Some(order) = orders.recv() => beacon.obey(order),
+            _ = publish.tick() => {
+                stats.send_replace(beacon.stats());
+            }
             // Nobody is kept waiting by the others: who talks over the web waits for its turn in a queue that is short.
             ready = beacon.socket.readable() => {
                 if let Err(error) = ready {
                     return error;
                 }
-                if let Err(error) = beacon.receive(&mut buffer) {
+                if let Err(error) = beacon.receive(&mut buffers) {
                     return error;
                 }
                 for _ in 0..BATCH {
@@ -72,33 +102,53 @@ pub(super) async fn serve(
                 beacon.state.handle_elsewhere(Instant::now(), ear, from, &elsewhere[..length]);
                 beacon.settle();
             }
+            () = sleep_until(due) => {}
         }
     }
 }
 
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 struct Beacon {
-    socket: UdpSocket,
+    socket: Socket,
     ears: Sockets,
     state: State,
     /// The way to each connection over the web.
     web: BTreeMap<WebId, Outbox>,
     to_registry: mpsc::Sender<Event>,
+    /// Datagrams that were not taken.
+    unsent: u64,
 }
 
 impl Beacon {
+    fn stats(&self) -> Stats {
+        Stats { unsent: self.unsent, ..self.state.stats() }
+    }
+
     fn obey(&mut self, order: Order) {
         let now = Instant::now();
         match order {
             Order::Notify(node) => self.state.notify(now, node, NotifyKind::Handshake),
             Order::Registered(node, ip, key) => {
-                self.state.registered(node, ip);
+                if let Some(ip) = ip {
+                    self.state.registered(node, ip);
+                }
                 if let Some(key) = key {
-                    self.state.has_key(node, key);
+                    self.state.has_key(now, node, key);
                 }
             }
-            Order::Introduce(question, allowed) => self.state.handle_answer(question, allowed),
+            Order::Introduce(question, allowed) => self.state.handle_answer(now, question, allowed),
+            Order::Mesh(Membership { id, secret, session }) => {
+                self.state.join_mesh(now, id, secret, session);
+            }
+            Order::Peers(peers) => self.state.set_peers(now, &peers),
         }
-        self.transmit();
+        self.settle();
     }
 
     fn hear(&mut self, said: Said) {
@@ -119,16 +169,15 @@ impl Beacon {
         self.settle();
     }
 
-    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+    fn receive(&mut self, buffers: &mut Buffers) -> io::Result<()> {
         for _ in 0..BATCH {
-            let (length, from): (usize, SocketAddr) = match self.socket.try_recv_from(buffer) {
-                Ok(received) => received,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                // An earlier datagram could not be delivered; the socket is fine.
-                Err(error) if is_about_a_peer(&error) => continue,
-                Err(error) => return Err(error),
-            };
-            self.state.handle_datagram(Instant::now(), from, &buffer[..length]);
+            if !self.socket.receive(buffers)? {
+                return Ok(());
+            }
+            let now = Instant::now();
+            for (from, segment, train) in buffers.trains() {
+                self.state.handle_train(now, from, segment, train);
+            }
             self.settle();
         }
         Ok(())
@@ -136,47 +185,51 @@ impl Beacon {
 
     fn settle(&mut self) {
         self.transmit();
+        self.ask();
+    }
+
+    fn ask(&mut self) {
         while let Some(question) = self.state.poll_question() {
             if self.to_registry.try_send(Event::MayIntroduce(question)).is_err() {
                 tracing::debug!(?question, "the registry is busy; nobody is introduced");
+            }
+        }
+        while let Some(node) = self.state.poll_wanted() {
+            if self.to_registry.try_send(Event::Wanted(node)).is_err() {
+                tracing::debug!(%node, "the registry is busy; the node's key is asked for later");
             }
         }
     }
 
     /// What the socket or the connection does not take is lost, as datagrams may be.
     fn transmit(&mut self) {
-        while let Some((to, message)) = self.state.poll_transmit() {
+        while let Some(train) = self.state.poll_transmit() {
+            let to = train.to;
             let sent = match to {
-                Route::Udp(addr) => self.socket.try_send_to(&message, addr).map(drop),
-                Route::Elsewhere(ear, addr) => self.ears.send(ear, addr, &message),
-                Route::Web(conn) => match self.web.get(&conn).map(|outbox| outbox.send(message)) {
-                    Some(Ok(())) => Ok(()),
-                    Some(Err(Full)) | None => Err(io::ErrorKind::WouldBlock.into()),
+                Route::Udp(addr) => self.socket.send(addr, train.segment, train.content),
+                Route::Elsewhere(ear, addr) => each(&train, |datagram| self.ears.send(ear, addr, datagram)),
+                Route::Web(conn) => match self.web.get(&conn) {
+                    Some(outbox) => each(&train, |message| {
+                        outbox.send(message.to_vec()).map_err(|Full| io::ErrorKind::WouldBlock.into())
+                    }),
+                    None => Err((train.datagrams().count() as u64, io::ErrorKind::NotConnected.into())),
                 },
             };
-            if let Err(error) = sent {
-                tracing::debug!(%to, %error, "a message is lost");
+            if let Err((datagrams, error)) = sent {
+                self.unsent += datagrams;
+                tracing::debug!(%to, datagrams, %error, "messages are lost");
             }
         }
     }
 }
 
-fn is_about_a_peer(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::HostUnreachable
-            | io::ErrorKind::NetworkUnreachable
-    )
-}
-
-/// The system may grant less.
-fn enlarge_buffers(socket: &UdpSocket) {
-    let socket = socket2::SockRef::from(socket);
-    for outcome in [socket.set_recv_buffer_size(SOCKET_BUFFER), socket.set_send_buffer_size(SOCKET_BUFFER)] {
-        if let Err(error) = outcome {
-            tracing::debug!(%error, "the socket keeps its small buffers");
+fn each(train: &Transmit<'_>, mut send: impl FnMut(&[u8]) -> io::Result<()>) -> Result<(), (u64, io::Error)> {
+    let mut lost = Ok(());
+    for datagram in train.datagrams() {
+        if let Err(error) = send(datagram) {
+            let before = lost.as_ref().err().map_or(0, |(count, _): &(u64, io::Error)| *count);
+            lost = Err((before + 1, error));
         }
     }
+    lost
 }

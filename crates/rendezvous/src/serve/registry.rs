@@ -16,7 +16,7 @@ use crate::{
 };
 use pilot_wire::{
     NodeId, PublicKey,
-    registry::{Envelope, Request, Response},
+    registry::{Beacon, Envelope, Request, Response},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -48,6 +48,10 @@ pub(super) enum Event {
     Closed { conn: ConnId },
     /// The beacon asks.
     MayIntroduce(Question),
+    /// A beacon of ours has a node whose key it does not know.
+    Wanted(NodeId),
+    /// Which other beacons are there?
+    OtherBeacons(oneshot::Sender<Vec<Beacon>>),
     /// Somebody on the web says to be this node: which key has it?
     KeyOf(NodeId, oneshot::Sender<Option<PublicKey>>),
 }
@@ -63,25 +67,17 @@ const BEAT: Duration = Duration::from_secs(5);
 /// To a client whose request would change something.
 const NOT_NOW: &str = "the registry cannot store changes at the moment, try again";
 
-/// A beacon of this process, announced to the other instances.
-#[derive(Clone, Debug)]
-pub(super) struct OwnBeacon {
-    pub(super) id: u32,
-    pub(super) addr: String,
-}
-
 /// Runs until every sender of events is gone and what they asked is done.
 pub(super) async fn serve(
     mut state: State,
     mut store: Box<dyn Store>,
-    own_beacon: Option<OwnBeacon>,
     mut events: mpsc::Receiver<Event>,
     to_beacon: mpsc::Sender<Order>,
 ) {
     let (mut heard, tell) = match store.others() {
         Some(others) => {
             state.has_company();
-            (Some(others.heard), Some(Voice { tell: others.tell, own_beacon, beat_at: Instant::now() }))
+            (Some(others.heard), Some(Voice { tell: others.tell, beat_at: Instant::now() }))
         }
         None => (None, None),
     };
@@ -164,7 +160,6 @@ enum Turn {
 
 struct Voice {
     tell: mpsc::Sender<Vec<Word>>,
-    own_beacon: Option<OwnBeacon>,
     beat_at: Instant,
 }
 
@@ -217,7 +212,11 @@ impl Registry {
             }
             // Not before what was asked on it.
             Event::Closed { conn } => self.state.owes_receipt(*conn) || self.waits(*conn),
-            Event::Opened { .. } | Event::MayIntroduce(_) | Event::KeyOf(..) => false,
+            Event::Opened { .. }
+            | Event::MayIntroduce(_)
+            | Event::Wanted(_)
+            | Event::OtherBeacons(_)
+            | Event::KeyOf(..) => false,
         }
     }
 
@@ -241,6 +240,8 @@ impl Registry {
             | Event::Opened { .. }
             | Event::Closed { .. }
             | Event::MayIntroduce(_)
+            | Event::Wanted(_)
+            | Event::OtherBeacons(_)
             | Event::KeyOf(..)) => {
                 self.handle(now, event);
                 // A receipt that cannot be written; what was received is handed out once more.
@@ -274,6 +275,15 @@ impl Registry {
                 self.replies.remove(&conn);
                 self.proven.remove(&conn);
             }
+            Event::Wanted(node) => {
+                if let Some(key) = self.state.key_of(node) {
+                    self.order(Order::Registered(node, None, Some(key)));
+                }
+            }
+            Event::OtherBeacons(answer) => {
+                // Who asked may be gone.
+                let _ = answer.send(self.state.other_beacons(now));
+            }
             Event::KeyOf(node, answer) => {
                 // Who asked may be gone.
                 let _ = answer.send(self.state.key_of(node));
@@ -289,7 +299,7 @@ impl Registry {
     fn next_work(&mut self, now: Instant) -> Option<Work> {
         match std::mem::replace(&mut self.turn, Turn::Reading) {
             Turn::Idle(mut store) => {
-                let expires = self.state.next_expiry().is_some_and(|due| due <= now);
+                let expires = self.state.next_end().is_some_and(|due| due <= now);
                 let writes = !self.waiting.is_empty() || expires;
                 if self.pauses(now) || !(writes || self.is_behind()) {
                     self.turn = Turn::Idle(store);
@@ -404,7 +414,7 @@ impl Registry {
         // Before the reply that lets the node go to the beacon. The beacon never waits for the registry.
         while let Some((node, addr)) = self.state.poll_endpoint() {
             let key = self.state.key_of(node);
-            let _ = self.to_beacon.send(Order::Registered(node, addr.ip(), key)).await;
+            let _ = self.to_beacon.send(Order::Registered(node, Some(addr.ip()), key)).await;
         }
         while let Some((conn, response)) = self.state.poll_reply() {
             let Some(reply) = self.replies.remove(&conn) else { continue };
@@ -439,9 +449,7 @@ impl Registry {
         }
         voice.beat_at = now + BEAT;
         let Ok(permit) = voice.tell.try_reserve() else { return };
-        if let Some(OwnBeacon { id, addr }) = voice.own_beacon.clone() {
-            self.state.announce_beacon(now, id, addr);
-        }
+        self.state.announce_own_beacon(now);
         let beacons = self.state.take_announced().into_iter();
         let mut words: Vec<Word> = beacons.map(|(id, addr)| Word::Beacon { id, addr }).collect();
         let heard = self.state.take_heard();
@@ -453,7 +461,7 @@ impl Registry {
 
     fn due(&self, now: Instant) -> Option<Instant> {
         // Those are late by the pause at most; without it a failing store would be asked without a pause.
-        let written = self.state.next_expiry().map(|due| due.max(self.retry_at.unwrap_or(due)));
+        let written = self.state.next_end().map(|due| due.max(self.retry_at.unwrap_or(due)));
         let retry = self.retry_at.filter(|_| self.is_behind() || !self.waiting.is_empty());
         let beat = self.voice.as_ref().map(|voice| voice.beat_at);
         let idle = matches!(self.turn, Turn::Idle(_));
@@ -508,6 +516,7 @@ fn changes(request: &Request) -> bool {
         | Request::Punch(_)
         | Request::BeaconRegister(_)
         | Request::BeaconList {}
+        | Request::BeaconLink(_)
         | Request::ListNetworks {}
         | Request::ListNodes(_)
         | Request::PollInvites(_)

@@ -245,6 +245,7 @@ fn encode(key: Key) -> Vec<u8> {
         Key::KeyLife(node) => (b'l', node.0),
         Key::Cards(node) => (b'a', node.0),
         Key::Audit(place) => (b'z', place),
+        Key::Mesh => (b'm', 0),
         Key::Authority => (b'y', 0),
     };
     let mut bytes = vec![kind];
@@ -264,6 +265,7 @@ fn decode(bytes: &[u8]) -> Option<Key> {
         b'l' => Some(Key::KeyLife(NodeId(number))),
         b'a' => Some(Key::Cards(NodeId(number))),
         b'z' => Some(Key::Audit(number)),
+        b'm' => Some(Key::Mesh),
         b'y' => Some(Key::Authority),
         b'w' => u16::try_from(number).ok().map(|number| Key::Network(NetworkId(number))),
         _ => None,

@@ -355,6 +355,7 @@ async fn write(connection: &mut PgConnection, revision: i64, changes: &[Change])
                 | Record::KeyLife(_)
                 | Record::Cards(_)
                 | Record::Audit(_)
+                | Record::Mesh { .. }
                 | Record::Authority { .. },
             )
             | None => (None, None),
@@ -404,6 +405,7 @@ fn name(key: Key) -> (&'static str, i64) {
         Key::KeyLife(node) => ("key_life", node.0.into()),
         Key::Cards(node) => ("cards", node.0.into()),
         Key::Audit(place) => ("audit", place.into()),
+        Key::Mesh => ("mesh", 0),
         Key::Authority => ("authority", 0),
     }
 }
@@ -419,6 +421,7 @@ fn named(kind: &str, number: i64) -> Option<Key> {
         "key_life" => node().map(Key::KeyLife),
         "cards" => node().map(Key::Cards),
         "audit" => u32::try_from(number).ok().map(Key::Audit),
+        "mesh" => Some(Key::Mesh),
         "authority" => Some(Key::Authority),
         "network" => u16::try_from(number).ok().map(|number| Key::Network(NetworkId(number))),
         _ => None,

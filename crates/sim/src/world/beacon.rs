@@ -58,7 +58,7 @@ impl World {
             second_addr: Some(address_of(Ear::SecondAddress)),
         });
         for (number, key) in self.hosts.iter().map(|machine| (machine.number, machine.identity.public())) {
-            state.has_key(number, key);
+            state.has_key(self.now, number, key);
         }
         self.beacon = Some(state);
     }
@@ -79,7 +79,11 @@ impl World {
     }
 
     pub(super) fn drain_beacon(&mut self) {
-        while let Some((to, datagram)) = self.beacon.as_mut().and_then(beacon::State::poll_transmit) {
+        let mut sent = Vec::new();
+        while let Some(train) = self.beacon.as_mut().and_then(beacon::State::poll_transmit) {
+            sent.extend(train.datagrams().map(|datagram| (train.to, datagram.to_vec())));
+        }
+        for (to, datagram) in sent {
             match to {
                 Route::Udp(to) => self.send_as_beacon(Ear::Main, to, &datagram),
                 Route::Elsewhere(ear, to) => self.send_as_beacon(ear, to, &datagram),

@@ -114,7 +114,7 @@ impl World {
         // Registry and beacon are one process, and the registry sees where its connections come from.
         if let (Some(beacon), Some(ip)) = (&mut self.beacon, self.topology.outermost(host)) {
             beacon.registered(number, ip);
-            beacon.has_key(number, key);
+            beacon.has_key(now, number, key);
         }
     }
 

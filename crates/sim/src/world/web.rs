@@ -145,7 +145,8 @@ impl World {
 
     fn discover_over_udp(&mut self, host: Host, node: NodeId) {
         let mut message = Vec::new();
-        Message::Discover { node, key: None, proof: None }.emit(&mut message);
+        let key = Some(self.hosts[host.0].identity.public());
+        Message::Discover { node, key, proof: None }.emit(&mut message);
         self.send_udp(host, beacon::ADDRESS, &message);
     }
 

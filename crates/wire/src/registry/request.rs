@@ -154,6 +154,7 @@ const TYPES: &[&str] = &[
     "punch",
     "beacon_register",
     "beacon_list",
+    "beacon_link",
     "list_networks",
     "list_nodes",
     "create_network",
@@ -263,6 +264,8 @@ pub enum Request {
     BeaconRegister(BeaconRegister),
     /// The beacons there are.
     BeaconList {},
+    /// Everything that a beacon of ours wants of its registry. Ours.
+    BeaconLink(BeaconLink),
     /// The networks there are.
     ListNetworks {},
     /// The members of a network.
@@ -680,6 +683,31 @@ pub struct BeaconRegister {
     pub addr: String,
 }
 
+/// Announces a beacon as [`BeaconRegister`] does, joins it to the mesh of the registry's beacons, and asks what it needs
+/// to know of nodes. For the same who may announce one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BeaconLink {
+    /// The beacon; not 0.
+    #[serde(deserialize_with = "lenient::number")]
+    pub beacon_id: u32,
+    /// `host:port` for UDP.
+    #[serde(deserialize_with = "lenient::text")]
+    pub addr: String,
+    /// Nodes that it wants to know the keys of; at most [`BeaconLink::ITEMS_MAX`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeId>,
+    /// Pairs, requester first, of which it wants to know whether they may be introduced; at most
+    /// [`BeaconLink::ITEMS_MAX`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pairs: Vec<(NodeId, NodeId)>,
+}
+
+impl BeaconLink {
+    /// Nodes, and pairs, in one request.
+    pub const ITEMS_MAX: usize = 256;
+}
+
 /// A question about a network.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -958,6 +986,7 @@ impl Request {
             | Self::CheckTrust(_)
             | Self::BeaconRegister(_)
             | Self::BeaconList {}
+            | Self::BeaconLink(_)
             | Self::ListNetworks {}
             | Self::ListNodes(_)
             | Self::CreateNetwork(_)
@@ -1040,6 +1069,7 @@ impl Request {
             | Self::CheckTrust(_)
             | Self::BeaconRegister(_)
             | Self::BeaconList {}
+            | Self::BeaconLink(_)
             | Self::ListNetworks {}
             | Self::ListNodes(_)
             | Self::CreateNetwork(_)

@@ -144,6 +144,9 @@ pub enum Response {
         #[serde(default, deserialize_with = "lenient::or_default")]
         beacons: Vec<Beacon>,
     },
+    /// What the beacon asked for.
+    #[serde(rename = "beacon_link_ok")]
+    BeaconLink(BeaconLinked),
     /// The networks.
     #[serde(rename = "list_networks_ok")]
     ListNetworks {
@@ -636,6 +639,46 @@ pub struct Beacon {
     pub id: u32,
     /// `host:port` for UDP.
     pub addr: String,
+}
+
+/// What a beacon of the mesh needs to know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BeaconLinked {
+    /// What the beacons of this registry know each other by.
+    pub mesh_secret: MeshSecret,
+    /// The others.
+    #[serde(default, deserialize_with = "lenient::or_default")]
+    pub beacons: Vec<Beacon>,
+    /// Those of the nodes asked for that are registered.
+    #[serde(default, deserialize_with = "lenient::or_default")]
+    pub nodes: Vec<BeaconNode>,
+    /// Those of the pairs asked for that may be introduced.
+    #[serde(default, deserialize_with = "lenient::or_default")]
+    pub pairs: Vec<(NodeId, NodeId)>,
+}
+
+/// What a beacon needs to know of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BeaconNode {
+    /// The node.
+    pub node_id: NodeId,
+    /// Its key.
+    pub public_key: PublicKey,
+    /// The address that it registered from.
+    #[serde(default)]
+    pub home: Option<std::net::IpAddr>,
+}
+
+/// What the beacons of one registry know each other by: whoever has it can deliver to all their nodes. In JSON
+/// hexadecimal.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MeshSecret(#[serde(with = "hex::serde")] pub [u8; 32]);
+
+impl std::fmt::Debug for MeshSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MeshSecret(..)")
+    }
 }
 
 /// A network.
