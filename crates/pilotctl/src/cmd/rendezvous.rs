@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use pilot_daemon::Fingerprint;
@@ -194,7 +194,10 @@ async fn run(ctx: &Context, admin_token: Option<String>) -> Result<Output, Failu
         config.beacon_addr = settings::socket_address(address)?;
     }
     config.second_beacon_ip = ctx.settings.ip("beacon_second_ip");
-    let folder = store.parent().unwrap_or(Path::new(".")).to_owned();
+    // Beside the store; a database elsewhere has no place for keys of this machine.
+    let is_elsewhere = store.to_str().is_some_and(|store| store.contains("://"));
+    let beside = store.parent().filter(|_| !is_elsewhere);
+    let folder = beside.unwrap_or(ctx.settings.home()).to_owned();
     config.registry_tls = registry_tls(&ctx.settings, folder.clone())?;
     config.web = web(&ctx.settings, folder, config.beacon_addr.ip().is_loopback())?;
     config.registry.admin_token = admin_token.filter(|token| !token.is_empty());
