@@ -450,12 +450,7 @@ mod tests {
         book.set_members(BTreeMap::from([(NodeId(7), member(None))]));
         book.request(NodeId(7), "please".into(), 5);
         let steps = book.requested(NodeId(7), None, "please", false, 6);
-        assert!(
-            steps.contains(&Step::Tell(crate::TrustEvent::Trusted {
-                node: NodeId(7),
-                how: Agreement::Mutual
-            }))
-        );
+        assert!(steps.contains(&Step::Tell(TrustEvent::Trusted { node: NodeId(7), how: Agreement::Mutual })));
         assert!(book.member(NodeId(7)).is_none(), "the network is not the only reason");
         assert!(book.set_members(BTreeMap::new()).is_empty());
         assert!(book.get(NodeId(7)).is_some());
