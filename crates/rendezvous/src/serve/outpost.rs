@@ -66,6 +66,7 @@ pub async fn run_beacon(
         session: session(),
         addr: config.beacon_advertise.unwrap_or(addr),
         admin_token: config.admin_token,
+        trust: config.registry_trust,
     };
     let mut link = Link::new(config.registries, announced);
     match link.exchange(&to_beacon).await {
