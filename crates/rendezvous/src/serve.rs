@@ -215,12 +215,12 @@ pub async fn run(
 }
 
 /// For the other instances. One that listens on every address of the host does not know which of them is meant.
-fn own_beacon(addr: SocketAddr) -> Result<Option<registry::OwnBeacon>, RunError> {
+fn own_beacon(addr: SocketAddr) -> Result<Option<(u32, String)>, RunError> {
     if addr.ip().is_unspecified() {
         return Ok(None);
     }
     let number = pilot_crypto::random_bytes().map_err(|error| RunError::Failed(error.to_string()))?;
-    Ok(Some(registry::OwnBeacon { id: u32::from_be_bytes(number).max(1), addr: addr.to_string() }))
+    Ok(Some((u32::from_be_bytes(number).max(1), addr.to_string())))
 }
 
 /// A port that was only guessed may be another program's.

@@ -16,6 +16,9 @@ const LIFETIME: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct Beacons {
     known: BTreeMap<u32, Announced>,
+    /// This process's, for the other instances. It is listed where there are others: who knows of one only has it from
+    /// its own settings.
+    own: Option<(u32, String)>,
     /// Announced here since the others were told.
     news: BTreeSet<u32>,
 }
@@ -36,6 +39,10 @@ impl Beacons {
         taken
     }
 
+    pub(super) fn announce_own(&mut self, id: u32, addr: String) {
+        self.own = Some((id, addr));
+    }
+
     /// It was announced at another instance.
     pub(super) fn announced_elsewhere(&mut self, now: Instant, id: u32, addr: String) {
         if id != 0 && !addr.is_empty() && addr.len() <= BEACON_ADDR_MAX {
@@ -43,16 +50,22 @@ impl Beacons {
         }
     }
 
-    /// By number, with their addresses.
+    /// With their addresses.
     pub(super) fn known(&mut self, now: Instant) -> impl Iterator<Item = (u32, &str)> {
         self.forget(now);
-        self.known.iter().map(|(id, beacon)| (*id, beacon.addr.as_str()))
+        let own = self.own.as_ref().filter(|_| !self.known.is_empty());
+        let others = self.known.iter().map(|(id, beacon)| (*id, beacon.addr.as_str()));
+        let mut all: Vec<_> = own.map(|(id, addr)| (*id, addr.as_str())).into_iter().chain(others).collect();
+        // At every instance the same list, from which nodes choose by a hash of their number.
+        all.sort_unstable();
+        all.into_iter()
     }
 
-    /// What was announced here since the last call.
+    /// What is to be told to the other instances: this process's own, and what was announced here since the last call.
     pub(super) fn take_news(&mut self) -> Vec<(u32, String)> {
         let news = std::mem::take(&mut self.news);
-        news.into_iter().filter_map(|id| Some((id, self.known.get(&id)?.addr.clone()))).collect()
+        let news = news.into_iter().filter_map(|id| Some((id, self.known.get(&id)?.addr.clone())));
+        self.own.iter().cloned().chain(news).collect()
     }
 
     fn insert(&mut self, now: Instant, id: u32, addr: String) -> bool {

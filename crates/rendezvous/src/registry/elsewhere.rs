@@ -67,12 +67,13 @@ impl State {
         self.beacons.announced_elsewhere(now, id, addr);
     }
 
-    /// A beacon is announced by this process itself.
-    pub fn announce_beacon(&mut self, now: Instant, id: u32, addr: String) {
-        self.beacons.announce(now, id, addr);
+    /// The beacon of this process, for the other instances.
+    pub fn announce_own_beacon(&mut self, id: u32, addr: String) {
+        self.beacons.announce_own(id, addr);
     }
 
-    /// The beacons announced here since the last call, to be told to the others: number and address.
+    /// The beacons to be told to the others, number and address: this process's, and those announced here since the last
+    /// call.
     pub fn take_announced(&mut self) -> Vec<(u32, String)> {
         self.beacons.take_news()
     }

@@ -63,32 +63,29 @@ const BEAT: Duration = Duration::from_secs(5);
 /// To a client whose request would change something.
 const NOT_NOW: &str = "the registry cannot store changes at the moment, try again";
 
-/// A beacon of this process, announced to the other instances.
-#[derive(Clone, Debug)]
-pub(super) struct OwnBeacon {
-    pub(super) id: u32,
-    pub(super) addr: String,
-}
-
-/// Runs until every sender of events is gone and what they asked is done.
+/// Runs until every sender of events is gone and what they asked is done. `own_beacon`: number and address of this process's
+/// beacon, for other instances.
 pub(super) async fn serve(
     mut state: State,
     mut store: Box<dyn Store>,
-    own_beacon: Option<OwnBeacon>,
+    own_beacon: Option<(u32, String)>,
     mut events: mpsc::Receiver<Event>,
     to_beacon: mpsc::Sender<Order>,
 ) {
-    let (mut heard, tell) = match store.others() {
+    let (mut heard, voice) = match store.others() {
         Some(others) => {
             state.has_company();
-            (Some(others.heard), Some(Voice { tell: others.tell, own_beacon, beat_at: Instant::now() }))
+            if let Some((id, addr)) = own_beacon {
+                state.announce_own_beacon(id, addr);
+            }
+            (Some(others.heard), Some(Voice { tell: others.tell, beat_at: Instant::now() }))
         }
         None => (None, None),
     };
     let mut registry = Registry {
         state,
         to_beacon,
-        voice: tell,
+        voice,
         replies: BTreeMap::new(),
         proven: BTreeMap::new(),
         waiting: VecDeque::new(),
@@ -164,7 +161,6 @@ enum Turn {
 
 struct Voice {
     tell: mpsc::Sender<Vec<Word>>,
-    own_beacon: Option<OwnBeacon>,
     beat_at: Instant,
 }
 
@@ -439,9 +435,6 @@ impl Registry {
         }
         voice.beat_at = now + BEAT;
         let Ok(permit) = voice.tell.try_reserve() else { return };
-        if let Some(OwnBeacon { id, addr }) = voice.own_beacon.clone() {
-            self.state.announce_beacon(now, id, addr);
-        }
         let beacons = self.state.take_announced().into_iter();
         let mut words: Vec<Word> = beacons.map(|(id, addr)| Word::Beacon { id, addr }).collect();
         let heard = self.state.take_heard();
