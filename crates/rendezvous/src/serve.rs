@@ -14,6 +14,7 @@ use crate::{
     registry::{RestoreError, State},
     store::{self, StoreError},
 };
+use pilot_crypto::Sha256;
 use std::{
     io,
     net::SocketAddr,
@@ -153,7 +154,7 @@ pub async fn run(
     };
     let (store, records) = store::open(&config.store).await?;
     let mut rules = config.registry.clone();
-    let own_beacon = own_beacon(*rules.beacon.get_or_insert(bound.beacon))?;
+    let own_beacon = own_beacon(*rules.beacon.get_or_insert(bound.beacon));
     let clock = Clock::new(Instant::now(), SystemTime::now());
     let mut state = State::restore(rules, clock, records)
         .map_err(|source| RunError::Restore { store: config.store.to_string(), source })?;
@@ -214,13 +215,12 @@ pub async fn run(
     }
 }
 
-/// For the other instances. One that listens on every address of the host does not know which of them is meant.
-fn own_beacon(addr: SocketAddr) -> Result<Option<(u32, String)>, RunError> {
-    if addr.ip().is_unspecified() {
-        return Ok(None);
-    }
-    let number = pilot_crypto::random_bytes().map_err(|error| RunError::Failed(error.to_string()))?;
-    Ok(Some((u32::from_be_bytes(number).max(1), addr.to_string())))
+/// For the other instances. One that listens on every address of the host does not know which of them is meant. The number
+/// follows from the address, so that it is the same after a restart.
+fn own_beacon(addr: SocketAddr) -> Option<(u32, String)> {
+    let addr = Some(addr).filter(|addr| !addr.ip().is_unspecified())?.to_string();
+    let [a, b, c, d, ..] = Sha256::digest(addr.as_bytes());
+    Some((u32::from_be_bytes([a, b, c, d]).max(1), addr))
 }
 
 /// A port that was only guessed may be another program's.

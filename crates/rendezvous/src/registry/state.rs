@@ -84,7 +84,7 @@ pub struct State {
     pub(super) searches: Limiter<IpAddr>,
     pub(super) sessions: BTreeMap<ConnId, Session>,
     /// Nodes by where they registered from.
-    pub(super) by_ip: BTreeMap<IpAddr, BTreeSet<NodeId>>,
+    by_ip: BTreeMap<IpAddr, BTreeSet<NodeId>>,
     verified: Verified,
     /// Requests for notices, by what they wait for and until when.
     waiting: BTreeMap<NodeId, VecDeque<ConnId>>,
