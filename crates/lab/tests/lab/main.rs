@@ -2,6 +2,7 @@
 
 mod blocked;
 mod explains;
+mod failover;
 mod idle;
 mod kinds;
 mod matrix;
