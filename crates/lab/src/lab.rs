@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::thread;
 
+use pilot_crypto::Sha256;
 use pilot_interop::{Node, Place, Process, Program, isolate, until};
 use tempfile::TempDir;
 
@@ -269,6 +270,13 @@ impl Lab {
         assert!(stopped.is_ok_and(|status| status.success()), "the rendezvous can be stopped");
     }
 
+    /// As its operator would copy it from `rendezvous status`.
+    fn registry_fingerprint(&self) -> String {
+        let certificate =
+            fs::read(self.folder.path().join("registry-cert.der")).expect("the rendezvous runs");
+        Sha256::digest(&certificate).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Starts another beacon of the rendezvous on a host with this public address. It ends with the process.
     pub fn start_beacon(&self, host: &Host, addr: SocketAddrV4) -> Process {
         let home = self.folder.path().join(format!("beacon-{}", addr.ip()));
@@ -277,6 +285,7 @@ impl Lab {
         let mut command = Command::new(Program::Ours.pilotctl());
         isolate(&mut command, &home, &home.join("none.sock"), &registry);
         command.args(["rendezvous", "beacon", "--log-level", "debug", "--registry", &registry]);
+        command.args(["--registry-fingerprint", &self.registry_fingerprint()]);
         command.args(["--beacon-addr", &addr.to_string()]).env("PILOT_ADMIN_TOKEN", TOKEN);
         host.namespace().enter(|| {
             let mut process = Process::start("beacon", &home, &mut command);
