@@ -109,6 +109,8 @@ pub struct Stats {
     pub discovered: u64,
     /// Frames relayed.
     pub relayed: u64,
+    /// Bytes of these frames.
+    pub relayed_bytes: u64,
     /// Pairs introduced.
     pub introduced: u64,
     /// [`Drop::Unreadable`].
@@ -597,6 +599,7 @@ impl State {
         }
         self.transmits.push_back((target, out));
         self.stats.relayed += 1;
+        self.stats.relayed_bytes += u64::try_from(frame.len()).unwrap_or(u64::MAX);
         Ok(())
     }
 

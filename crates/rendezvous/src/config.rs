@@ -1,6 +1,7 @@
 //! What a rendezvous is told at its start.
 
 use crate::{beacon, registry};
+use pilot_crypto::RandomUnavailable;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -26,6 +27,46 @@ pub struct Config {
     pub connections: Connections,
     /// The beacon over the web, for nodes that datagrams do not reach.
     pub web: Option<Web>,
+    /// Pages for those who look after it.
+    pub http: Option<Http>,
+}
+
+/// Pages for those who look after a rendezvous: its state, its numbers, a copy of its records.
+#[derive(Clone, Debug)]
+pub struct Http {
+    /// Where they are (TCP, without TLS).
+    pub listen: HttpListen,
+    /// Whoever has it sees what else only this machine sees.
+    pub token: Option<String>,
+    /// Whoever has it, on this machine, gets a copy of all records.
+    pub control: Option<String>,
+    /// How often a point of the charts is taken.
+    pub step: Duration,
+}
+
+/// Where the pages are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpListen {
+    /// There, or the rendezvous does not start.
+    At(SocketAddr),
+    /// On loopback, three ports above the registry's, if it is to be had; on any port if the registry is on any.
+    Beside,
+}
+
+impl Http {
+    /// Beside the registry, without any token.
+    #[must_use]
+    pub fn beside() -> Self {
+        Self { listen: HttpListen::Beside, token: None, control: None, step: Duration::from_secs(10) }
+    }
+
+    /// A token that nobody guesses.
+    ///
+    /// # Errors
+    /// [`RandomUnavailable`] if the system has no random bytes.
+    pub fn random_token() -> Result<String, RandomUnavailable> {
+        pilot_crypto::random_bytes::<32>().map(hex::encode)
+    }
 }
 
 /// The beacon over the web.
@@ -138,6 +179,7 @@ impl Config {
             beacon: beacon::Config::default(),
             connections: Connections::default(),
             web: None,
+            http: None,
         }
     }
 }

@@ -8,11 +8,16 @@
 pub mod beacon;
 mod clock;
 mod config;
+pub mod dump;
+mod http;
+pub mod import;
+mod meters;
 mod rate;
 pub mod registry;
 mod serve;
 pub mod store;
+pub mod transfer;
 
 pub use clock::Clock;
-pub use config::{Config, Web, WebLimits, WebListen, WebTls};
+pub use config::{Config, Http, HttpListen, Web, WebLimits, WebListen, WebTls};
 pub use serve::{Bound, BoundWeb, CertificateError, RunError, run};

@@ -1,5 +1,6 @@
 //! The registry as a state machine: who the nodes are, who trusts whom, what waits for whom (spec/registry.md).
 
+mod census;
 mod delivery;
 mod handshakes;
 mod names;
@@ -15,6 +16,12 @@ mod trust;
 mod verified;
 
 pub use crate::rate::Rate;
+pub use census::{NetworkSize, Overview, Refused, Round};
+pub(crate) use names::{
+    check_hostname as checked_hostname, check_network_name as checked_network_name,
+    check_tags as checked_tags,
+};
+pub(crate) use network_requests::digest as token_digest;
 pub use record::{Key, Record};
 pub use refusal::{HostnameFault, Refusal};
 pub use session::ConnId;

@@ -8,21 +8,24 @@ mod registry;
 mod web;
 
 use crate::{
-    Config, Web, WebListen,
+    Config, HttpListen, Web, WebListen,
     beacon::Introductions,
     clock::Clock,
+    http,
+    meters::Meters,
     registry::{RestoreError, State},
     store::{Store, StoreError},
 };
 use std::{
     io,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
+    sync::Arc,
     time::{Instant, SystemTime},
 };
 use tokio::{
     net::{TcpListener, UdpSocket},
-    sync::mpsc,
+    sync::{mpsc, watch},
 };
 
 /// Where a rendezvous is reached.
@@ -34,6 +37,8 @@ pub struct Bound {
     pub beacon: SocketAddr,
     /// The beacon over the web.
     pub web: Option<BoundWeb>,
+    /// Pages for those who look after it (TCP).
+    pub http: Option<SocketAddr>,
 }
 
 /// Where the beacon is reached over the web.
@@ -45,6 +50,7 @@ pub struct BoundWeb {
     pub fingerprint: Option<[u8; 32]>,
 }
 
+pub(crate) use registry::Event;
 pub use web::CertificateError;
 
 /// Why a rendezvous does not run.
@@ -53,7 +59,7 @@ pub enum RunError {
     /// An address cannot be had, for example because another rendezvous has it ([`io::ErrorKind::AddrInUse`]).
     #[error("the {what} cannot listen on {addr}: {source}")]
     Bind {
-        /// `registry`, `beacon` or `web`.
+        /// `registry`, `beacon`, `web` or `http`.
         what: &'static str,
         /// The address.
         addr: SocketAddr,
@@ -104,7 +110,7 @@ impl RunError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Bind { source, what, .. } if source.kind() == io::ErrorKind::AddrInUse => {
-                let flag = if *what == "web" { "listen" } else { "addr" };
+                let flag = if matches!(*what, "web" | "http") { "listen" } else { "addr" };
                 Some(format!("another program listens there; stop it or choose another `--{what}-{flag}`"))
             }
             Self::Store(StoreError::Locked { .. }) => {
@@ -149,9 +155,14 @@ pub async fn run(
         registry: tcp.local_addr().map_err(bind("registry", config.registry_addr))?,
         beacon: udp.local_addr().map_err(bind("beacon", config.beacon_addr))?,
         web: None,
+        http: None,
     };
     let web_listener = match &config.web {
         Some(web) => listen_for_web(web, bound.beacon).await?,
+        None => None,
+    };
+    let pages = match &config.http {
+        Some(settings) => listen_for_pages(settings.listen, config.registry_addr, bound.registry).await?,
         None => None,
     };
     let (store, records) = Store::open(&config.store)?;
@@ -195,9 +206,39 @@ pub async fn run(
             None => std::future::pending().await,
         }
     };
-    let beacon = beacon::serve(udp, ears, beacon, beacon_orders, web_inbox, to_registry.clone());
-    let registry = registry::serve(state, store, registry_events, to_beacon);
-    let listener = listener::serve(tcp, config.connections.clone(), to_registry);
+    let meters = Arc::new(Meters::new());
+    // Both are alive from the moment at which this is said to be ready.
+    let at = Some(Instant::now());
+    let first = http::BeaconPulse { at, nodes: beacon.len(), ..http::BeaconPulse::default() };
+    let (beacon_pulse, beacon_pulses) = watch::channel(first);
+    let first = http::RegistryPulse { at, overview: state.overview(), writable: true };
+    let (registry_pulse, registry_pulses) = watch::channel(first);
+    let sources = http::Sources {
+        clock,
+        meters: Arc::clone(&meters),
+        registry: registry_pulses,
+        beacon: beacon_pulses,
+        // It must not keep the registry from ending.
+        to_registry: to_registry.downgrade(),
+    };
+    let pages = match (config.http, pages) {
+        (Some(settings), Some(listener)) => {
+            bound.http = Some(listener.local_addr().map_err(bind("http", bound.registry))?);
+            Some(http::serve(listener, settings, sources))
+        }
+        (Some(_) | None, Some(_) | None) => None,
+    };
+    let pages = async {
+        match pages {
+            Some(pages) => pages.await,
+            None => std::future::pending().await,
+        }
+    };
+    let beacon =
+        beacon::serve(udp, ears, beacon, beacon_orders, web_inbox, to_registry.clone(), beacon_pulse);
+    let registry =
+        registry::serve(state, store, registry_events, to_beacon, Arc::clone(&meters), registry_pulse);
+    let listener = listener::serve(tcp, config.connections.clone(), to_registry, meters);
     tracing::info!(registry = %bound.registry, beacon = %bound.beacon, store = %config.store.display(), "rendezvous is ready");
     ready(bound);
 
@@ -207,6 +248,7 @@ pub async fn run(
         () = shutdown => Ok(()),
         error = beacon => Err(RunError::Failed(format!("beacon: {error}"))),
         () = listener => Err(RunError::Failed("the listener ended".to_owned())),
+        () = pages => Err(RunError::Failed("the pages are not served any more".to_owned())),
         () = web => Err(RunError::Failed("the listener for the web ended".to_owned())),
         ended = &mut registry => return Err(RunError::Failed(format!("registry: {ended:?}"))),
     };
@@ -214,6 +256,31 @@ pub async fn run(
     match registry.await {
         Ok(()) => outcome,
         Err(error) => Err(RunError::Failed(format!("registry: {error}"))),
+    }
+}
+
+/// A port that was only guessed may be another program's.
+async fn listen_for_pages(
+    listen: HttpListen,
+    wanted: SocketAddr,
+    registry: SocketAddr,
+) -> Result<Option<TcpListener>, RunError> {
+    match listen {
+        HttpListen::At(addr) => {
+            let listener = TcpListener::bind(addr).await;
+            listener.map(Some).map_err(|source| RunError::Bind { what: "http", addr, source })
+        }
+        HttpListen::Beside => {
+            let port = if wanted.port() == 0 { Some(0) } else { registry.port().checked_add(3) };
+            let Some(port) = port else { return Ok(None) };
+            match TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await {
+                Ok(listener) => Ok(Some(listener)),
+                Err(error) => {
+                    tracing::warn!(port, %error, "no dashboard and no metrics; `--http-listen` sets where");
+                    Ok(None)
+                }
+            }
+        }
     }
 }
 

@@ -17,7 +17,7 @@ pub mod signed_text;
 pub use decoder::{Decoder, FrameError, MAX_FRAME, frame};
 pub use request::{
     AwaitNotices, BeaconRegister, CreateNetwork, Envelope, ExprPolicyUpdate, Handshake, HandshakeAnswer,
-    Invite, InviteAnswer, JoinNetwork, MemberQuery, MemberTagsUpdate, Membership, NetworkQuery,
+    Invite, InviteAnswer, JoinNetwork, Kind, MemberQuery, MemberTagsUpdate, Membership, NetworkQuery,
     NetworkUpdate, Pair, PolicyUpdate, Punch, Register, ReportTask, Request, RequestError, Resolve,
     ResolveHostname, RotateKey, ScoreUpdate, SetEnterprise, SetHostname, SetTags, SetTaskExec, SetVisibility,
     Signed, TransferOwnership,

@@ -1,4 +1,9 @@
-//! `pilotctl rendezvous run|start|stop|status`.
+//! `pilotctl rendezvous run|start|stop|status|backup|restore|import`.
+
+mod records;
+mod status;
+
+pub(crate) use records::{ImportArgs, RestoreArgs};
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -7,7 +12,7 @@ use std::time::Duration;
 
 use pilot_daemon::Fingerprint;
 use pilot_rendezvous::store::StoreError;
-use pilot_rendezvous::{RunError, Web, WebLimits, WebListen, WebTls};
+use pilot_rendezvous::{Http, HttpListen, RunError, Web, WebLimits, WebListen, WebTls};
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
@@ -15,7 +20,7 @@ use crate::failure::{Code, Failure};
 use crate::output::{self, Output};
 use crate::process::{self, Ending};
 use crate::settings::{self, Flags, Settings};
-use crate::{local_rendezvous, logging, style};
+use crate::{local_rendezvous, logging, notify, style};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -27,6 +32,12 @@ pub(crate) enum Command {
     Stop(StopArgs),
     /// Whether a rendezvous answers
     Status(StatusArgs),
+    /// Copy the records of the running rendezvous into a file
+    Backup(records::BackupArgs),
+    /// Fill an empty store from such a copy
+    Restore(RestoreArgs),
+    /// Fill an empty store from a snapshot of the reference's rendezvous
+    Import(ImportArgs),
 }
 
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -59,6 +70,13 @@ pub(crate) struct RunArgs {
     /// No TLS there: behind something that does it [default: on loopback only]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) web_plain: Option<String>,
+    /// TCP address of the pages (dashboard, /metrics, /healthz, /readyz), or off
+    /// [default: three ports above the registry, on 127.0.0.1]
+    #[arg(long, visible_alias = "http", value_name = "HOST:PORT")]
+    pub(crate) http_listen: Option<String>,
+    /// Whoever has it sees on the pages what else only this machine sees [default: nobody else]
+    #[arg(long, value_name = "TOKEN", env = "PILOT_DASHBOARD_TOKEN", hide_env_values = true)]
+    pub(crate) http_token: Option<String>,
     /// Whoever has it may create and change networks [default: nobody may]
     #[arg(long, value_name = "TOKEN", env = "PILOT_ADMIN_TOKEN", hide_env_values = true)]
     pub(crate) admin_token: Option<String>,
@@ -99,6 +117,7 @@ impl RunArgs {
             ("web_cert", &self.web_cert),
             ("web_key", &self.web_key),
             ("web_plain", &self.web_plain),
+            ("http_listen", &self.http_listen),
             ("log_level", &self.log_level),
             ("log_format", &self.log_format),
         ]
@@ -119,6 +138,9 @@ pub(crate) struct Ready {
     /// SHA-256 of its certificate; none without TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) web_fingerprint: Option<String>,
+    /// The pages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) http_addr: Option<String>,
     pub(crate) store: String,
     pub(crate) pid: u32,
     #[serde(default)]
@@ -137,6 +159,9 @@ impl fmt::Display for Ready {
         if let Some(fingerprint) = &self.web_fingerprint {
             writeln!(f, "            certificate {fingerprint}")?;
         }
+        if let Some(http) = &self.http_addr {
+            writeln!(f, "  pages     http://{http}/")?;
+        }
         writeln!(f, "  store     {}", self.store)?;
         if let Some(log) = &self.log_file {
             writeln!(f, "  log       {log}")?;
@@ -152,16 +177,26 @@ impl fmt::Display for Ready {
 /// Carries out `pilotctl rendezvous ...`.
 pub(crate) async fn dispatch(ctx: &Context, command: Command) -> Result<Output, Failure> {
     match command {
-        Command::Run(args) => run(ctx, args.admin_token).await,
+        Command::Run(args) => run(ctx, args.admin_token, args.http_token).await,
         Command::Start(args) => start(ctx, &args).await,
         Command::Stop(args) => stop(ctx, args.timeout).await,
-        Command::Status(args) => status(ctx, &args).await,
+        Command::Status(args) => status::status(ctx, &args).await,
+        Command::Backup(args) => {
+            let http = recorded(ctx).and_then(|ready| ready.http_addr);
+            records::backup(ctx, &args, http.as_deref()).await
+        }
+        Command::Restore(args) => records::restore(ctx, &args),
+        Command::Import(args) => records::import(ctx, &args),
     }
 }
 
-async fn run(ctx: &Context, admin_token: Option<String>) -> Result<Output, Failure> {
+async fn run(
+    ctx: &Context,
+    admin_token: Option<String>,
+    http_token: Option<String>,
+) -> Result<Output, Failure> {
     logging::start(&ctx.settings)?;
-    let store = ctx.settings.path("store").unwrap_or_else(|| ctx.settings.home().join("rendezvous.redb"));
+    let store = store(ctx);
     if let Some(directory) = store.parent() {
         settings::private_directory(directory)
             .map_err(|e| Failure::io(format!("making {}", directory.display()), &e))?;
@@ -176,7 +211,9 @@ async fn run(ctx: &Context, admin_token: Option<String>) -> Result<Output, Failu
     config.second_beacon_ip = ctx.settings.ip("beacon_second_ip");
     config.web = web(&ctx.settings, &store, config.beacon_addr.ip().is_loopback())?;
     config.registry.admin_token = admin_token.filter(|token| !token.is_empty());
-    let (format, pid_file) = (ctx.format, pid_file(ctx));
+    config.http = http(ctx, http_token)?;
+    let control = config.http.as_ref().and_then(|http| http.control.clone()).unwrap_or_default();
+    let (format, pid_file, control_file) = (ctx.format, pid_file(ctx), control_file(ctx));
     let ready = move |bound: pilot_rendezvous::Bound| {
         let ready = Ready {
             registry_addr: bound.registry.to_string(),
@@ -186,17 +223,21 @@ async fn run(ctx: &Context, admin_token: Option<String>) -> Result<Output, Failu
                 .web
                 .and_then(|web| web.fingerprint)
                 .map(|sha| Fingerprint(sha).to_string()),
+            http_addr: bound.http.map(|http| http.to_string()),
             store: store.display().to_string(),
             pid: std::process::id(),
             log_file: None,
         };
         // For `stop` and `status`; a rendezvous that cannot write it still serves.
         drop(serde_json::to_vec(&ready).map(|json| settings::write_private(&pid_file, &json)));
+        drop(settings::write_private(&control_file, control.as_bytes()));
         let _ = output::finish(format, Ok(Output::of(ready)));
+        notify::ready();
     };
     let ended = pilot_rendezvous::run(config, ready, process::asked_to_end()).await;
     ended.map_err(|error| failure(&error))?;
     drop(std::fs::remove_file(self::pid_file(ctx)));
+    drop(std::fs::remove_file(self::control_file(ctx)));
     Ok(Output::streamed())
 }
 
@@ -225,6 +266,38 @@ fn web(settings: &Settings, store: &Path, beacon_is_here: bool) -> Result<Option
     Ok(Some(Web { listen, tls, limits: WebLimits::default() }))
 }
 
+/// The pages: on loopback unless something else is said. Whoever can read the state directory gets the records.
+fn http(ctx: &Context, token: Option<String>) -> Result<Option<Http>, Failure> {
+    let listen = match ctx.settings.get("http_listen") {
+        Some("off") => return Ok(None),
+        Some(address) => HttpListen::At(settings::socket_address(address)?),
+        None => HttpListen::Beside,
+    };
+    let control = Http::random_token().map_err(|error| Failure::internal(error.to_string()))?;
+    let token = token.filter(|token| !token.is_empty());
+    Ok(Some(Http { listen, token, control: Some(control), ..Http::beside() }))
+}
+
+/// The store that is set, or that of the state directory.
+fn store(ctx: &Context) -> PathBuf {
+    ctx.settings.path("store").unwrap_or_else(|| ctx.settings.home().join("rendezvous.redb"))
+}
+
+/// What `backup` shows, so that it is known to be ours.
+fn control_file(ctx: &Context) -> PathBuf {
+    ctx.settings.home().join("rendezvous.control")
+}
+
+fn store_failure(error: &StoreError, message: String) -> Failure {
+    match error {
+        StoreError::Locked { .. } => taken(message),
+        StoreError::Open { .. }
+        | StoreError::Damaged { .. }
+        | StoreError::Format { .. }
+        | StoreError::Write(_) => Failure::internal(message).hint("another database: --store PATH"),
+    }
+}
+
 fn failure(error: &RunError) -> Failure {
     let message = error.to_string();
     match error {
@@ -232,8 +305,7 @@ fn failure(error: &RunError) -> Failure {
         RunError::Bind { .. } => {
             Failure::internal(message).hint("choose another address with --registry-addr and --beacon-addr")
         }
-        RunError::Store(StoreError::Locked { .. }) => taken(message),
-        RunError::Store(_) => Failure::internal(message).hint("another database: --store PATH"),
+        RunError::Store(error) => store_failure(error, message),
         RunError::Certificate(_) => {
             let failure = Failure::new(Code::InvalidArgument, message);
             match error.hint() {
@@ -270,7 +342,9 @@ async fn start(ctx: &Context, args: &RunArgs) -> Result<Output, Failure> {
     words.extend(args.settings().iter().map(|(name, value)| format!("--{}={value}", name.replace('_', "-"))));
     let log = local_rendezvous::log_path(&ctx.settings);
     let token = args.admin_token.as_deref();
-    let secrets: Vec<_> = token.into_iter().map(|token| ("PILOT_ADMIN_TOKEN", token)).collect();
+    let dashboard = args.http_token.as_deref();
+    let secrets = [("PILOT_ADMIN_TOKEN", token), ("PILOT_DASHBOARD_TOKEN", dashboard)];
+    let secrets: Vec<_> = secrets.into_iter().filter_map(|(name, token)| Some((name, token?))).collect();
     let data = process::start("rendezvous", &words, &secrets, &log, Duration::from_secs(15)).await?;
     let mut ready: Ready = serde_json::from_value(data)
         .map_err(|e| Failure::internal(format!("the rendezvous' report is not understood: {e}")))?;
@@ -298,70 +372,4 @@ async fn stop(ctx: &Context, timeout: Duration) -> Result<Output, Failure> {
     })?;
     let forced = process::stop(ready.pid, timeout).await? == Ending::Forced;
     Ok(Output::of(Stopped { pid: ready.pid, forced }))
-}
-
-#[derive(Serialize)]
-struct Status {
-    running: bool,
-    registry_addr: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    beacon_addr: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    web_addr: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    web_fingerprint: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    store: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pid: Option<u32>,
-}
-
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.running {
-            writeln!(
-                f,
-                "{}: nobody answers at {}",
-                style::strong("rendezvous not running"),
-                self.registry_addr
-            )?;
-            return write!(f, "start it with `pilotctl rendezvous start`");
-        }
-        writeln!(f, "{}", style::good("rendezvous running"))?;
-        writeln!(f, "  registry  {}", self.registry_addr)?;
-        let rows = [
-            ("beacon", &self.beacon_addr),
-            ("web", &self.web_addr),
-            ("web cert", &self.web_fingerprint),
-            ("store", &self.store),
-        ];
-        for (name, value) in rows {
-            if let Some(value) = value {
-                writeln!(f, "  {name:<9} {value}")?;
-            }
-        }
-        if let Some(pid) = self.pid {
-            writeln!(f, "  pid       {pid}")?;
-        }
-        Ok(())
-    }
-}
-
-async fn status(ctx: &Context, args: &StatusArgs) -> Result<Output, Failure> {
-    let recorded = recorded(ctx).filter(|_| args.registry_addr.is_none());
-    let registry_addr = match &recorded {
-        Some(ready) => ready.registry_addr.clone(),
-        None => ctx.settings.get("registry_addr").unwrap_or("127.0.0.1:9000").to_owned(),
-    };
-    let running = local_rendezvous::answers(&registry_addr).await;
-    let output = Output::of(Status {
-        running,
-        registry_addr,
-        beacon_addr: recorded.as_ref().map(|ready| ready.beacon_addr.clone()),
-        web_addr: recorded.as_ref().and_then(|ready| ready.web_addr.clone()),
-        web_fingerprint: recorded.as_ref().and_then(|ready| ready.web_fingerprint.clone()),
-        store: recorded.as_ref().map(|ready| ready.store.clone()),
-        pid: recorded.map(|ready| ready.pid),
-    });
-    Ok(if running { output } else { output.exiting_as(Code::NotRunning) })
 }

@@ -20,6 +20,10 @@ impl Networks {
         self.networks.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.networks.len()
+    }
+
     pub(super) fn insert(&mut self, id: NetworkId, network: Network) {
         self.by_name.insert(network.name.clone(), id);
         for member in network.members.keys() {

@@ -1,7 +1,8 @@
 //! The state, how it is driven, and who may do what.
 
 use super::{
-    ConnId, Key, Record, Refusal,
+    ConnId, Key, Record, Refusal, Refused,
+    census::Census,
     delivery::{self, Item},
     handshakes::Inbox,
     networks::Networks,
@@ -90,6 +91,8 @@ pub struct State {
     replies: VecDeque<(ConnId, Response)>,
     notices: VecDeque<NodeId>,
     pub(super) endpoints: VecDeque<(NodeId, SocketAddr)>,
+    pub(super) census: Census,
+    pub(super) refused: Refused,
 }
 
 /// Searches for names of nodes that the seeker does not know, from one address: plenty for people, slow for a dictionary.
@@ -135,6 +138,8 @@ impl State {
             replies: VecDeque::new(),
             notices: VecDeque::new(),
             endpoints: VecDeque::new(),
+            census: Census::default(),
+            refused: Refused::default(),
         }
     }
 
@@ -218,7 +223,10 @@ impl State {
         match self.answer(now, conn, envelope) {
             Ok(Some(response)) => self.replies.push_back((conn, response)),
             Ok(None) => {}
-            Err(refusal) => self.replies.push_back((conn, Response::error(refusal.to_string()))),
+            Err(refusal) => {
+                self.refused.count(&refusal);
+                self.replies.push_back((conn, Response::error(refusal.to_string())));
+            }
         }
     }
 
@@ -654,7 +662,24 @@ impl State {
         }
     }
 
+    /// Requests for notices that are held.
+    pub(super) fn held(&self) -> usize {
+        self.wait_ends.len()
+    }
+
     // Records.
+
+    /// Everything that [`restore`](Self::restore) needs, at this moment.
+    #[must_use]
+    pub fn records(&self) -> Vec<(Key, Record)> {
+        let nodes = self.nodes.keys().copied().map(Key::Node);
+        let consents = self.trust.iter().map(|(node, _)| Key::Consents(node));
+        let inboxes = self.inboxes.keys().copied().map(Key::Inbox);
+        let tasks = self.counted.keys().copied().map(Key::Tasks);
+        let networks = self.networks.iter().map(|(id, _)| Key::Network(id));
+        let keys = std::iter::once(Key::Counters).chain(nodes).chain(consents).chain(inboxes).chain(tasks);
+        keys.chain(networks).filter_map(|key| Some((key, self.record(key)?))).collect()
+    }
 
     pub(super) fn touch(&mut self, key: Key) {
         self.changed.insert(key);

@@ -13,10 +13,14 @@ const CONSENTS_MAX: usize = 4096;
 #[derive(Debug, Default)]
 pub(super) struct Trust {
     consents: BTreeMap<NodeId, BTreeSet<NodeId>>,
+    /// Pairs that have consented to each other.
+    links: u64,
 }
 
 impl Trust {
     pub(super) fn restore(&mut self, node: NodeId, peers: BTreeSet<NodeId>) {
+        let mutual = peers.iter().filter(|peer| self.consents(**peer, node)).count();
+        self.links += u64::try_from(mutual).unwrap_or(u64::MAX);
         self.consents.insert(node, peers);
     }
 
@@ -42,7 +46,9 @@ impl Trust {
         if peers.len() >= CONSENTS_MAX {
             return Err(Refusal::TooManyPeers(node, CONSENTS_MAX));
         }
-        Ok(peers.insert(peer))
+        peers.insert(peer);
+        self.links += u64::from(self.consents(peer, node));
+        Ok(true)
     }
 
     /// True if this changed something.
@@ -52,6 +58,19 @@ impl Trust {
         if peers.is_empty() {
             self.consents.remove(&node);
         }
+        if changed && self.consents(peer, node) {
+            self.links -= 1;
+        }
         changed
+    }
+
+    /// Pairs that trust each other.
+    pub(super) fn links(&self) -> u64 {
+        self.links
+    }
+
+    /// All consents.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (NodeId, &BTreeSet<NodeId>)> {
+        self.consents.iter().map(|(node, peers)| (*node, peers))
     }
 }

@@ -5,7 +5,10 @@ use super::{
     registry::Event,
     web::{Full, Outbox, Said},
 };
-use crate::beacon::{Question, Route, State, WebId};
+use crate::{
+    beacon::{Question, Route, State, WebId},
+    http::BeaconPulse,
+};
 use pilot_wire::{NodeId, PublicKey, beacon::NotifyKind};
 use std::{
     collections::BTreeMap,
@@ -13,7 +16,11 @@ use std::{
     net::{IpAddr, SocketAddr},
     time::Instant,
 };
-use tokio::{net::UdpSocket, sync::mpsc};
+use tokio::{
+    net::UdpSocket,
+    sync::{mpsc, watch},
+    time::MissedTickBehavior,
+};
 
 /// What the registry tells the beacon.
 #[derive(Debug)]
@@ -43,8 +50,11 @@ pub(super) async fn serve(
     mut orders: mpsc::Receiver<Order>,
     mut web: mpsc::Receiver<Said>,
     to_registry: mpsc::Sender<Event>,
+    pulse: watch::Sender<BeaconPulse>,
 ) -> io::Error {
     enlarge_buffers(&socket);
+    let mut beat = tokio::time::interval(crate::http::BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut buffer = vec![0; DATAGRAM_MAX];
     state.set_ears(ears.ears());
     let mut elsewhere = vec![0; SURVEY_MAX];
@@ -54,6 +64,9 @@ pub(super) async fn serve(
             // Orders first: a node that was just registered is known before its first discover is looked at.
             biased;
             Some(order) = orders.recv() => beacon.obey(order),
+            _ = beat.tick() => {
+                pulse.send_replace(beacon.pulse());
+            }
             // Nobody is kept waiting by the others: who talks over the web waits for its turn in a queue that is short.
             ready = beacon.socket.readable() => {
                 if let Err(error) = ready {
@@ -86,6 +99,15 @@ struct Beacon {
 }
 
 impl Beacon {
+    fn pulse(&self) -> BeaconPulse {
+        BeaconPulse {
+            at: Some(Instant::now()),
+            stats: self.state.stats(),
+            nodes: self.state.len(),
+            web: self.web.len(),
+        }
+    }
+
     fn obey(&mut self, order: Order) {
         let now = Instant::now();
         match order {

@@ -1,7 +1,12 @@
 //! One client of the registry: reads a request, waits for the reply, writes it, and so on.
 
 use super::registry::Event;
-use crate::{config::Connections, rate::Bucket, registry::ConnId};
+use crate::{
+    config::Connections,
+    meters::{Ended, Meters},
+    rate::Bucket,
+    registry::ConnId,
+};
 use pilot_wire::registry::{Decoder, Envelope, FrameError, MAX_FRAME, RequestError, Response, frame};
 use std::{
     io,
@@ -69,17 +74,41 @@ enum End {
     Shutdown,
 }
 
+impl End {
+    fn how(&self) -> Ended {
+        match self {
+            Self::Closed | Self::Io(_) => Ended::Closed,
+            Self::Idle => Ended::Idle,
+            Self::Stuck => Ended::Stuck,
+            Self::Frame(_) | Self::Request(_) => Ended::Unreadable,
+            Self::Shutdown => Ended::Dropped,
+        }
+    }
+}
+
+/// Counts a connection as dropped if nothing else is said of its end.
+struct Over(Arc<Meters>, Ended);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.ended(self.1);
+    }
+}
+
 pub(super) async fn serve(
     conn: ConnId,
     stream: TcpStream,
     limits: Connections,
     activity: Arc<Activity>,
     to_registry: mpsc::Sender<Event>,
+    meters: Arc<Meters>,
 ) {
+    let mut over = Over(Arc::clone(&meters), Ended::Dropped);
     let requests = Bucket::full(limits.requests, Instant::now());
     let mut client =
-        Client { conn, stream, limits, activity, to_registry, decoder: Decoder::new(), requests };
+        Client { conn, stream, limits, activity, to_registry, meters, decoder: Decoder::new(), requests };
     let Err(end) = client.exchange().await;
+    over.1 = end.how();
     tracing::debug!(conn = conn.0, %end, "connection ended");
 }
 
@@ -89,6 +118,7 @@ struct Client {
     limits: Connections,
     activity: Arc<Activity>,
     to_registry: mpsc::Sender<Event>,
+    meters: Arc<Meters>,
     decoder: Decoder,
     requests: Bucket,
 }
@@ -100,10 +130,16 @@ impl Client {
             let request = timeout(self.limits.idle, self.request()).await.map_err(|_| End::Idle)??;
             self.activity.heard();
             self.throttle().await;
-            let response = match Envelope::parse(&request) {
-                Ok(envelope) => self.ask(envelope).await?,
+            let response = match Envelope::parse_kind(&request) {
+                Ok((kind, envelope)) => {
+                    let start = Instant::now();
+                    let response = self.ask(envelope).await?;
+                    self.meters.answered(kind, start.elapsed(), &response);
+                    response
+                }
                 Err(error @ RequestError::Malformed(_)) => return Err(End::Request(error)),
                 Err(error @ (RequestError::UnknownType(_) | RequestError::Invalid(_))) => {
+                    self.meters.unreadable.add(1);
                     Response::error(error.to_string())
                 }
             };
@@ -130,6 +166,7 @@ impl Client {
     /// A client that asks too fast is read more slowly.
     async fn throttle(&mut self) {
         while let Err(wait) = self.requests.take(self.limits.requests, Instant::now()) {
+            self.meters.throttled.add(1);
             tokio::time::sleep(wait).await;
         }
     }

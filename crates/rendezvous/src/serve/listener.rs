@@ -4,7 +4,7 @@ use super::{
     connection::{self, Activity},
     registry::Event,
 };
-use crate::{config::Connections, registry::ConnId};
+use crate::{config::Connections, meters::Meters, registry::ConnId};
 use std::{
     collections::{BTreeMap, HashMap},
     io,
@@ -22,10 +22,16 @@ use tokio::{
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Runs until it is dropped, and ends all connections then.
-pub(super) async fn serve(listener: TcpListener, limits: Connections, to_registry: mpsc::Sender<Event>) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    limits: Connections,
+    to_registry: mpsc::Sender<Event>,
+    meters: Arc<Meters>,
+) {
     let mut clients = Clients {
         limits,
         to_registry,
+        meters,
         tasks: JoinSet::new(),
         clients: BTreeMap::new(),
         next: 0,
@@ -51,6 +57,7 @@ pub(super) async fn serve(listener: TcpListener, limits: Connections, to_registr
 struct Clients {
     limits: Connections,
     to_registry: mpsc::Sender<Event>,
+    meters: Arc<Meters>,
     tasks: JoinSet<()>,
     clients: BTreeMap<Id, Client>,
     next: u64,
@@ -66,9 +73,11 @@ struct Client {
 
 impl Clients {
     async fn admit(&mut self, stream: TcpStream, peer: SocketAddr) {
+        self.meters.accepted.add(1);
         let ip = peer.ip().to_canonical();
         let from_here = self.per_ip.get(&ip).copied().unwrap_or_default();
         if from_here >= self.limits.max_per_ip && !ip.is_loopback() {
+            self.meters.turned_away.add(1);
             tracing::debug!(%peer, "too many connections from one address");
             return;
         }
@@ -84,7 +93,8 @@ impl Clients {
             return;
         }
         let limits = self.limits.clone();
-        let client = connection::serve(conn, stream, limits, Arc::clone(&activity), self.to_registry.clone());
+        let (to_registry, meters) = (self.to_registry.clone(), Arc::clone(&self.meters));
+        let client = connection::serve(conn, stream, limits, Arc::clone(&activity), to_registry, meters);
         let task = self.tasks.spawn(client);
         *self.per_ip.entry(ip).or_default() += 1;
         self.clients.insert(task.id(), Client { conn, ip, activity, task });

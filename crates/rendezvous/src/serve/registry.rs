@@ -7,6 +7,8 @@
 use super::beacon::Order;
 use crate::{
     beacon::Question,
+    http::{BEAT, RegistryPulse},
+    meters::Meters,
     registry::{Change, ConnId, Key, Record, State},
     store::Store,
 };
@@ -24,11 +26,11 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// What happens to the registry.
 #[derive(Debug)]
-pub(super) enum Event {
+pub(crate) enum Event {
     /// A client connected.
     Opened {
         conn: ConnId,
@@ -46,6 +48,8 @@ pub(super) enum Event {
     MayIntroduce(Question),
     /// Somebody on the web says to be this node: which key has it?
     KeyOf(NodeId, oneshot::Sender<Option<PublicKey>>),
+    /// The operator wants a copy of everything.
+    Copy(oneshot::Sender<Vec<(Key, Record)>>),
 }
 
 /// Events handled before the changes are committed. Bounds the time in which nobody is answered.
@@ -59,6 +63,8 @@ pub(super) async fn serve(
     store: Store,
     mut events: mpsc::Receiver<Event>,
     to_beacon: mpsc::Sender<Order>,
+    meters: Arc<Meters>,
+    pulse: watch::Sender<RegistryPulse>,
 ) {
     let mut registry = Registry {
         state,
@@ -69,6 +75,9 @@ pub(super) async fn serve(
         proven: BTreeMap::new(),
         unsaved: BTreeMap::new(),
         retry_at: None,
+        meters,
+        pulse,
+        beat_at: Instant::now(),
     };
     registry.flush().await;
     loop {
@@ -81,6 +90,9 @@ pub(super) async fn serve(
             () = sleep_until(due) => None,
         };
         let now = Instant::now();
+        if registry.beat_at <= now {
+            registry.beat(now);
+        }
         if let Some(event) = event {
             registry.handle(now, event);
             for _ in 1..BATCH {
@@ -104,9 +116,19 @@ struct Registry {
     /// Changes that could not be written. While there are some, nothing else is changed.
     unsaved: BTreeMap<Key, Option<Record>>,
     retry_at: Option<Instant>,
+    meters: Arc<Meters>,
+    pulse: watch::Sender<RegistryPulse>,
+    beat_at: Instant,
 }
 
 impl Registry {
+    /// Shows that it is alive, and what it holds.
+    fn beat(&mut self, now: Instant) {
+        self.beat_at = now + BEAT;
+        let overview = self.state.overview();
+        self.pulse.send_replace(RegistryPulse { at: Some(now), overview, writable: self.retry_at.is_none() });
+    }
+
     fn handle(&mut self, now: Instant, event: Event) {
         match event {
             Event::Opened { conn, peer, local, proven } => {
@@ -136,6 +158,10 @@ impl Registry {
             Event::KeyOf(node, answer) => {
                 // Who asked may be gone.
                 let _ = answer.send(self.state.key_of(node));
+            }
+            Event::Copy(copy) => {
+                // Who asked may be gone.
+                let _ = copy.send(self.state.records());
             }
             Event::MayIntroduce(question) => {
                 let allowed = self.state.may_introduce(question.requester, question.target);
@@ -180,6 +206,7 @@ impl Registry {
             return outcome;
         }
         let changes: Vec<Change> = self.unsaved.clone().into_iter().collect();
+        let (records, start) = (changes.len(), Instant::now());
         let mut store = self.store.take().unwrap_or_else(|| Store::reopening(self.store_path.clone()));
         let written = tokio::task::spawn_blocking(move || {
             let written = store.commit(&changes);
@@ -187,6 +214,7 @@ impl Registry {
         });
         let failure = match written.await {
             Ok((store, Ok(()))) => {
+                self.meters.committed(start.elapsed(), records);
                 self.store = Some(store);
                 self.unsaved.clear();
                 if self.retry_at.take().is_some() {
@@ -200,6 +228,7 @@ impl Registry {
             }
             Err(error) => error.to_string(),
         };
+        self.meters.commit_failures.add(1);
         if self.retry_at.is_none() {
             tracing::error!(error = failure, "changes are refused until the store can be written");
         }
@@ -208,7 +237,7 @@ impl Registry {
     }
 
     fn due(&self) -> Option<Instant> {
-        [self.state.poll_timeout(), self.retry_at].into_iter().flatten().min()
+        [self.state.poll_timeout(), self.retry_at, Some(self.beat_at)].into_iter().flatten().min()
     }
 
     /// Orders are hints: a beacon that is behind gets the next one.

@@ -34,6 +34,14 @@ impl Envelope {
     /// # Errors
     /// [`RequestError`], of which only `Malformed` ends the connection.
     pub fn parse(json: &[u8]) -> Result<Self, RequestError> {
+        Self::parse_kind(json).map(|(_, envelope)| envelope)
+    }
+
+    /// Reads the content of a frame, and says of what kind the request is.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn parse_kind(json: &[u8]) -> Result<(Kind, Self), RequestError> {
         #[derive(Default, Deserialize)]
         #[serde(default)]
         struct Head {
@@ -49,11 +57,9 @@ impl Envelope {
             true => return Err(RequestError::Malformed(serde::de::Error::custom("an array"))),
         };
         let head = head.unwrap_or_default();
-        if !TYPES.contains(&head.kind.as_str()) {
-            return Err(RequestError::UnknownType(head.kind));
-        }
+        let Some(kind) = Kind::named(&head.kind) else { return Err(RequestError::UnknownType(head.kind)) };
         let request = serde_json::from_slice(json).map_err(RequestError::Invalid)?;
-        Ok(Self { request, admin_token: head.admin_token })
+        Ok((kind, Self { request, admin_token: head.admin_token }))
     }
 
     /// The content of a frame.
@@ -75,6 +81,35 @@ impl Envelope {
 impl From<Request> for Envelope {
     fn from(request: Request) -> Self {
         Self { request, admin_token: String::new() }
+    }
+}
+
+/// The kind of a request, for counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Kind(u8);
+
+impl Kind {
+    /// All there are, by [`index`](Self::index).
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..=u8::MAX).take(TYPES.len()).map(Self)
+    }
+
+    /// The kind with this `type`.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::all().find(|kind| kind.name() == name)
+    }
+
+    /// The `type` of such requests.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        TYPES.get(self.index()).copied().unwrap_or_default()
+    }
+
+    /// Counts from 0.
+    #[must_use]
+    pub fn index(self) -> usize {
+        usize::from(self.0)
     }
 }
 
