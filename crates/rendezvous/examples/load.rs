@@ -92,11 +92,13 @@ impl Rendezvous {
         Ok(kilobytes * 1024.0)
     }
 
-    /// Seconds of processor time.
+    /// Seconds of processor time of all its threads.
     fn cpu(&self) -> Result<f64, Failure> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/schedstat", self.process.id()))?;
-        let nanos: f64 = stat.split(' ').next().ok_or("no schedstat")?.parse()?;
-        Ok(nanos / 1e9)
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
+        // The name in parentheses may contain anything.
+        let (_, fields) = stat.rsplit_once(')').ok_or("no stat")?;
+        let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
+        Ok(ticks.sum::<Result<f64, _>>()? / 100.0)
     }
 }
 

@@ -235,7 +235,7 @@ fn who_serves_is_alive_and_ready() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(with_pages(&folder.path().join("r.redb")));
     let addr = pages(&server);
-    until(addr, "/readyz", |answer| answer["status"] == "ready");
+    assert_eq!(json(addr, "/readyz", &[])["status"], "ready");
     assert_eq!(json(addr, "/healthz", &[])["status"], "ok");
 }
 

@@ -186,7 +186,12 @@ function show(stats) {
     row.append(cell);
     networks.push(row);
   }
-  fill("networks", networks.length ? networks : [], "none yet");
+  if (!networks.length) {
+    const row = make("tr");
+    row.append(make("td", "none yet", "quiet"));
+    networks.push(row);
+  }
+  $("networks").replaceChildren(...networks);
   fill("tags", stats.tags.map((tag) => {
     const chip = make("li", tag.name);
     chip.append(make("b", whole.format(tag.nodes)));
