@@ -508,7 +508,7 @@ impl State {
     }
 
     pub(super) fn is_signed(&mut self, key: &PublicKey, text: &str, signature: &Signature) -> bool {
-        self.verified.check(key, text, signature)
+        self.verified.check(key, text, signature, self.last_seen.len())
     }
 
     pub(super) fn proven(&mut self, conn: ConnId, node: NodeId) {

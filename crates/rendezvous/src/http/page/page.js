@@ -26,7 +26,7 @@ function scaled(value, units, base = 1000) {
   let place = 0;
   while (value >= base && place < units.length - 1) { value /= base; place += 1; }
   const digits = value >= 100 || value === Math.round(value) ? 0 : value >= 10 ? 1 : 2;
-  return value.toFixed(digits) + units[place];
+  return Number(value.toFixed(digits)) + units[place];
 }
 const amount = (value) => scaled(value, ["", "k", "M", "G"]);
 const bits = (value) => scaled(value, [" bit/s", " kbit/s", " Mbit/s", " Gbit/s"]);
@@ -89,7 +89,7 @@ const CHARTS = [
 function ceiling(value, integers) {
   if (!(value > 0)) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
-  const step = [1, 2, 2.5, 5, 10].find((step) => step * power >= value * 0.999) * power;
+  const step = [1, 1.5, 2, 3, 4, 5, 6, 8, 10].find((step) => step * power >= value * 0.999) * power;
   return integers ? Math.max(1, Math.ceil(step)) : step;
 }
 
@@ -209,7 +209,8 @@ function show(stats) {
   rows("beacon", [
     ["reaches", whole.format(beacon.nodes) + " nodes"],
     ["over the web", whole.format(beacon.web)],
-    ["relayed", `${amount(beacon.relayed)} frames, ${bytes(beacon.relayed_bytes)}`],
+    ["relayed", amount(beacon.relayed) + " frames"],
+    ["in all", bytes(beacon.relayed_bytes)],
     ["introduced", whole.format(beacon.introduced) + " pairs"],
     ["beacons", stats.beacons.length ? stats.beacons.join(", ") : null],
   ]);
