@@ -8,11 +8,18 @@
 pub mod beacon;
 mod clock;
 mod config;
+pub mod dump;
+mod http;
+pub mod import;
+mod meters;
 mod rate;
 pub mod registry;
 mod serve;
 pub mod store;
+pub mod transfer;
 
 pub use clock::Clock;
-pub use config::{BeaconConfig, CertificateSource, Config, RegistryTls, Web, WebLimits, WebListen, WebTls};
+pub use config::{
+    BeaconConfig, CertificateSource, Config, Http, HttpListen, RegistryTls, Web, WebLimits, WebListen, WebTls,
+};
 pub use serve::{Bound, BoundBeacon, BoundWeb, CertificateError, RunError, run, run_beacon};

@@ -2,7 +2,13 @@
 
 use super::{about, identity, register};
 use pilot_crypto::Identity;
-use pilot_rendezvous::{Bound, Config, RunError, run, store::StoreUrl};
+use pilot_rendezvous::{
+    Bound, Config, RunError,
+    registry::{Key, Record},
+    run,
+    store::StoreUrl,
+    transfer::{self, FillError},
+};
 use pilot_wire::{
     NodeId,
     beacon::Message,
@@ -31,6 +37,12 @@ pub(crate) fn at(store: impl Into<StoreUrl>) -> Config {
     config.beacon_addr.set_port(0);
     config.registry.admin_token = Some(super::ADMIN.to_owned());
     config
+}
+
+/// Fills a store that nobody serves.
+pub(crate) fn fill(store: &StoreUrl, records: Vec<(Key, Record)>) -> Result<(), FillError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(transfer::fill(store, records))
 }
 
 /// A rendezvous in a thread of its own, stopped when dropped.
