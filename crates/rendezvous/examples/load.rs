@@ -317,10 +317,11 @@ impl Conn {
     async fn register_all(mut self) -> Result<Self, Failure> {
         for at in 0..self.nodes.len() {
             let request = Arc::clone(&self.nodes[at].register);
-            match self.ask(&request).await? {
-                Response::Register(Registered { node_id, .. }) => self.nodes[at].id = node_id,
-                other => return Err(format!("{other:?}").into()),
-            }
+            let response = self.ask(&request).await?;
+            let Response::Register(Registered { node_id, .. }) = response else {
+                return Err(format!("{response:?}").into());
+            };
+            self.nodes[at].id = node_id;
         }
         for node in &mut self.nodes {
             let about = || Signed { node_id: node.id, ..Signed::default() };
@@ -374,10 +375,11 @@ impl Conn {
         self.stream.write_all(request).await?;
         loop {
             if let Some(content) = self.decoder.next()? {
-                return match Response::parse(&content)? {
-                    Response::Error { error } => Err(error.into()),
-                    response => Ok(response),
-                };
+                let response = Response::parse(&content)?;
+                if let Response::Error { error } = response {
+                    return Err(error.into());
+                }
+                return Ok(response);
             }
             let mut buffer = [0; 2048];
             match self.stream.read(&mut buffer).await? {

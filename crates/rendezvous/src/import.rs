@@ -177,7 +177,6 @@ impl Import {
             lan_addrs: node.lan_addrs.iter().filter_map(|addr| addr.parse().ok()).take(8).collect(),
             relay_only: node.relay_only,
             task_exec: node.task_exec,
-            ..Presence::default()
         }
     }
 

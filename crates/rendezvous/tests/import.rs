@@ -1,4 +1,9 @@
 //! Snapshots of the reference, written after spec/registry.md 15, become a registry in which everybody is who they were.
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that meets what it does not expect must fail, and says what it met"
+)]
 
 mod common;
 
@@ -51,7 +56,7 @@ fn read(snapshot: &Value) -> (Vec<(Key, Record)>, import::Report) {
     import::read(snapshot.to_string().as_bytes(), NOW, false).unwrap()
 }
 
-fn record<'r>(records: &'r [(Key, Record)], key: Key) -> &'r Record {
+fn record(records: &[(Key, Record)], key: Key) -> &Record {
     &records.iter().find(|(other, _)| *other == key).unwrap_or_else(|| panic!("no {key:?}")).1
 }
 

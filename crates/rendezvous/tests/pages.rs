@@ -1,4 +1,9 @@
 //! The pages of a rendezvous over real sockets: who sees what, and that slow visitors cost nobody anything.
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that meets what it does not expect must fail, and says what it met"
+)]
 
 mod common;
 
