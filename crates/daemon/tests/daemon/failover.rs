@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use pilot_daemon::Config;
+use pilot_daemon::{Config, Transport};
 use pilot_wire::Port;
-use pilot_wire::ipc::{Call, Request, Resolved, Status};
+use pilot_wire::ipc::{Call, PeerInfo, Request, Resolved, Status};
 
 use crate::common::{Daemon, Home, Program, Rendezvous, befriend, within};
 use crate::gate::{Gate, Passing, told};
@@ -153,4 +153,37 @@ async fn friends_who_were_restarted_while_no_rendezvous_runs_reach_each_other() 
     echoed(&b, &a).await;
     told("reached without any rendezvous", begin.elapsed());
     drop(world.homes);
+}
+
+#[tokio::test]
+async fn relayed_streams_go_on_through_the_beacon_of_the_next_registry() {
+    let mut first = Rendezvous::start_with_web_beside().await;
+    let second = Rendezvous::start_with_web_beside().await;
+    let homes = [Home::new(), Home::new()];
+    let config = |at: usize| {
+        let mut config = homes[at].config(&first);
+        config.registries.push(second.registry.to_string());
+        config.beacons.push(second.beacon.to_string());
+        // One is reached over the web only, so everything between the two is relayed, from UDP and to it.
+        config.web.transport = if at == 0 { Transport::Web } else { Transport::Udp };
+        config
+    };
+    for (at, home) in homes.iter().enumerate() {
+        let mut alone = home.config(&second);
+        alone.web.transport = config(at).web.transport;
+        Daemon::start(alone).await.stop().await;
+    }
+    let (a, b) = (Daemon::start(config(0)).await, Daemon::start(config(1)).await);
+    befriend(&a, &b).await;
+    let mut at_b = b.program().await;
+    let echo = at_b.dial(a.at(Port::ECHO)).await.unwrap();
+    at_b.send(echo, b"before").await;
+    assert_eq!(at_b.read(echo, 6).await, b"before");
+    let peers: Vec<PeerInfo> = at_b.json(Request::Call(Call::Peers)).await;
+    assert!(peers.iter().all(|peer| peer.relay), "{peers:?}");
+    first.kill().await;
+    let begin = Instant::now();
+    at_b.send(echo, b"after").await;
+    assert_eq!(at_b.read(echo, 5).await, b"after");
+    told("a relayed stream goes on after a kill", begin.elapsed());
 }
