@@ -220,7 +220,7 @@ impl Talk {
 
     async fn ask(&mut self, identity: &Identity, request: Request, token: &str) -> Result<Response, Failure> {
         let request = request.sign_with(|text| identity.sign(text));
-        let envelope = Envelope { request, admin_token: token.to_owned() };
+        let envelope = Envelope::with_token(request, token);
         self.stream.write_all(&frame(&envelope.to_json())?).await?;
         loop {
             if let Some(content) = self.decoder.next()? {

@@ -18,7 +18,8 @@ use common::{
 use pilot_wire::{
     NodeId,
     registry::{
-        AwaitNotices, BeaconRegister, Handshake, Lookup, Request, ResolveHostname, Response, SetHostname,
+        AwaitNotices, BeaconRegister, Handshake, Lookup, Notices, Request, ResolveHostname, Response,
+        SetHostname,
     },
 };
 use std::{

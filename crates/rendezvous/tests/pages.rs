@@ -10,6 +10,7 @@ mod common;
 use common::{
     client::{Client, Server, fill, local},
     identity,
+    pages::get,
 };
 use pilot_crypto::Identity;
 use pilot_rendezvous::{Config, Http, HttpListen, dump, transfer::FillError};
@@ -36,21 +37,6 @@ fn with_pages(store: &Path) -> Config {
 
 fn pages(server: &Server) -> SocketAddr {
     server.bound.http.expect("the pages are bound")
-}
-
-/// Status, headers and body.
-fn get(addr: SocketAddr, path: &str, headers: &[&str]) -> (u16, String, String) {
-    let mut stream = TcpStream::connect(addr).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let more: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {addr}\r\n{more}\r\n").unwrap();
-    let mut answer = Vec::new();
-    // The server closes after each answer.
-    stream.read_to_end(&mut answer).unwrap();
-    let answer = String::from_utf8(answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, head.to_ascii_lowercase(), body.to_owned())
 }
 
 fn json(addr: SocketAddr, path: &str, headers: &[&str]) -> Value {
