@@ -239,7 +239,14 @@ pub async fn run(
     let registry =
         registry::serve(state, store, registry_events, to_beacon, Arc::clone(&meters), registry_pulse);
     let listener = listener::serve(tcp, config.connections.clone(), to_registry, meters);
-    tracing::info!(registry = %bound.registry, beacon = %bound.beacon, store = %config.store.display(), "rendezvous is ready");
+    tracing::info!(
+        registry = %bound.registry,
+        beacon = %bound.beacon,
+        web = bound.web.map(|web| tracing::field::display(web.addr)),
+        http = bound.http.map(tracing::field::display),
+        store = %config.store.display(),
+        "rendezvous is ready"
+    );
     ready(bound);
 
     // The registry task is spawned, so that a change it is about to acknowledge is finished even while shutting down.
