@@ -110,3 +110,47 @@ fn a_service_manager_is_told_when_rendezvous_and_daemon_are_ready() {
         assert_eq!(told(), "READY=1");
     }
 }
+
+/// Lines of the log of a rendezvous that two nodes met at.
+fn log(machine: &Agent, node: &mut Agent, level: &str) -> Vec<Value> {
+    let mut start = machine.command(&[&RUN[..], &["--log-format", "json", "--log-level", level]].concat());
+    let file = machine.home.join(format!("{level}.log"));
+    start.env("PILOT_ADMIN_TOKEN", "admin-secret").stderr(std::fs::File::create(&file).unwrap());
+    let mut running = Running::start(start);
+    let ready = running.json_line();
+    let control = std::fs::read_to_string(machine.home.join("rendezvous.control")).unwrap();
+    join(node, &ready["data"]);
+    for _ in 0..20 {
+        node.json(&["lookup", "1"]);
+    }
+    machine.json(&["rendezvous", "backup", &format!("{level}.jsonl")]);
+    node.ok(&["daemon", "stop"]);
+    drop(running);
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(!text.contains("admin-secret") && !text.contains(&control), "{text}");
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+}
+
+#[test]
+fn the_log_is_lines_of_json_without_secrets_and_quiet_about_requests() {
+    let world = World::new();
+    let (machine, mut node) = (world.machine("machine"), world.machine("node"));
+    let debug = log(&machine, &mut node, "debug");
+    for line in &debug {
+        for field in ["timestamp", "level", "target", "fields"] {
+            assert!(!line[field].is_null(), "{line}");
+        }
+        assert!(line["fields"]["message"].is_string(), "{line}");
+    }
+    let named = |name: &str| debug.iter().find(|line| line["fields"]["message"] == name);
+    let ready = named("rendezvous is ready").expect("it is ready");
+    assert!(ready["fields"]["registry"].is_string() && ready["fields"]["http"].is_string(), "{ready}");
+    let ended = named("connection ended").expect("connections end");
+    assert!(ended["fields"]["conn"].is_number() && ended["fields"]["end"].is_string(), "{ended}");
+    let info = log(&machine, &mut node, "info");
+    let of_its_life = ["attests to what it serves", "rendezvous is ready", "the rendezvous ends"];
+    for line in info.iter().filter(|line| line["level"] == "INFO") {
+        let message = line["fields"]["message"].as_str().unwrap();
+        assert!(of_its_life.contains(&message), "{line}");
+    }
+}

@@ -271,7 +271,14 @@ pub async fn run(
         config.connections.handshake,
     );
     let listener = listener::serve(tcp, entrance, authority, config.connections.clone(), to_registry, meters);
-    tracing::info!(registry = %bound.registry, beacon = %bound.beacon, store = %config.store, "rendezvous is ready");
+    tracing::info!(
+        registry = %bound.registry,
+        beacon = %bound.beacon,
+        web = bound.web.map(|web| tracing::field::display(web.addr)),
+        http = bound.http.map(tracing::field::display),
+        store = %config.store,
+        "rendezvous is ready"
+    );
     ready(bound);
 
     // The registry task is spawned, so that a change it is about to acknowledge is finished even while shutting down.
