@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "tests say what they measured")]
 
 mod common;
+#[allow(dead_code, reason = "the tests of the store use more of it")]
 #[path = "../../rendezvous/tests/common/postgres.rs"]
 mod postgres;
 

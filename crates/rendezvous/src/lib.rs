@@ -20,6 +20,7 @@ pub mod transfer;
 
 pub use clock::Clock;
 pub use config::{
-    BeaconConfig, CertificateSource, Config, Http, HttpListen, RegistryTls, Web, WebLimits, WebListen, WebTls,
+    BeaconConfig, CertificateSource, Config, Http, HttpListen, RegistryTls, RegistryTrust, Web, WebLimits,
+    WebListen, WebTls,
 };
 pub use serve::{Bound, BoundBeacon, BoundWeb, CertificateError, RunError, run, run_beacon};
