@@ -219,8 +219,9 @@ pub async fn run(
     let (to_registry, registry_events) = mpsc::channel(REGISTRY_QUEUE);
     let (to_beacon, beacon_orders) = mpsc::channel(BEACON_QUEUE);
     let secret = random()?;
-    let membership =
-        beacon::Membership { id: beacon_id(config.beacon_id)?, secret: mesh_secret, session: session() };
+    let reached_at = config.beacon_advertise.unwrap_or(bound.beacon);
+    let id = beacon_id(config.beacon_id, reached_at)?;
+    let membership = beacon::Membership { id, secret: mesh_secret, session: session() };
     state.set_own_beacon(membership.id, reached_at);
     let introductions = crate::beacon::Config {
         introductions: Introductions::Ask,

@@ -96,7 +96,7 @@ pub(super) async fn serve(
     let mut registry = Registry {
         state,
         to_beacon,
-        voice,
+        voice: tell,
         replies: BTreeMap::new(),
         proven: BTreeMap::new(),
         copies: Vec::new(),

@@ -94,7 +94,7 @@ pub(crate) struct MemberArgs {
     #[arg(value_name = "NODE", required_unless_present = "node_flag")]
     pub(crate) node: Option<String>,
     /// The member, as the articles write it
-    #[arg(long = "node", value_name = "NODE", conflicts_with = "node", hide = true)]
+    #[arg(long = "node", alias = "to", value_name = "NODE", conflicts_with = "node", hide = true)]
     pub(crate) node_flag: Option<String>,
     #[command(flatten)]
     pub(crate) operator: Token,

@@ -165,7 +165,7 @@ pub(super) async fn run(ctx: &Context, args: BeaconArgs) -> Result<Output, Failu
         };
         let _ = output::finish(format, Ok(Output::of(ready)));
     };
-    let ended = pilot_rendezvous::run_beacon(config, ready, process::asked_to_end()).await;
+    let ended = Box::pin(pilot_rendezvous::run_beacon(config, ready, process::asked_to_end())).await;
     ended.map_err(|error| failure(&error))?;
     Ok(Output::streamed())
 }
