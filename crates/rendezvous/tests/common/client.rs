@@ -3,7 +3,7 @@
 use super::{about, identity, register};
 use pilot_crypto::Identity;
 use pilot_rendezvous::{
-    Bound, Config, RunError,
+    Bound, CertificateSource, Config, RunError,
     registry::{Key, Record},
     run,
     store::StoreUrl,
@@ -36,6 +36,12 @@ pub(crate) fn at(store: impl Into<StoreUrl>) -> Config {
     config.registry_addr.set_port(0);
     config.beacon_addr.set_port(0);
     config.registry.admin_token = Some(super::ADMIN.to_owned());
+    if config.store.file().is_none() {
+        // Beside a database there is no place for a certificate.
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(std::process::id().to_string());
+        std::fs::create_dir_all(&folder).unwrap();
+        config.registry_tls.certificate = CertificateSource::Own { folder };
+    }
     config
 }
 
