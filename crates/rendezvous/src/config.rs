@@ -237,7 +237,7 @@ impl Config {
             beacon_id: None,
             beacon_advertise: None,
             second_beacon_ip: None,
-            store: store.into(),
+            store,
             registry: registry::Config::default(),
             beacon: beacon::Config::default(),
             connections: Connections::default(),

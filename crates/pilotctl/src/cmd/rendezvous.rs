@@ -217,7 +217,7 @@ impl fmt::Display for Ready {
 /// Carries out `pilotctl rendezvous ...`.
 pub(crate) async fn dispatch(ctx: &Context, command: Command) -> Result<Output, Failure> {
     match command {
-        Command::Run(args) => run(ctx, args.admin_token, args.http_token).await,
+        Command::Run(args) => Box::pin(run(ctx, args.admin_token, args.http_token)).await,
         Command::Start(args) => start(ctx, &args).await,
         Command::Stop(args) => stop(ctx, args.timeout).await,
         Command::Status(args) => status::status(ctx, &args).await,

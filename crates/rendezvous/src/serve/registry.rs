@@ -33,6 +33,8 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
+type Records = Vec<(Key, Record)>;
+
 /// What happens to the registry.
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -58,7 +60,7 @@ pub(crate) enum Event {
     /// Somebody on the web says to be this node: which key has it?
     KeyOf(NodeId, oneshot::Sender<Option<PublicKey>>),
     /// The operator wants a copy of everything.
-    Copy(oneshot::Sender<Vec<(Key, Record)>>),
+    Copy(oneshot::Sender<Records>),
 }
 
 /// Events taken at once, and requests whose changes are committed together. Bounds the time in which nobody is answered.
@@ -189,7 +191,7 @@ struct Registry {
     replies: BTreeMap<ConnId, oneshot::Sender<Response>>,
     proven: BTreeMap<ConnId, Arc<AtomicBool>>,
     /// Copies that go out when what is in them is on disk.
-    copies: Vec<(oneshot::Sender<Vec<(Key, Record)>>, Vec<(Key, Record)>)>,
+    copies: Vec<(oneshot::Sender<Records>, Records)>,
     /// Events that need the right to write. Bounded by [`WAITING_MAX`].
     waiting: VecDeque<Event>,
     turn: Turn,
