@@ -79,6 +79,10 @@ pub(crate) fn flags(command: &Command) -> (Flags, Option<PathBuf>) {
             let address = args.registry_addr.clone();
             (address.into_iter().map(|address| ("registry_addr", address)).collect(), None)
         }
+        Command::Rendezvous(
+            rendezvous::Command::Restore(rendezvous::RestoreArgs { store, .. })
+            | rendezvous::Command::Import(rendezvous::ImportArgs { store, .. }),
+        ) => (store.clone().into_iter().map(|store| ("store", store)).collect(), None),
         _ => (Flags::new(), None),
     }
 }

@@ -43,6 +43,8 @@ pub(crate) async fn start(
     let mut child = Command::new(executable)
         .args(arguments)
         .envs(secrets.iter().copied())
+        // Whoever waits for this process is told by it, not by one that it starts.
+        .env_remove("NOTIFY_SOCKET")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log_file)

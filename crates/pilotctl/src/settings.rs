@@ -278,6 +278,13 @@ pub(crate) const KEYS: &[Key] = &[
     key("web_cert", "PILOT_WEB_CERT", Kind::Path, None, "its certificate there, a PEM file; unset: its own"),
     key("web_key", "PILOT_WEB_KEY", Kind::Path, None, "the key of the certificate, a PEM file"),
     key(
+        "http_listen",
+        "PILOT_HTTP_LISTEN",
+        Kind::HostPortOrOff,
+        None,
+        "TCP address of its pages (dashboard, metrics), or off; unset: 127.0.0.1, three ports above the registry",
+    ),
+    key(
         "web_plain",
         "PILOT_WEB_PLAIN",
         Kind::Bool,

@@ -39,7 +39,8 @@ impl Clock {
     }
 }
 
-/// Reads what [`rfc3339`] writes, also with a fraction, which is cut off, or with another offset than `Z`.
+/// Reads what [`rfc3339`] writes, also with a fraction, which is cut off, or with another offset than `Z`. `None` if it is
+/// no such time, or one before 1970.
 pub(crate) fn parse_rfc3339(text: &str) -> Option<u64> {
     let (date, rest) = text.split_once(['T', 't', ' '])?;
     let [year, month, day] = three(date, '-')?;
@@ -60,7 +61,8 @@ pub(crate) fn parse_rfc3339(text: &str) -> Option<u64> {
         ("Z" | "z", "") => 0,
         (sign @ ("+" | "-"), offset) => {
             let (hours, minutes) = offset.split_once(':')?;
-            let seconds = hours.parse::<i64>().ok()? * 3600 + minutes.parse::<i64>().ok()? * 60;
+            let seconds =
+                i64::from(hours.parse::<u8>().ok()?) * 3600 + i64::from(minutes.parse::<u8>().ok()?) * 60;
             if sign == "-" { -seconds } else { seconds }
         }
         _ => return None,
@@ -102,7 +104,8 @@ mod tests {
 
     #[test]
     fn other_ways_to_write_a_moment_are_read_and_nonsense_is_not() {
-        assert_eq!(parse_rfc3339("2026-11-21T08:31:47.25+01:00"), Some(1_795_246_307));
+        assert_eq!(parse_rfc3339("2026-11-21T08:31:47.123456789+01:00"), Some(1_795_246_307));
+        assert_eq!(parse_rfc3339("2026-11-21T02:01:47-05:30"), Some(1_795_246_307));
         for text in [
             "",
             "tomorrow",
@@ -110,6 +113,8 @@ mod tests {
             "2026-11-21",
             "2026-11-21T07:31:47",
             "2026-11-21T07:31:47Q",
+            "2026-11-21T07:31:47+9999999999999999:00",
+            "0001-01-01T00:00:00Z",
         ] {
             assert_eq!(parse_rfc3339(text), None, "{text}");
         }

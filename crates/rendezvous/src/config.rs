@@ -1,6 +1,7 @@
 //! What a rendezvous is told at its start.
 
 use crate::{beacon, registry, store::StoreUrl};
+use pilot_crypto::RandomUnavailable;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -32,6 +33,8 @@ pub struct Config {
     pub registry_tls: RegistryTls,
     /// The beacon over the web, for nodes that datagrams do not reach.
     pub web: Option<Web>,
+    /// Pages for those who look after it.
+    pub http: Option<Http>,
 }
 
 /// Settings of [`run_beacon`](crate::run_beacon): a beacon without a registry of its own.
@@ -56,6 +59,44 @@ pub struct BeaconConfig {
     pub beacon: beacon::Config,
     /// The beacon over the web, for nodes that datagrams do not reach.
     pub web: Option<Web>,
+}
+
+/// Pages for those who look after a rendezvous: its state, its numbers, a copy of its records.
+#[derive(Clone, Debug)]
+pub struct Http {
+    /// Where they are (TCP, without TLS).
+    pub listen: HttpListen,
+    /// Whoever has it sees what else only this machine sees.
+    pub token: Option<String>,
+    /// Whoever has it, on this machine, gets a copy of all records.
+    pub control: Option<String>,
+    /// How often a point of the charts is taken.
+    pub step: Duration,
+}
+
+/// Where the pages are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpListen {
+    /// There, or the rendezvous does not start.
+    At(SocketAddr),
+    /// On loopback, three ports above the registry's, if it is to be had; on any port if the registry is on any.
+    Beside,
+}
+
+impl Http {
+    /// Beside the registry, without any token.
+    #[must_use]
+    pub fn beside() -> Self {
+        Self { listen: HttpListen::Beside, token: None, control: None, step: Duration::from_secs(10) }
+    }
+
+    /// A token that nobody guesses.
+    ///
+    /// # Errors
+    /// [`RandomUnavailable`] if the system has no random bytes.
+    pub fn random_token() -> Result<String, RandomUnavailable> {
+        pilot_crypto::random_bytes::<32>().map(hex::encode)
+    }
 }
 
 /// How a beacon knows its registry.
@@ -196,12 +237,13 @@ impl Config {
             beacon_id: None,
             beacon_advertise: None,
             second_beacon_ip: None,
-            store: store.into(),
+            store,
             registry: registry::Config::default(),
             beacon: beacon::Config::default(),
             connections: Connections::default(),
             registry_tls: RegistryTls { certificate: CertificateSource::Own { folder }, plaintext: true },
             web: None,
+            http: None,
         }
     }
 }

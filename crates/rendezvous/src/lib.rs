@@ -8,13 +8,19 @@
 pub mod beacon;
 mod clock;
 mod config;
+pub mod dump;
+mod http;
+pub mod import;
+mod meters;
 mod rate;
 pub mod registry;
 mod serve;
 pub mod store;
+pub mod transfer;
 
 pub use clock::Clock;
 pub use config::{
-    BeaconConfig, CertificateSource, Config, RegistryTls, RegistryTrust, Web, WebLimits, WebListen, WebTls,
+    BeaconConfig, CertificateSource, Config, Http, HttpListen, RegistryTls, RegistryTrust, Web, WebLimits,
+    WebListen, WebTls,
 };
 pub use serve::{Bound, BoundBeacon, BoundWeb, CertificateError, RunError, run, run_beacon};

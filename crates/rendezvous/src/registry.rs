@@ -3,6 +3,7 @@
 mod audit;
 mod beacons;
 mod cards;
+mod census;
 mod delivery;
 mod elsewhere;
 mod handshakes;
@@ -26,6 +27,12 @@ mod trust;
 mod verified;
 
 pub use crate::rate::Rate;
+pub use census::{NetworkSize, Overview, Refused, Round};
+pub(crate) use names::{
+    check_hostname as checked_hostname, check_network_name as checked_network_name,
+    check_tags as checked_tags,
+};
+pub(crate) use network_requests::digest as token_digest;
 pub use record::{Key, Record};
 pub use refusal::{HostnameFault, Refusal};
 pub use session::ConnId;

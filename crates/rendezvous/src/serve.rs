@@ -16,9 +16,11 @@ mod web;
 pub use outpost::{BoundBeacon, run_beacon};
 
 use crate::{
-    CertificateSource, Config, Web, WebListen, WebTls,
-    beacon::{Introductions, Stats},
+    CertificateSource, Config, Http, HttpListen, Web, WebListen, WebTls,
+    beacon::Introductions,
     clock::Clock,
+    http::{self, BeaconPulse, RegistryPulse},
+    meters::Meters,
     registry::{RestoreError, State, record::Seed},
     store::{self, Store, StoreError},
 };
@@ -28,7 +30,7 @@ use pilot_wire::registry::MeshSecret;
 use std::{
     collections::BTreeSet,
     io,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -53,6 +55,8 @@ pub struct Bound {
     pub beacon: SocketAddr,
     /// The beacon over the web.
     pub web: Option<BoundWeb>,
+    /// Pages for those who look after it (TCP).
+    pub http: Option<SocketAddr>,
 }
 
 /// Where the beacon is reached over the web.
@@ -64,6 +68,7 @@ pub struct BoundWeb {
     pub fingerprint: Option<[u8; 32]>,
 }
 
+pub(crate) use registry::Event;
 pub use tls::CertificateError;
 
 /// Why a rendezvous does not run.
@@ -72,7 +77,7 @@ pub enum RunError {
     /// An address cannot be had, for example because another rendezvous has it ([`io::ErrorKind::AddrInUse`]).
     #[error("the {what} cannot listen on {addr}: {source}")]
     Bind {
-        /// `registry`, `beacon` or `web`.
+        /// `registry`, `beacon`, `web` or `http`.
         what: &'static str,
         /// The address.
         addr: SocketAddr,
@@ -141,7 +146,7 @@ impl RunError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Bind { source, what, .. } if source.kind() == io::ErrorKind::AddrInUse => {
-                let flag = if *what == "web" { "listen" } else { "addr" };
+                let flag = if matches!(*what, "web" | "http") { "listen" } else { "addr" };
                 Some(format!("another program listens there; stop it or choose another `--{what}-{flag}`"))
             }
             Self::Store(error) => error.hint().map(str::to_owned),
@@ -190,6 +195,10 @@ pub async fn run(
         Some(web) => listen_for_web(web, beacon_addr).await?,
         None => None,
     };
+    let pages_listener = match &config.http {
+        Some(settings) => listen_for_pages(settings.listen, config.registry_addr, registry_addr).await?,
+        None => None,
+    };
     let (mut store, records) = store::open(&config.store).await?;
     let registry_certificate = certificate(&config.registry_tls.certificate, Owner::Registry)?;
     let mut bound = Bound {
@@ -198,6 +207,7 @@ pub async fn run(
         plaintext: config.registry_tls.plaintext,
         beacon: beacon_addr,
         web: None,
+        http: None,
     };
     let mut rules = config.registry.clone();
     rules.beacon.get_or_insert(bound.beacon);
@@ -230,17 +240,46 @@ pub async fn run(
     let (to_web_inbox, web_inbox) = web::inbox();
     let (bound_web, web) = serve_web(config.web, web_listener, to_registry.clone(), to_web_inbox)?;
     bound.web = bound_web;
-    let (publish, stats) = watch::channel(Stats::default());
+    let meters = Arc::new(Meters::new());
+    // Both are alive from the moment at which this is said to be ready.
+    let at = Some(Instant::now());
+    let (publish, beacon_pulse) =
+        watch::channel(BeaconPulse { at, stats: beacon.stats(), ..BeaconPulse::default() });
+    let (pulse, registry_pulse) =
+        watch::channel(RegistryPulse { at, overview: state.overview(clock.start()), writable: true });
+    let sources = http::Sources {
+        clock,
+        meters: Arc::clone(&meters),
+        registry: registry_pulse,
+        beacon: beacon_pulse.clone(),
+        // It must not keep the registry from ending.
+        to_registry: to_registry.downgrade(),
+    };
+    let (bound_pages, pages) = serve_pages(config.http, pages_listener, sources)?;
+    bound.http = bound_pages;
     let beacon = beacon::serve(udp, ears, beacon, beacon_orders, web_inbox, to_registry.clone(), publish);
     let mesh = mesh::introduce(to_registry.clone(), to_beacon.clone());
-    let registry = registry::serve(state, store, registry_events, to_beacon);
+    let registry = registry::serve(
+        state,
+        store,
+        registry_events,
+        to_beacon,
+        registry::Signs { meters: Arc::clone(&meters), pulse },
+    );
     let entrance = Entrance::new(
         acceptor(registry_certificate, Owner::Registry)?,
         config.registry_tls.plaintext,
         config.connections.handshake,
     );
-    let listener = listener::serve(tcp, entrance, authority, config.connections.clone(), to_registry);
-    tracing::info!(registry = %bound.registry, beacon = %bound.beacon, store = %config.store, "rendezvous is ready");
+    let listener = listener::serve(tcp, entrance, authority, config.connections.clone(), to_registry, meters);
+    tracing::info!(
+        registry = %bound.registry,
+        beacon = %bound.beacon,
+        web = bound.web.map(|web| tracing::field::display(web.addr)),
+        http = bound.http.map(tracing::field::display),
+        store = %config.store,
+        "rendezvous is ready"
+    );
     ready(bound);
 
     // The registry task is spawned, so that a change it is about to acknowledge is finished even while shutting down.
@@ -250,10 +289,11 @@ pub async fn run(
         error = beacon => Err(RunError::Failed(format!("beacon: {error}"))),
         () = mesh => Err(RunError::Failed("the look-out for other beacons ended".to_owned())),
         () = listener => Err(RunError::Failed("the listener ended".to_owned())),
+        () = pages => Err(RunError::Failed("the pages are not served any more".to_owned())),
         () = web => Err(RunError::Failed("the listener for the web ended".to_owned())),
         ended = &mut registry => return Err(RunError::Failed(format!("registry: {ended:?}"))),
     };
-    tracing::info!(beacon = ?*stats.borrow(), "the rendezvous ends");
+    tracing::info!(beacon = ?beacon_pulse.borrow().stats, "the rendezvous ends");
     // Beacon and listener are dropped with their senders, and the registry ends when it has worked off its queue.
     match registry.await {
         Ok(()) => outcome,
@@ -288,7 +328,7 @@ fn acceptor(certificate: Certificate, owner: Owner) -> Result<TlsAcceptor, RunEr
 fn serve_web(
     web: Option<Web>,
     listener: Option<TcpListener>,
-    to_registry: mpsc::Sender<registry::Event>,
+    to_registry: mpsc::Sender<Event>,
     to_beacon: mpsc::Sender<web::Said>,
 ) -> Result<(Option<BoundWeb>, impl Future<Output = ()>), RunError> {
     let mut bound = None;
@@ -315,6 +355,29 @@ fn serve_web(
     Ok((bound, web))
 }
 
+/// Serves the pages, if they are to be and can be.
+fn serve_pages(
+    settings: Option<Http>,
+    listener: Option<TcpListener>,
+    sources: http::Sources,
+) -> Result<(Option<SocketAddr>, impl Future<Output = ()>), RunError> {
+    let mut bound = None;
+    let pages = match (settings, listener) {
+        (Some(settings), Some(listener)) => {
+            bound = Some(listener.local_addr().map_err(|error| RunError::Failed(error.to_string()))?);
+            Some(http::serve(listener, settings, sources))
+        }
+        (Some(_) | None, Some(_) | None) => None,
+    };
+    let pages = async {
+        match pages {
+            Some(pages) => pages.await,
+            None => std::future::pending().await,
+        }
+    };
+    Ok((bound, pages))
+}
+
 fn random<const N: usize>() -> Result<[u8; N], RunError> {
     pilot_crypto::random_bytes().map_err(|error| RunError::Failed(error.to_string()))
 }
@@ -339,6 +402,31 @@ fn beacon_id(given: Option<u32>, reached_at: SocketAddr) -> Result<u32, RunError
 fn session() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A port that was only guessed may be another program's.
+async fn listen_for_pages(
+    listen: HttpListen,
+    wanted: SocketAddr,
+    registry: SocketAddr,
+) -> Result<Option<TcpListener>, RunError> {
+    match listen {
+        HttpListen::At(addr) => {
+            let listener = TcpListener::bind(addr).await;
+            listener.map(Some).map_err(|source| RunError::Bind { what: "http", addr, source })
+        }
+        HttpListen::Beside => {
+            let port = if wanted.port() == 0 { Some(0) } else { registry.port().checked_add(3) };
+            let Some(port) = port else { return Ok(None) };
+            match TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await {
+                Ok(listener) => Ok(Some(listener)),
+                Err(error) => {
+                    tracing::warn!(port, %error, "no dashboard and no metrics; `--http-listen` sets where");
+                    Ok(None)
+                }
+            }
+        }
+    }
 }
 
 /// A port that was only guessed may be another program's.

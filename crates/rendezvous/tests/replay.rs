@@ -15,14 +15,10 @@ use serde_json::Value;
 
 /// Requests this registry does not know: they are for operators of a public registry, and no node asks for them.
 const UNKNOWN: &[&str] = &[
-    "set_key_expiry",
-    "get_key_info",
     "set_external_id",
     "get_identity",
     "directory_sync",
     "directory_status",
-    "provision_network",
-    "get_provision_status",
     "set_webhook",
     "get_webhook",
     "get_webhook_dlq",
@@ -32,7 +28,6 @@ const UNKNOWN: &[&str] = &[
     "set_idp_config",
     "get_idp_config",
     "validate_token",
-    "get_audit_log",
     "submit_badge",
     "subscribe_replication",
 ];

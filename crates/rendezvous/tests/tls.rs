@@ -1,20 +1,27 @@
 //! The registry over TLS: one port, two kinds of clients, and what happens to those that stall.
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that meets what it does not expect must fail, and says what it met"
+)]
 
 mod common;
 
 use common::{
     ADMIN, about,
     client::{Client, Server, local},
-    identity, register,
+    identity,
+    pages::get,
+    register,
 };
 use pilot_crypto::Sha256;
-use pilot_rendezvous::{CertificateSource, Config};
+use pilot_rendezvous::{CertificateSource, Config, Http};
 use pilot_wire::registry::{CreateNetwork, Decoder, Envelope, Request, Response, frame};
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 use tokio_rustls::rustls::{
@@ -128,6 +135,37 @@ fn one_port_serves_clients_with_tls_and_without() {
     assert_eq!(plain.id, registered.node_id, "it is one registry");
     let heartbeat = Request::Heartbeat(about(plain.id)).sign_with(|text| identity(1).sign(text));
     assert!(matches!(secure.ask(&heartbeat.into()), Response::Heartbeat { .. }));
+}
+
+#[test]
+fn connections_are_counted_by_what_protects_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&folder);
+    config.http = Some(Http::beside());
+    config.connections.handshake = Duration::from_millis(50);
+    let server = Server::start(config);
+    let mut secure = Secure::connect(server.bound.registry);
+    assert!(matches!(secure.ask(&beacons()), Response::BeaconList { .. }));
+    for _ in 0..2 {
+        let mut plain = Client::connect(server.bound.registry);
+        assert!(matches!(plain.ask(Request::BeaconList {}), Response::BeaconList { .. }));
+    }
+    let mut stuck = Client::connect(server.bound.registry);
+    stuck.send_raw(HALF_A_HELLO);
+    assert_eq!(stuck.receive(), None);
+    let lines = [
+        "pilot_connections_entered_total{protection=\"tls\"} 1",
+        "pilot_connections_entered_total{protection=\"none\"} 2",
+        "pilot_connections_ended_total{reason=\"unprotected\"} 1",
+    ];
+    // The end is counted after the connection was closed.
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let metrics = get(server.bound.http.unwrap(), "/metrics", &[]).2;
+        let missing = lines.iter().find(|line| !metrics.lines().any(|found| found == **line));
+        let Some(missing) = missing else { break };
+        assert!(Instant::now() < end, "{missing} is not in {metrics}");
+    }
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub use decoder::{Decoder, FrameError, MAX_FRAME, frame};
 pub use membership::{MemberKey, Members, MembersQuery, OwnNetwork, SetMemberExpiry};
 pub use request::{
     AwaitNotices, BeaconLink, BeaconRegister, CreateNetwork, Envelope, ExprPolicyUpdate, Handshake,
-    HandshakeAnswer, Invite, InviteAnswer, JoinNetwork, MemberQuery, MemberTagsUpdate, Membership,
+    HandshakeAnswer, Invite, InviteAnswer, JoinNetwork, Kind, MemberQuery, MemberTagsUpdate, Membership,
     NetworkQuery, NetworkUpdate, Pair, PolicyUpdate, PublishRecord, Punch, Register, ReportTask, Request,
     RequestError, Resolve, ResolveHostname, RotateKey, ScoreUpdate, Sealed, SetEnterprise, SetHostname,
     SetTags, SetTaskExec, SetVisibility, Signed, TransferOwnership,

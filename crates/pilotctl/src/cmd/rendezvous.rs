@@ -1,4 +1,9 @@
-//! `pilotctl rendezvous run|start|stop|status`.
+//! `pilotctl rendezvous run|start|stop|status|backup|restore|import|beacon`.
+
+mod records;
+mod status;
+
+pub(crate) use records::{ImportArgs, RestoreArgs};
 
 pub(crate) mod beacon;
 
@@ -11,7 +16,9 @@ use std::time::Duration;
 use pilot_daemon::Fingerprint;
 use pilot_rendezvous::beacon::RelayLimits;
 use pilot_rendezvous::store::{StoreError, StoreUrl};
-use pilot_rendezvous::{CertificateSource, RegistryTls, RunError, Web, WebLimits, WebListen, WebTls};
+use pilot_rendezvous::{
+    CertificateSource, Http, HttpListen, RegistryTls, RunError, Web, WebLimits, WebListen, WebTls,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
@@ -19,7 +26,7 @@ use crate::failure::{Code, Failure};
 use crate::output::{self, Output};
 use crate::process::{self, Ending};
 use crate::settings::{self, Flags, Settings};
-use crate::{local_rendezvous, logging, style};
+use crate::{local_rendezvous, logging, notify, style};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -31,6 +38,12 @@ pub(crate) enum Command {
     Stop(StopArgs),
     /// Whether a rendezvous answers
     Status(StatusArgs),
+    /// Copy the records of the running rendezvous into a file
+    Backup(records::BackupArgs),
+    /// Fill an empty store from such a copy
+    Restore(RestoreArgs),
+    /// Fill an empty store from a snapshot of the reference's rendezvous
+    Import(ImportArgs),
     /// Run another beacon of a rendezvous, in the foreground until told to stop
     Beacon(beacon::BeaconArgs),
 }
@@ -84,6 +97,13 @@ pub(crate) struct RunArgs {
     /// No TLS there: behind something that does it [default: on loopback only]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) web_plain: Option<String>,
+    /// TCP address of the pages (dashboard, /metrics, /healthz, /readyz), or off
+    /// [default: three ports above the registry, on 127.0.0.1]
+    #[arg(long, visible_alias = "http", value_name = "HOST:PORT")]
+    pub(crate) http_listen: Option<String>,
+    /// Whoever has it sees on the pages what else only this machine sees [default: nobody else]
+    #[arg(long, value_name = "TOKEN", env = "PILOT_DASHBOARD_TOKEN", hide_env_values = true)]
+    pub(crate) http_token: Option<String>,
     /// Whoever has it may create and change networks [default: nobody may]
     #[arg(long, value_name = "TOKEN", env = "PILOT_ADMIN_TOKEN", hide_env_values = true)]
     pub(crate) admin_token: Option<String>,
@@ -129,6 +149,7 @@ impl RunArgs {
             ("web_cert", &self.web_cert),
             ("web_key", &self.web_key),
             ("web_plain", &self.web_plain),
+            ("http_listen", &self.http_listen),
             ("log_level", &self.log_level),
             ("log_format", &self.log_format),
         ]
@@ -155,6 +176,9 @@ pub(crate) struct Ready {
     /// SHA-256 of its certificate; none without TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) web_fingerprint: Option<String>,
+    /// The pages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) http_addr: Option<String>,
     pub(crate) store: String,
     pub(crate) pid: u32,
     #[serde(default)]
@@ -175,6 +199,9 @@ impl fmt::Display for Ready {
         if let Some(fingerprint) = &self.web_fingerprint {
             writeln!(f, "            certificate {fingerprint}")?;
         }
+        if let Some(http) = &self.http_addr {
+            writeln!(f, "  pages     http://{http}/")?;
+        }
         writeln!(f, "  store     {}", self.store)?;
         if let Some(log) = &self.log_file {
             writeln!(f, "  log       {log}")?;
@@ -190,15 +217,25 @@ impl fmt::Display for Ready {
 /// Carries out `pilotctl rendezvous ...`.
 pub(crate) async fn dispatch(ctx: &Context, command: Command) -> Result<Output, Failure> {
     match command {
-        Command::Run(args) => run(ctx, args.admin_token).await,
+        Command::Run(args) => Box::pin(run(ctx, args.admin_token, args.http_token)).await,
         Command::Start(args) => start(ctx, &args).await,
         Command::Stop(args) => stop(ctx, args.timeout).await,
-        Command::Status(args) => status(ctx, &args).await,
+        Command::Status(args) => status::status(ctx, &args).await,
+        Command::Backup(args) => {
+            let http = recorded(ctx).and_then(|ready| ready.http_addr);
+            records::backup(ctx, &args, http.as_deref()).await
+        }
+        Command::Restore(args) => records::restore(ctx, &args).await,
+        Command::Import(args) => records::import(ctx, &args).await,
         Command::Beacon(args) => beacon::run(ctx, args).await,
     }
 }
 
-async fn run(ctx: &Context, admin_token: Option<String>) -> Result<Output, Failure> {
+async fn run(
+    ctx: &Context,
+    admin_token: Option<String>,
+    http_token: Option<String>,
+) -> Result<Output, Failure> {
     logging::start(&ctx.settings)?;
     let store = store(&ctx.settings)?;
     let folder = folder(&ctx.settings, &store);
@@ -217,7 +254,9 @@ async fn run(ctx: &Context, admin_token: Option<String>) -> Result<Output, Failu
     config.registry_tls = registry_tls(&ctx.settings, folder.clone())?;
     config.web = web(&ctx.settings, folder, config.beacon_addr.ip().is_loopback())?;
     config.registry.admin_token = admin_token.filter(|token| !token.is_empty());
-    let (format, pid_file) = (ctx.format, pid_file(ctx));
+    config.http = http(ctx, http_token)?;
+    let control = config.http.as_ref().and_then(|http| http.control.clone()).unwrap_or_default();
+    let (format, pid_file, control_file) = (ctx.format, pid_file(ctx), control_file(ctx));
     let ready = move |bound: pilot_rendezvous::Bound| {
         let ready = Ready {
             registry_addr: bound.registry.to_string(),
@@ -229,17 +268,21 @@ async fn run(ctx: &Context, admin_token: Option<String>) -> Result<Output, Failu
                 .web
                 .and_then(|web| web.fingerprint)
                 .map(|sha| Fingerprint(sha).to_string()),
+            http_addr: bound.http.map(|http| http.to_string()),
             store: store.to_string(),
             pid: std::process::id(),
             log_file: None,
         };
         // For `stop` and `status`; a rendezvous that cannot write it still serves.
         drop(serde_json::to_vec(&ready).map(|json| settings::write_private(&pid_file, &json)));
+        drop(settings::write_private(&control_file, control.as_bytes()));
         let _ = output::finish(format, Ok(Output::of(ready)));
+        notify::ready();
     };
     let ended = pilot_rendezvous::run(config, ready, process::asked_to_end()).await;
     ended.map_err(|error| failure(&error))?;
     drop(std::fs::remove_file(self::pid_file(ctx)));
+    drop(std::fs::remove_file(self::control_file(ctx)));
     Ok(Output::streamed())
 }
 
@@ -305,6 +348,23 @@ fn web(settings: &Settings, folder: PathBuf, beacon_is_here: bool) -> Result<Opt
     Ok(Some(Web { listen, tls, limits: WebLimits::default() }))
 }
 
+/// The pages: on loopback unless something else is said. Whoever can read the state directory gets the records.
+fn http(ctx: &Context, token: Option<String>) -> Result<Option<Http>, Failure> {
+    let listen = match ctx.settings.get("http_listen") {
+        Some("off") => return Ok(None),
+        Some(address) => HttpListen::At(settings::socket_address(address)?),
+        None => HttpListen::Beside,
+    };
+    let control = Http::random_token().map_err(|error| Failure::internal(error.to_string()))?;
+    let token = token.filter(|token| !token.is_empty());
+    Ok(Some(Http { listen, token, control: Some(control), ..Http::beside() }))
+}
+
+/// What `backup` shows, so that it is known to be ours.
+fn control_file(ctx: &Context) -> PathBuf {
+    ctx.settings.home().join("rendezvous.control")
+}
+
 fn failure(error: &RunError) -> Failure {
     let message = error.to_string();
     match error {
@@ -312,19 +372,30 @@ fn failure(error: &RunError) -> Failure {
         RunError::Bind { .. } => {
             Failure::internal(message).hint("choose another address with --registry-addr and --beacon-addr")
         }
-        RunError::Store(StoreError::Locked { .. }) => taken(message),
-        RunError::Store(StoreError::Unreachable { .. }) => {
-            hinted(Failure::new(Code::ConnectionFailed, message), error)
-        }
-        RunError::Refused { .. } => hinted(Failure::new(Code::PermissionDenied, message), error),
-        RunError::Store(_) => hinted(Failure::internal(message), error),
-        RunError::Certificate { .. } => hinted(Failure::new(Code::InvalidArgument, message), error),
+        RunError::Store(error) => store_failure(error, message),
+        RunError::Refused { .. } => hinted(Failure::new(Code::PermissionDenied, message), error.hint()),
+        RunError::Certificate { .. } => hinted(Failure::new(Code::InvalidArgument, message), error.hint()),
         RunError::Restore { .. } | RunError::Failed(_) => Failure::internal(message),
     }
 }
 
-fn hinted(failure: Failure, error: &RunError) -> Failure {
-    match error.hint() {
+fn store_failure(error: &StoreError, message: String) -> Failure {
+    let failure = match error {
+        StoreError::Locked { .. } => return taken(message),
+        StoreError::Unreachable { .. } => Failure::new(Code::ConnectionFailed, message),
+        StoreError::Open { .. }
+        | StoreError::Damaged { .. }
+        | StoreError::Format { .. }
+        | StoreError::Denied { .. }
+        | StoreError::NoDatabase { .. }
+        | StoreError::Forbidden { .. }
+        | StoreError::Failed(_) => Failure::internal(message),
+    };
+    hinted(failure, error.hint())
+}
+
+fn hinted(failure: Failure, hint: Option<impl Into<String>>) -> Failure {
+    match hint {
         Some(hint) => failure.hint(hint),
         None => failure,
     }
@@ -358,7 +429,8 @@ async fn start(ctx: &Context, args: &RunArgs) -> Result<Output, Failure> {
     words.extend(flags.iter().map(|(name, value)| format!("--{}={value}", name.replace('_', "-"))));
     let log = local_rendezvous::log_path(&ctx.settings);
     let token = args.admin_token.clone().map(|token| ("PILOT_ADMIN_TOKEN", token));
-    let secrets: Vec<_> = [store, token].into_iter().flatten().collect();
+    let dashboard = args.http_token.clone().map(|token| ("PILOT_DASHBOARD_TOKEN", token));
+    let secrets: Vec<_> = [store, token, dashboard].into_iter().flatten().collect();
     let secrets: Vec<_> = secrets.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let data = process::start("rendezvous", &words, &secrets, &log, Duration::from_secs(15)).await?;
     let mut ready: Ready = serde_json::from_value(data)
@@ -387,80 +459,4 @@ async fn stop(ctx: &Context, timeout: Duration) -> Result<Output, Failure> {
     })?;
     let forced = process::stop(ready.pid, timeout).await? == Ending::Forced;
     Ok(Output::of(Stopped { pid: ready.pid, forced }))
-}
-
-#[derive(Serialize)]
-struct Status {
-    running: bool,
-    registry_addr: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    registry_fingerprint: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    plaintext: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    beacon_addr: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    web_addr: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    web_fingerprint: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    store: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pid: Option<u32>,
-}
-
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.running {
-            writeln!(
-                f,
-                "{}: nobody answers at {}",
-                style::strong("rendezvous not running"),
-                self.registry_addr
-            )?;
-            return write!(f, "start it with `pilotctl rendezvous start`");
-        }
-        writeln!(f, "{}", style::good("rendezvous running"))?;
-        writeln!(f, "  registry  {}", self.registry_addr)?;
-        if self.plaintext == Some(false) {
-            writeln!(f, "            TLS only")?;
-        }
-        let rows = [
-            ("cert", &self.registry_fingerprint),
-            ("beacon", &self.beacon_addr),
-            ("web", &self.web_addr),
-            ("web cert", &self.web_fingerprint),
-            ("store", &self.store),
-        ];
-        for (name, value) in rows {
-            if let Some(value) = value {
-                writeln!(f, "  {name:<9} {value}")?;
-            }
-        }
-        if let Some(pid) = self.pid {
-            writeln!(f, "  pid       {pid}")?;
-        }
-        Ok(())
-    }
-}
-
-async fn status(ctx: &Context, args: &StatusArgs) -> Result<Output, Failure> {
-    let recorded = recorded(ctx).filter(|_| args.registry_addr.is_none());
-    let registry_addr = match &recorded {
-        Some(ready) => ready.registry_addr.clone(),
-        None => ctx.settings.get("registry_addr").unwrap_or("127.0.0.1:9000").to_owned(),
-    };
-    let running = local_rendezvous::answers(&registry_addr).await;
-    let output = Output::of(Status {
-        running,
-        registry_addr,
-        registry_fingerprint: recorded.as_ref().map(|ready| ready.registry_fingerprint.clone()),
-        plaintext: recorded.as_ref().map(|ready| ready.plaintext),
-        beacon_addr: recorded.as_ref().map(|ready| ready.beacon_addr.clone()),
-        web_addr: recorded.as_ref().and_then(|ready| ready.web_addr.clone()),
-        web_fingerprint: recorded.as_ref().and_then(|ready| ready.web_fingerprint.clone()),
-        store: recorded.as_ref().map(|ready| ready.store.clone()),
-        pid: recorded.map(|ready| ready.pid),
-    });
-    Ok(if running { output } else { output.exiting_as(Code::NotRunning) })
 }

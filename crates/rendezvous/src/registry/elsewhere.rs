@@ -263,8 +263,8 @@ impl State {
         }
     }
 
-    /// Of all records there are.
-    fn keys(&self) -> BTreeSet<Key> {
+    /// Of all records there are, or that might be, except for those that are never taken away.
+    pub(super) fn keys(&self) -> BTreeSet<Key> {
         let of_node =
             |id| [Key::Node(id), Key::Consents(id), Key::Tasks(id), Key::KeyLife(id), Key::Cards(id)];
         let nodes = self.nodes.keys().copied().flat_map(of_node);

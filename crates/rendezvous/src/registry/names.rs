@@ -12,11 +12,11 @@ pub(super) const TAGS_MAX: usize = 10;
 const RESERVED_HOSTNAMES: &[&str] = &["localhost", "backbone", "broadcast"];
 const RESERVED_NETWORKS: &[&str] = &["backbone"];
 
-pub(super) fn check_hostname(name: &str) -> Result<(), HostnameFault> {
+pub(crate) fn check_hostname(name: &str) -> Result<(), HostnameFault> {
     check(name, RESERVED_HOSTNAMES)
 }
 
-pub(super) fn check_network_name(name: &str) -> Result<(), HostnameFault> {
+pub(crate) fn check_network_name(name: &str) -> Result<(), HostnameFault> {
     check(name, RESERVED_NETWORKS)
 }
 
@@ -42,7 +42,7 @@ fn is_label(text: &str) -> bool {
 }
 
 /// One leading `#` is taken off, and of equal labels one is kept.
-pub(super) fn check_tags(tags: &[String]) -> Result<Vec<String>, Refusal> {
+pub(crate) fn check_tags(tags: &[String]) -> Result<Vec<String>, Refusal> {
     if tags.len() > TAGS_MAX {
         return Err(Refusal::TooManyTags(TAGS_MAX));
     }

@@ -693,7 +693,7 @@ fn policy_reply(network_id: NetworkId, policy: Policy) -> NetworkPolicy {
 }
 
 /// Tokens are compared and kept as digests.
-pub(super) fn digest(token: &str) -> String {
+pub(crate) fn digest(token: &str) -> String {
     Sha256::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

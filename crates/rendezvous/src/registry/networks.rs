@@ -22,6 +22,10 @@ impl Networks {
         self.networks.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.networks.len()
+    }
+
     pub(super) fn insert(&mut self, id: NetworkId, network: Network) {
         self.by_name.insert(network.name.clone(), id);
         for (node, member) in &network.members {

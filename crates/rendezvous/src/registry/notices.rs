@@ -74,6 +74,11 @@ pub(super) struct Wait {
 }
 
 impl State {
+    /// Requests for notices that are held.
+    pub(super) fn held(&self) -> usize {
+        self.waiting.ends.len()
+    }
+
     /// Something lies in the inbox of the node.
     pub(super) fn tell(&mut self, node: NodeId) {
         self.answer_waiting(node);

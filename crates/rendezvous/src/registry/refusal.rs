@@ -4,6 +4,86 @@ use pilot_crypto::RecordError;
 use pilot_wire::{NetworkId, NodeId, registry::Role};
 use std::time::Duration;
 
+impl super::Refused {
+    pub(super) fn count(&mut self, refusal: &Refusal) {
+        *self.reason(refusal) += 1;
+    }
+
+    fn reason(&mut self, refusal: &Refusal) -> &mut u64 {
+        use Refusal as R;
+        if matches!(
+            refusal,
+            R::RegistrationRate { .. }
+                | R::SearchRate { .. }
+                | R::Full(_)
+                | R::TooManyBeacons(_)
+                | R::TooManyPeers(..)
+                | R::InboxFull(_)
+                | R::ReportsPerDay { .. }
+                | R::ReportsFull(_)
+                | R::TooManyNetworks
+                | R::InvitesFull(_)
+                | R::MembershipLimit
+                | R::TooManyCards(..)
+                | R::DirectoryFull(..)
+        ) {
+            &mut self.limited
+        } else if matches!(
+            refusal,
+            R::SignatureRequired
+                | R::SignatureEncoding(_)
+                | R::SignatureWrong
+                | R::RegistrationSignature
+                | R::RegistrationUnsigned(_)
+                | R::ChangeRequired(_)
+                | R::SealWrong
+                | R::SealRequired(_)
+        ) {
+            &mut self.unsigned
+        } else if matches!(
+            refusal,
+            R::UnknownNode(_)
+                | R::HostnameUnknown(_)
+                | R::RequesterUnknown(_)
+                | R::NoTrust(..)
+                | R::NotPending(_)
+                | R::NoScore(_)
+                | R::FounderUnknown(_)
+                | R::UnknownNetwork(_)
+                | R::TargetUnknown(_)
+                | R::NotMember(..)
+                | R::NoInvite(..)
+                | R::NoCard(..)
+        ) {
+            &mut self.unknown
+        } else if matches!(
+            refusal,
+            R::AdminToken
+                | R::NoAdminToken
+                | R::Private(_)
+                | R::NotParticipant
+                | R::BeaconForeign
+                | R::ScoreNeedsAdmin
+                | R::ListBackbone
+                | R::ListForeign(_)
+                | R::EnterpriseNeedsAdmin
+                | R::NetworkToken(_)
+                | R::InviteOnly
+                | R::InviterNotMember(..)
+                | R::InviterRole(_)
+                | R::RoleNeedsNode
+                | R::NoRole(..)
+                | R::RoleTooLow { .. }
+                | R::RoleUnproven(_)
+                | R::KeyExpired(..)
+        ) {
+            &mut self.denied
+        } else {
+            &mut self.invalid
+        }
+    }
+}
+
 /// A refusal, as the client reads it.
 #[expect(missing_docs, reason = "the texts say it")]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

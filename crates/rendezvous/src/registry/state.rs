@@ -1,10 +1,11 @@
 //! The state, how it is driven, and who may do what.
 
 use super::{
-    ConnId, Key, Record, Refusal,
+    ConnId, Key, Record, Refusal, Refused,
     audit::{Draft, Log},
     beacons::Beacons,
     cards::Directory,
+    census::Census,
     delivery::{self, Item},
     elsewhere::Company,
     handshakes::Inbox,
@@ -102,6 +103,8 @@ pub struct State {
     changed: BTreeSet<Key>,
     replies: VecDeque<(ConnId, Response)>,
     pub(super) endpoints: VecDeque<(NodeId, SocketAddr)>,
+    pub(super) census: Census,
+    pub(super) refused: Refused,
 }
 
 /// Searches for names of nodes that the seeker does not know, from one address: plenty for people, slow for a dictionary.
@@ -149,6 +152,8 @@ impl State {
             changed: BTreeSet::new(),
             replies: VecDeque::new(),
             endpoints: VecDeque::new(),
+            census: Census::default(),
+            refused: Refused::default(),
         }
     }
 
@@ -245,7 +250,10 @@ impl State {
         match self.answer(now, conn, envelope) {
             Ok(Some(response)) => self.replies.push_back((conn, response)),
             Ok(None) => {}
-            Err(refusal) => self.replies.push_back((conn, Response::error(refusal.to_string()))),
+            Err(refusal) => {
+                self.refused.count(&refusal);
+                self.replies.push_back((conn, Response::error(refusal.to_string())));
+            }
         }
     }
 
@@ -288,7 +296,8 @@ impl State {
             && due <= now
             && let Some(&(_, node)) = self.by_silence.first()
         {
-            tracing::info!(%node, "expired");
+            // A network that breaks takes thousands with it; the metrics say how many are left.
+            tracing::debug!(%node, "expired");
             self.depart(node);
         }
         self.end_waits(now);
@@ -297,6 +306,11 @@ impl State {
     /// Records that changed since the last call.
     pub fn take_changes(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.changed).into_iter().map(|key| (key, self.record(key))).collect()
+    }
+
+    /// Makes a record due to be written that has not changed: whether writing works is known by writing.
+    pub fn probe(&mut self) {
+        self.touch(Key::Counters);
     }
 
     /// A reply to send.
@@ -580,7 +594,7 @@ impl State {
     }
 
     pub(super) fn is_signed(&mut self, key: &PublicKey, text: &str, signature: &Signature) -> bool {
-        self.verified.check(key, text, signature)
+        self.verified.check(key, text, signature, self.last_seen.len())
     }
 
     pub(super) fn proven(&mut self, conn: ConnId, node: NodeId) {
@@ -689,6 +703,13 @@ impl State {
     }
 
     // Records.
+
+    /// Everything that [`restore`](Self::restore) needs, at this moment.
+    #[must_use]
+    pub fn records(&self) -> Vec<(Key, Record)> {
+        let keys = self.keys().into_iter().chain([Key::Authority, Key::Mesh]);
+        keys.filter_map(|key| Some((key, self.record(key)?))).collect()
+    }
 
     pub(super) fn touch(&mut self, key: Key) {
         self.changed.insert(key);

@@ -13,15 +13,28 @@ const CONSENTS_MAX: usize = 4096;
 #[derive(Debug, Default)]
 pub(super) struct Trust {
     consents: BTreeMap<NodeId, BTreeSet<NodeId>>,
+    /// Pairs that have consented to each other.
+    links: u64,
 }
 
 impl Trust {
+    /// These are all consents of the node.
     pub(super) fn restore(&mut self, node: NodeId, peers: BTreeSet<NodeId>) {
+        self.forget(node);
+        self.links += self.mutual(node, &peers);
         self.consents.insert(node, peers);
     }
 
+    /// The node consents to nobody.
     pub(super) fn forget(&mut self, node: NodeId) {
-        self.consents.remove(&node);
+        if let Some(peers) = self.consents.remove(&node) {
+            self.links -= self.mutual(node, &peers);
+        }
+    }
+
+    /// How many of the peers consent to the node.
+    fn mutual(&self, node: NodeId, peers: &BTreeSet<NodeId>) -> u64 {
+        peers.iter().map(|peer| u64::from(self.consents(*peer, node))).sum()
     }
 
     pub(super) fn of(&self, node: NodeId) -> Option<&BTreeSet<NodeId>> {
@@ -46,7 +59,9 @@ impl Trust {
         if peers.len() >= CONSENTS_MAX {
             return Err(Refusal::TooManyPeers(node, CONSENTS_MAX));
         }
-        Ok(peers.insert(peer))
+        peers.insert(peer);
+        self.links += u64::from(self.consents(peer, node));
+        Ok(true)
     }
 
     /// True if this changed something.
@@ -56,6 +71,38 @@ impl Trust {
         if peers.is_empty() {
             self.consents.remove(&node);
         }
+        if changed && self.consents(peer, node) {
+            self.links -= 1;
+        }
         changed
+    }
+
+    /// Pairs that trust each other.
+    pub(super) fn links(&self) -> u64 {
+        self.links
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_counted_whoever_says_what_the_consents_are() {
+        let [a, b, c] = [1, 2, 3].map(NodeId);
+        let mut trust = Trust::default();
+        trust.restore(a, BTreeSet::from([b, c]));
+        trust.restore(b, BTreeSet::from([a]));
+        assert_eq!(trust.links(), 1);
+        trust.consent(c, a).unwrap();
+        assert_eq!(trust.links(), 2);
+        trust.restore(a, BTreeSet::from([b]));
+        assert_eq!(trust.links(), 1, "the same node again");
+        trust.restore(a, BTreeSet::from([b]));
+        assert_eq!(trust.links(), 1);
+        trust.forget(b);
+        assert_eq!(trust.links(), 0);
+        assert!(!trust.withdraw(b, a));
+        assert_eq!(trust.links(), 0);
     }
 }

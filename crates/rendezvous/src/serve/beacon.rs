@@ -6,17 +6,21 @@ use super::{
     udp::{Buffers, Socket},
     web::{Full, Outbox, Said},
 };
-use crate::beacon::{Question, Route, State, Stats, Transmit, WebId};
+use crate::{
+    beacon::{Question, Route, State, Stats, Transmit, WebId},
+    http::{BEAT, BeaconPulse},
+};
 use pilot_wire::{NodeId, PublicKey, beacon::NotifyKind, registry::MeshSecret};
 use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr},
-    time::{Duration, Instant},
+    time::Instant,
 };
 use tokio::{
     net::UdpSocket,
     sync::{mpsc, watch},
+    time::MissedTickBehavior,
 };
 
 /// What the registry, or the link to it, tells the beacon.
@@ -47,10 +51,8 @@ pub(super) struct Membership {
 const SURVEY_MAX: usize = 256;
 /// Receive calls, and messages over the web, before orders are looked at.
 const BATCH: usize = 16;
-/// How often [`Stats`] are published.
-const PUBLISH: Duration = Duration::from_secs(1);
 
-/// Runs until the socket fails. What it does is to be seen in `stats`, renewed once a second.
+/// Runs until the socket fails. What it does is to be seen in `pulse`, renewed with each [`BEAT`].
 pub(super) async fn serve(
     socket: UdpSocket,
     ears: Sockets,
@@ -58,17 +60,18 @@ pub(super) async fn serve(
     mut orders: mpsc::Receiver<Order>,
     mut web: mpsc::Receiver<Said>,
     to_registry: mpsc::Sender<Event>,
-    stats: watch::Sender<Stats>,
+    pulse: watch::Sender<BeaconPulse>,
 ) -> io::Error {
     let socket = match Socket::new(socket) {
         Ok(socket) => socket,
         Err(error) => return error,
     };
     let mut buffers = Buffers::new();
+    let mut beat = tokio::time::interval(BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     state.set_ears(ears.ears());
     let mut elsewhere = vec![0; SURVEY_MAX];
     let mut beacon = Beacon { socket, ears, state, web: BTreeMap::new(), to_registry, unsent: 0 };
-    let mut publish = tokio::time::interval(PUBLISH);
     loop {
         // Not with the others below: there is always something to receive while the beacon is busy.
         let now = Instant::now();
@@ -81,8 +84,8 @@ pub(super) async fn serve(
             // Orders first: a node that was just registered is known before its first discover is looked at.
             biased;
             Some(order) = orders.recv() => beacon.obey(order),
-            _ = publish.tick() => {
-                stats.send_replace(beacon.stats());
+            _ = beat.tick() => {
+                pulse.send_replace(beacon.pulse());
             }
             // Nobody is kept waiting by the others: who talks over the web waits for its turn in a queue that is short.
             ready = beacon.socket.readable() => {
@@ -126,8 +129,12 @@ struct Beacon {
 }
 
 impl Beacon {
-    fn stats(&self) -> Stats {
-        Stats { unsent: self.unsent, ..self.state.stats() }
+    fn pulse(&self) -> BeaconPulse {
+        BeaconPulse {
+            at: Some(Instant::now()),
+            stats: Stats { unsent: self.unsent, ..self.state.stats() },
+            web: self.web.len(),
+        }
     }
 
     fn obey(&mut self, order: Order) {

@@ -4,7 +4,12 @@ use super::{
     entrance::{Entered, Entrance, Refused},
     registry::Event,
 };
-use crate::{config::Connections, rate::Bucket, registry::ConnId};
+use crate::{
+    config::Connections,
+    meters::{Ended, Meters},
+    rate::Bucket,
+    registry::ConnId,
+};
 use pilot_crypto::Identity;
 use pilot_wire::registry::{
     Decoder, Envelope, FrameError, MAX_FRAME, RequestError, Response, frame, seal::attest,
@@ -81,6 +86,28 @@ enum End {
     Shutdown,
 }
 
+impl End {
+    fn how(&self) -> Ended {
+        match self {
+            Self::Closed | Self::Io(_) | Self::Refused(Refused::Closed | Refused::Io(_)) => Ended::Closed,
+            Self::Idle | Self::Refused(Refused::Silent) => Ended::Idle,
+            Self::Stuck => Ended::Stuck,
+            Self::Unprotected | Self::Refused(Refused::Slow | Refused::Tls(_)) => Ended::Unprotected,
+            Self::Frame(_) | Self::Request(_) => Ended::Unreadable,
+            Self::Shutdown => Ended::Dropped,
+        }
+    }
+}
+
+/// Counts a connection as dropped if nothing else is said of its end.
+struct Over(Arc<Meters>, Ended);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.ended(self.1);
+    }
+}
+
 /// What a new client meets.
 pub(super) struct Visit {
     pub(super) conn: ConnId,
@@ -90,12 +117,15 @@ pub(super) struct Visit {
     pub(super) limits: Connections,
     pub(super) activity: Arc<Activity>,
     pub(super) to_registry: mpsc::Sender<Event>,
+    pub(super) meters: Arc<Meters>,
 }
 
 /// Serves one client until it ends.
 pub(super) async fn serve(visit: Visit, stream: TcpStream) {
     let conn = visit.conn;
+    let mut over = Over(Arc::clone(&visit.meters), Ended::Dropped);
     let Err(end) = enter(visit, stream).await;
+    over.1 = end.how();
     tracing::debug!(conn = conn.0, %end, "connection ended");
 }
 
@@ -104,9 +134,13 @@ async fn enter(visit: Visit, stream: TcpStream) -> Result<Infallible, End> {
     match visit.entrance.enter(stream, visit.limits.idle).await? {
         Entered::Tls(stream) => {
             visit.activity.heard();
+            visit.meters.protected.add(1);
             Client::new(visit, stream, Protection::Tls).exchange().await
         }
-        Entered::Plain(stream) => Client::new(visit, stream, Protection::None).exchange().await,
+        Entered::Plain(stream) => {
+            visit.meters.plain.add(1);
+            Client::new(visit, stream, Protection::None).exchange().await
+        }
         Entered::Unwanted(stream) => Client::new(visit, stream, Protection::None).turn_away().await,
     }
 }
@@ -137,10 +171,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             let request = timeout(self.visit.limits.idle, self.request()).await.map_err(|_| End::Idle)??;
             self.visit.activity.heard();
             self.throttle().await;
-            let response = match Envelope::parse(&request) {
-                Ok(envelope) => {
+            let response = match Envelope::parse_kind(&request) {
+                Ok((kind, envelope)) => {
                     let attest = envelope.attest;
+                    let start = Instant::now();
                     let response = self.ask(envelope).await?;
+                    self.visit.meters.answered(kind, start.elapsed(), &response);
                     if attest { self.attested(&response) } else { response.to_json() }
                 }
                 Err(error @ RequestError::Malformed(_)) => return Err(End::Request(error)),
@@ -148,7 +184,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                     error @ (RequestError::UnknownType(_)
                     | RequestError::Unsupported(_)
                     | RequestError::Invalid(_)),
-                ) => Response::error(error.to_string()).to_json(),
+                ) => {
+                    self.visit.meters.unreadable.add(1);
+                    Response::error(error.to_string()).to_json()
+                }
             };
             self.visit.activity.heard();
             self.reply(&response).await?;
@@ -198,6 +237,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// A client that asks too fast is read more slowly.
     async fn throttle(&mut self) {
         while let Err(wait) = self.requests.take(self.visit.limits.requests, Instant::now()) {
+            self.visit.meters.throttled.add(1);
             tokio::time::sleep(wait).await;
         }
     }

@@ -162,6 +162,7 @@ impl Link {
             | Event::MayIntroduce(_)
             | Event::KeyOf(..)
             | Event::OtherBeacons(_)
+            | Event::Copy(_)
             | Event::Opened { .. }
             | Event::Asked { .. }
             | Event::Closed { .. } => {}

@@ -5,7 +5,7 @@ use super::{
     entrance::Entrance,
     registry::Event,
 };
-use crate::{config::Connections, registry::ConnId};
+use crate::{config::Connections, meters::Meters, registry::ConnId};
 use pilot_crypto::Identity;
 use std::{
     collections::{BTreeMap, HashMap},
@@ -30,12 +30,14 @@ pub(super) async fn serve(
     authority: Arc<Identity>,
     limits: Connections,
     to_registry: mpsc::Sender<Event>,
+    meters: Arc<Meters>,
 ) {
     let mut clients = Clients {
         entrance,
         limits,
         authority,
         to_registry,
+        meters,
         tasks: JoinSet::new(),
         clients: BTreeMap::new(),
         next: 0,
@@ -63,6 +65,7 @@ struct Clients {
     limits: Connections,
     authority: Arc<Identity>,
     to_registry: mpsc::Sender<Event>,
+    meters: Arc<Meters>,
     tasks: JoinSet<()>,
     clients: BTreeMap<Id, Client>,
     next: u64,
@@ -78,9 +81,11 @@ struct Client {
 
 impl Clients {
     async fn admit(&mut self, stream: TcpStream, peer: SocketAddr) {
+        self.meters.accepted.add(1);
         let ip = peer.ip().to_canonical();
         let from_here = self.per_ip.get(&ip).copied().unwrap_or_default();
         if from_here >= self.limits.max_per_ip && !ip.is_loopback() {
+            self.meters.turned_away.add(1);
             tracing::debug!(%peer, "too many connections from one address");
             return;
         }
@@ -103,6 +108,7 @@ impl Clients {
             limits: self.limits.clone(),
             activity: Arc::clone(&activity),
             to_registry: self.to_registry.clone(),
+            meters: Arc::clone(&self.meters),
         };
         let task = self.tasks.spawn(connection::serve(visit, stream));
         *self.per_ip.entry(ip).or_default() += 1;

@@ -7,7 +7,8 @@ use super::{
 };
 use crate::{
     BeaconConfig,
-    beacon::{Introductions, Secret, State, Stats},
+    beacon::{Introductions, Secret, State},
+    http::BeaconPulse,
 };
 use std::net::SocketAddr;
 use tokio::{
@@ -83,7 +84,7 @@ pub async fn run_beacon(
         }
     }
     let ears = ears::Sockets::bind(addr, config.second_beacon_ip).await;
-    let (publish, stats) = watch::channel(Stats::default());
+    let (publish, pulse) = watch::channel(BeaconPulse::default());
     let serving = beacon::serve(udp, ears, state, orders, web_inbox, to_registry, publish);
     let linking = link.serve(registry_events, to_beacon);
     tracing::info!(beacon = %addr, id = bound.id, "beacon is ready");
@@ -94,6 +95,6 @@ pub async fn run_beacon(
         () = linking => Err(RunError::Failed("the link to the registry ended".to_owned())),
         () = serving_web => Err(RunError::Failed("the listener for the web ended".to_owned())),
     };
-    tracing::info!(beacon = ?*stats.borrow(), "the beacon ends");
+    tracing::info!(beacon = ?pulse.borrow().stats, "the beacon ends");
     outcome
 }

@@ -6,12 +6,15 @@
 //! before. Requests that only ask are answered from memory meanwhile, and heartbeats too.
 //!
 //! When a write fails, what it was to change is in doubt. Those who asked for it are told to try again, and the records are read
-//! again as soon as that is possible.
+//! again as soon as that is possible. Then a record is written now and then, so that it is known when writing works again
+//! also where nobody dares to ask.
 
 use super::beacon::Order;
 use crate::{
     beacon::Question,
-    registry::{Change, ConnId, Key, State},
+    http::{self, RegistryPulse},
+    meters::Meters,
+    registry::{Change, ConnId, Key, Record, State},
     store::{Delta, Elsewhere, Store, StoreError, Word},
 };
 use pilot_wire::{
@@ -28,11 +31,13 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
+
+type Records = Vec<(Key, Record)>;
 
 /// What happens to the registry.
 #[derive(Debug)]
-pub(super) enum Event {
+pub(crate) enum Event {
     /// A client connected.
     Opened {
         conn: ConnId,
@@ -54,6 +59,8 @@ pub(super) enum Event {
     OtherBeacons(oneshot::Sender<Vec<Beacon>>),
     /// Somebody on the web says to be this node: which key has it?
     KeyOf(NodeId, oneshot::Sender<Option<PublicKey>>),
+    /// The operator wants a copy of everything.
+    Copy(oneshot::Sender<Records>),
 }
 
 /// Events taken at once, and requests whose changes are committed together. Bounds the time in which nobody is answered.
@@ -67,12 +74,19 @@ const BEAT: Duration = Duration::from_secs(5);
 /// To a client whose request would change something.
 const NOT_NOW: &str = "the registry cannot store changes at the moment, try again";
 
+/// By which others see how it is.
+pub(super) struct Signs {
+    pub(super) meters: Arc<Meters>,
+    pub(super) pulse: watch::Sender<RegistryPulse>,
+}
+
 /// Runs until every sender of events is gone and what they asked is done.
 pub(super) async fn serve(
     mut state: State,
     mut store: Box<dyn Store>,
     mut events: mpsc::Receiver<Event>,
     to_beacon: mpsc::Sender<Order>,
+    signs: Signs,
 ) {
     let (mut heard, tell) = match store.others() {
         Some(others) => {
@@ -87,6 +101,7 @@ pub(super) async fn serve(
         voice: tell,
         replies: BTreeMap::new(),
         proven: BTreeMap::new(),
+        copies: Vec::new(),
         waiting: VecDeque::new(),
         turn: Turn::Idle(store),
         doubtful: BTreeSet::new(),
@@ -97,6 +112,8 @@ pub(super) async fn serve(
         seen: 0,
         retry_at: None,
         failing: false,
+        signs,
+        show_at: Instant::now(),
     };
     let mut work: Option<Work> = None;
     let mut closing = false;
@@ -109,6 +126,9 @@ pub(super) async fn serve(
             work = registry.next_work(now);
         }
         registry.beat(now);
+        if !registry.is_committing() {
+            registry.show(now);
+        }
         if closing && work.is_none() && registry.waiting.is_empty() {
             break;
         }
@@ -143,7 +163,7 @@ type Work = Pin<Box<dyn Future<Output = (Box<dyn Store>, Outcome)> + Send>>;
 
 enum Outcome {
     Begun(Result<Delta, StoreError>),
-    Committed(BTreeSet<Key>, Result<u64, StoreError>),
+    Committed { keys: BTreeSet<Key>, took: Duration, result: Result<u64, StoreError> },
     CaughtUp(Result<Delta, StoreError>),
 }
 
@@ -170,6 +190,8 @@ struct Registry {
     voice: Option<Voice>,
     replies: BTreeMap<ConnId, oneshot::Sender<Response>>,
     proven: BTreeMap<ConnId, Arc<AtomicBool>>,
+    /// Copies that go out when what is in them is on disk.
+    copies: Vec<(oneshot::Sender<Records>, Records)>,
     /// Events that need the right to write. Bounded by [`WAITING_MAX`].
     waiting: VecDeque<Event>,
     turn: Turn,
@@ -186,11 +208,24 @@ struct Registry {
     seen: u64,
     retry_at: Option<Instant>,
     failing: bool,
+    signs: Signs,
+    show_at: Instant,
 }
 
 impl Registry {
     fn is_committing(&self) -> bool {
         matches!(self.turn, Turn::Committing)
+    }
+
+    /// Shows that it is alive, and what it holds. Once the store has failed, it counts as one that cannot be written until
+    /// it was written.
+    fn show(&mut self, now: Instant) {
+        if now < self.show_at {
+            return;
+        }
+        self.show_at = now + http::BEAT;
+        let overview = self.state.overview(now);
+        self.signs.pulse.send_replace(RegistryPulse { at: Some(now), overview, writable: !self.failing });
     }
 
     /// Handles an event, or lets it wait for the right to write.
@@ -212,6 +247,8 @@ impl Registry {
             }
             // Not before what was asked on it.
             Event::Closed { conn } => self.state.owes_receipt(*conn) || self.waits(*conn),
+            // It is to be what the store holds, also of what others have written.
+            Event::Copy(_) => true,
             Event::Opened { .. }
             | Event::MayIntroduce(_)
             | Event::Wanted(_)
@@ -236,6 +273,8 @@ impl Registry {
                 // The client may be gone; then nobody is waiting for this.
                 let _ = reply.send(Response::error(NOT_NOW));
             }
+            // A copy of what may not be true is worse than none.
+            Event::Copy(copy) => drop(copy),
             event @ (Event::Asked { .. }
             | Event::Opened { .. }
             | Event::Closed { .. }
@@ -288,6 +327,9 @@ impl Registry {
                 // Who asked may be gone.
                 let _ = answer.send(self.state.key_of(node));
             }
+            Event::Copy(copy) => {
+                self.copies.push((copy, self.state.records()));
+            }
             Event::MayIntroduce(question) => {
                 let allowed = self.state.may_introduce(question.requester, question.target);
                 self.order(Order::Introduce(question, allowed));
@@ -300,7 +342,7 @@ impl Registry {
         match std::mem::replace(&mut self.turn, Turn::Reading) {
             Turn::Idle(mut store) => {
                 let expires = self.state.next_end().is_some_and(|due| due <= now);
-                let writes = !self.waiting.is_empty() || expires;
+                let writes = !self.waiting.is_empty() || expires || self.failing;
                 if self.pauses(now) || !(writes || self.is_behind()) {
                     self.turn = Turn::Idle(store);
                     return None;
@@ -324,11 +366,16 @@ impl Registry {
                     self.handle(now, event);
                 }
                 self.state.handle_timeout(now);
+                if self.failing {
+                    self.state.probe();
+                }
                 let changes: Vec<Change> = self.state.take_changes();
                 let keys = changes.iter().map(|(key, _)| *key).collect();
                 self.turn = Turn::Committing;
                 Some(Box::pin(async move {
-                    let outcome = Outcome::Committed(keys, store.commit(changes).await);
+                    let start = Instant::now();
+                    let result = store.commit(changes).await;
+                    let outcome = Outcome::Committed { keys, took: start.elapsed(), result };
                     (store, outcome)
                 }))
             }
@@ -353,7 +400,10 @@ impl Registry {
                 }
             }
             Outcome::CaughtUp(Ok(delta)) => self.apply(now, delta),
-            Outcome::Committed(keys, Ok(revision)) => {
+            Outcome::Committed { keys, took, result: Ok(revision) } => {
+                if !keys.is_empty() {
+                    self.signs.meters.committed(took, keys.len());
+                }
                 self.seen = revision;
                 self.retry_at = None;
                 if self.failing && !keys.is_empty() {
@@ -361,7 +411,7 @@ impl Registry {
                     tracing::info!("the store can be written again");
                 }
             }
-            Outcome::Committed(keys, Err(error)) => {
+            Outcome::Committed { keys, result: Err(error), .. } => {
                 self.doubtful.extend(keys);
                 self.failed(now, &error);
                 self.take_back();
@@ -388,6 +438,7 @@ impl Registry {
     }
 
     fn failed(&mut self, now: Instant, error: &StoreError) {
+        self.signs.meters.store_failures.add(1);
         if !self.failing {
             self.failing = true;
             tracing::error!(%error, "changes are refused until the store works again");
@@ -398,6 +449,7 @@ impl Registry {
 
     /// Nothing of what was decided in this turn is told to anybody.
     fn take_back(&mut self) {
+        self.copies.clear();
         while self.state.poll_endpoint().is_some() {}
         while self.state.poll_notice().is_some() {}
         while let Some((conn, response)) = self.state.poll_reply() {
@@ -423,6 +475,10 @@ impl Registry {
         }
         while let Some(node) = self.state.poll_notice() {
             self.order(Order::Notify(node));
+        }
+        for (copy, records) in self.copies.drain(..) {
+            // Who asked may be gone.
+            let _ = copy.send(records);
         }
     }
 
@@ -462,12 +518,14 @@ impl Registry {
     fn due(&self, now: Instant) -> Option<Instant> {
         // Those are late by the pause at most; without it a failing store would be asked without a pause.
         let written = self.state.next_end().map(|due| due.max(self.retry_at.unwrap_or(due)));
-        let retry = self.retry_at.filter(|_| self.is_behind() || !self.waiting.is_empty());
+        let retry = self.retry_at.filter(|_| self.failing || self.is_behind() || !self.waiting.is_empty());
         let beat = self.voice.as_ref().map(|voice| voice.beat_at);
         let idle = matches!(self.turn, Turn::Idle(_));
         let of_store = [written, retry].into_iter().flatten().min().filter(|_| idle);
         let wait = self.state.next_wait_end();
-        [of_store, beat, wait].into_iter().flatten().min().map(|due| due.max(now))
+        // Shown is what is on disk.
+        let show = Some(self.show_at).filter(|_| !self.is_committing());
+        [of_store, beat, wait, show].into_iter().flatten().min().map(|due| due.max(now))
     }
 
     /// Orders are hints: a beacon that is behind gets the next one.

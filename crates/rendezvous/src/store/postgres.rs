@@ -29,6 +29,10 @@ const MIGRATIONS_TABLE: &str = "pilot_migrations";
 
 /// How long a call may take, waiting for the others' turns included.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// How much longer for each record that is written; a registry that is put back has hundreds of thousands.
+const PER_RECORD: Duration = Duration::from_micros(500);
+/// Records written by one statement: between two the server must not think that we have stopped.
+const CHUNK: usize = 4096;
 /// How long the start may take; another instance may be changing the tables.
 const START: Duration = Duration::from_secs(60);
 /// After this silence in the middle of a turn the server ends it, in milliseconds. We decide within some.
@@ -110,6 +114,14 @@ impl Postgres {
         &mut self,
         work: impl AsyncFnOnce(&Self, &mut PgConnection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        self.within(DEADLINE, work).await
+    }
+
+    async fn within<T>(
+        &mut self,
+        deadline: Duration,
+        work: impl AsyncFnOnce(&Self, &mut PgConnection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let taken = self.connection.take();
         let working = async {
             let mut connection = match taken {
@@ -124,7 +136,7 @@ impl Postgres {
             Ok((connection, outcome))
         };
         let late = |_| Err(StoreError::Failed("the database does not answer in time".into()));
-        let (connection, outcome) = timeout(DEADLINE, working).await.unwrap_or_else(late)?;
+        let (connection, outcome) = timeout(deadline, working).await.unwrap_or_else(late)?;
         self.connection = Some(connection);
         Ok(outcome)
     }
@@ -217,8 +229,11 @@ impl Postgres {
         }
         let revision = self.seen + 1;
         let purges = Instant::now() >= self.purge_at;
-        self.with(async |store, connection| {
-            write(connection, revision, &changes).await.map_err(failed)?;
+        let records = u32::try_from(changes.len()).unwrap_or(u32::MAX);
+        self.within(DEADLINE + PER_RECORD * records, async |store, connection| {
+            for changes in changes.chunks(CHUNK) {
+                write(connection, revision, changes).await.map_err(failed)?;
+            }
             if purges {
                 purge(connection).await.map_err(failed)?;
             }

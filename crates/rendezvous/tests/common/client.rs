@@ -2,7 +2,13 @@
 
 use super::{about, identity, register};
 use pilot_crypto::Identity;
-use pilot_rendezvous::{Bound, Config, RunError, run, store::StoreUrl};
+use pilot_rendezvous::{
+    Bound, CertificateSource, Config, RunError,
+    registry::{Key, Record},
+    run,
+    store::StoreUrl,
+    transfer::{self, FillError},
+};
 use pilot_wire::{
     NodeId,
     beacon::Message,
@@ -30,7 +36,19 @@ pub(crate) fn at(store: impl Into<StoreUrl>) -> Config {
     config.registry_addr.set_port(0);
     config.beacon_addr.set_port(0);
     config.registry.admin_token = Some(super::ADMIN.to_owned());
+    if config.store.file().is_none() {
+        // Beside a database there is no place for a certificate.
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(std::process::id().to_string());
+        std::fs::create_dir_all(&folder).unwrap();
+        config.registry_tls.certificate = CertificateSource::Own { folder };
+    }
     config
+}
+
+/// Fills a store that nobody serves.
+pub(crate) fn fill(store: &StoreUrl, records: Vec<(Key, Record)>) -> Result<(), FillError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(transfer::fill(store, records))
 }
 
 /// A rendezvous in a thread of its own, stopped when dropped.

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 pub(crate) mod client;
+pub(crate) mod pages;
 pub(crate) mod postgres;
 pub(crate) mod victim;
 

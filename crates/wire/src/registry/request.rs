@@ -61,6 +61,14 @@ impl Envelope {
     /// # Errors
     /// [`RequestError`], of which only `Malformed` ends the connection.
     pub fn parse(json: &[u8]) -> Result<Self, RequestError> {
+        Self::parse_kind(json).map(|(_, envelope)| envelope)
+    }
+
+    /// Reads the content of a frame, and says of what kind the request is.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn parse_kind(json: &[u8]) -> Result<(Kind, Self), RequestError> {
         #[derive(Default, Deserialize)]
         #[serde(default)]
         struct Head {
@@ -79,19 +87,19 @@ impl Envelope {
             true => return Err(RequestError::Malformed(serde::de::Error::custom("an array"))),
         };
         let head = head.unwrap_or_default();
-        if UNSUPPORTED.contains(&head.kind.as_str()) {
-            return Err(RequestError::Unsupported(head.kind));
-        }
-        if !TYPES.contains(&head.kind.as_str()) {
-            return Err(RequestError::UnknownType(head.kind));
-        }
+        let Some(kind) = Kind::named(&head.kind) else {
+            return Err(match UNSUPPORTED.contains(&head.kind.as_str()) {
+                true => RequestError::Unsupported(head.kind),
+                false => RequestError::UnknownType(head.kind),
+            });
+        };
         let request = serde_json::from_slice(json).map_err(RequestError::Invalid)?;
         let sealed = match head.seal {
             Some(_) => seal_of(json).map_err(RequestError::Invalid)?,
             None => None,
         };
         let seal = sealed.map(|(seal, bytes)| Sealed { seal, bytes });
-        Ok(Self { request, admin_token: head.admin_token, seal, attest: head.attest })
+        Ok((kind, Self { request, admin_token: head.admin_token, seal, attest: head.attest }))
     }
 
     /// The content of a frame, without a seal.
@@ -123,6 +131,35 @@ impl Envelope {
 impl From<Request> for Envelope {
     fn from(request: Request) -> Self {
         Self { request, admin_token: String::new(), seal: None, attest: false }
+    }
+}
+
+/// The kind of a request, for counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Kind(u8);
+
+impl Kind {
+    /// All there are, by [`index`](Self::index).
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..=u8::MAX).take(TYPES.len()).map(Self)
+    }
+
+    /// The kind with this `type`.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::all().find(|kind| kind.name() == name)
+    }
+
+    /// The `type` of such requests.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        TYPES.get(self.index()).copied().unwrap_or_default()
+    }
+
+    /// Counts from 0.
+    #[must_use]
+    pub fn index(self) -> usize {
+        usize::from(self.0)
     }
 }
 

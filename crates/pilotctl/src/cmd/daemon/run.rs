@@ -11,7 +11,7 @@ use crate::failure::{Code, Failure};
 use crate::local_rendezvous::Registry;
 use crate::output::{self, Format, Output};
 use crate::settings::{Settings, socket_address};
-use crate::{local_rendezvous, logging, process};
+use crate::{local_rendezvous, logging, notify, process};
 
 pub(super) async fn run(ctx: &Context, flags: &DaemonFlags) -> Result<Output, Failure> {
     logging::start(&ctx.settings)?;
@@ -42,6 +42,7 @@ fn announce(format: Format, running: Running, registry: String, beacon: String) 
     };
     // Whoever started us may have gone; the daemon runs on.
     let _ = output::finish(format, Ok(Output::of(ready)));
+    notify::ready();
 }
 
 fn config(settings: &Settings, registry: &Registry, secret: Option<String>) -> Result<Config, Failure> {
