@@ -155,6 +155,8 @@ impl Services {
             | Call::TrustList
             | Call::WaitTrust { .. }
             | Call::AutoApprove { .. }
+            | Call::ClearAlarms { .. }
+            | Call::Recovery { .. }
             | Call::Config => Err(Failure::new(Code::Internal, "this is not a question for the services")),
         }
     }

@@ -309,6 +309,12 @@ impl Book {
         if changed { vec![Step::Store] } else { Vec::new() }
     }
 
+    /// The owner of `node` replaced its key, and the caller has checked that. `true` if another key was pinned.
+    pub(crate) fn rekeyed(&mut self, node: NodeId, key: PublicKey) -> bool {
+        let pinned = self.trusted.get_mut(&node).and_then(|trusted| trusted.key.as_mut());
+        pinned.is_some_and(|pinned| std::mem::replace(pinned, key) != key)
+    }
+
     fn agree(&mut self, node: NodeId, how: Agreement, now: UnixTime) -> Vec<Step> {
         let pending = self.pending.remove(&node);
         self.outgoing.remove(&node);
@@ -419,6 +425,17 @@ mod tests {
         assert_eq!(book.get(A).unwrap().key, Some(KEY), "the old key stays until the owner decides");
         book.approve(A, 103).unwrap();
         assert_eq!(book.get(A).unwrap().key, Some(OTHER_KEY));
+    }
+
+    #[test]
+    fn a_replaced_key_is_pinned_in_place_of_the_old_one_and_only_where_one_was() {
+        let mut book = Book::default();
+        assert!(!book.rekeyed(A, KEY), "nobody is trusted for having another key");
+        book.requested(A, Some(KEY), "", false, 100);
+        book.approve(A, 100).unwrap();
+        assert!(book.rekeyed(A, OTHER_KEY) && !book.rekeyed(A, OTHER_KEY));
+        assert_eq!(book.get(A), Some(&Trusted { key: Some(OTHER_KEY), since: 100, mutual: true }));
+        assert!(sends_accept(&book.requested(A, Some(OTHER_KEY), "", false, 101)));
     }
 
     #[test]

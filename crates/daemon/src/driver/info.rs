@@ -134,6 +134,7 @@ impl Driver {
             connections: self.live_streams(),
             pending: self.node.trust().pending().count() as u64,
             policy_broken: self.policy.broken(),
+            alarms: self.memory.alarms.clone(),
         }
     }
 
@@ -172,6 +173,7 @@ impl Driver {
             hostname: self.hostname_of(peer.node),
             rtt_us: rtt.map(micros),
             idle_ms: idle.and_then(|idle| u64::try_from(idle).ok()),
+            alarms: self.alarms_of(peer.node),
             ..PeerInfo::default()
         }
     }

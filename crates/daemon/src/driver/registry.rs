@@ -5,22 +5,25 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use pilot_crypto::Identity;
-use pilot_proto::{Answer, CandidateSource, Location, PeerEvent, Query, QueryError, QueryId, Visibility};
-use pilot_wire::ipc::{Code, Command, Managed, Preferred, Reply, Resolved, VerifyEnvelope};
+use pilot_crypto::{Identity, sign_change};
+use pilot_proto::{Answer, CandidateSource, PeerEvent, Query, QueryError, QueryId, Visibility};
+use pilot_wire::ipc::{Code, Command, Managed, Preferred, Reply, VerifyEnvelope};
+use pilot_wire::record::{ChangedBy, KeyChange};
 use pilot_wire::registry::{
     self, Envelope, ExprPolicyUpdate, Handshakes, MemberQuery, MemberTagsUpdate, NetworkQuery, Registered,
-    Response, RotateKey, SetTaskExec, Signed,
+    Response, RotateKey, SetTaskExec,
 };
 use pilot_wire::{Addr, Endpoint, NetworkId, NodeId, Port};
 use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::Driver;
+use super::beliefs::Study;
+use super::names::{Contest, Form, Name};
 use super::replies::{Refusal, ReplyTo};
 use super::trust::wall;
 use crate::handle::Sign;
-use crate::registry::{CallError, CallId, Order, Report};
+use crate::registry::{CallError, CallId, Order, Report, Witness};
 
 /// Changes of trust that the registry could not be told, to be told when it is back.
 const OWED_MAX: usize = 256;
@@ -35,8 +38,8 @@ pub(super) struct Standing {
     pub(super) error: Option<String>,
     /// What the registry should have been told.
     owed: Vec<Query>,
-    /// Look-ups under way whose only purpose is a name.
-    names: BTreeMap<CallId, NodeId>,
+    /// Look-ups under way by which this node learns what there is to know of another.
+    pub(super) studies: BTreeMap<CallId, Study>,
     /// Requests of the built-in services.
     of_services: BTreeMap<CallId, oneshot::Sender<Result<Vec<u8>, CallError>>>,
 }
@@ -49,13 +52,13 @@ impl Standing {
             connected: false,
             error: None,
             owed: Vec::new(),
-            names: BTreeMap::new(),
+            studies: BTreeMap::new(),
             of_services: BTreeMap::new(),
         }
     }
 
     /// Nothing is to be expected of it at present: what is remembered has to do.
-    fn is_away(&self) -> bool {
+    pub(super) fn is_away(&self) -> bool {
         !self.connected && !self.awaited
     }
 }
@@ -76,8 +79,12 @@ pub(super) enum Purpose {
     Visibility(bool),
     Tags(Vec<String>),
     Deregister,
-    /// A name to be resolved for our own call.
-    Resolve(String),
+    /// A name to be resolved.
+    Resolve(Name),
+    /// What the registry now says of the trusted node that had the name, before another is believed to have it.
+    Contested(Contest),
+    /// What the registry knows of a node, for our own call.
+    Lookup(NodeId),
     Broadcast {
         network: NetworkId,
         port: Port,
@@ -111,7 +118,8 @@ impl Purpose {
             Self::Visibility(_) => "set_visibility",
             Self::Tags(_) => "set_tags",
             Self::Deregister => "deregister",
-            Self::Resolve(_) => "resolve_hostname",
+            Self::Resolve(_) | Self::Contested(_) => "resolve_hostname",
+            Self::Lookup(_) => "lookup",
             Self::Broadcast { .. } => "broadcast: list nodes for broadcast",
             Self::RotateKey(_) => "rotate_key",
             Self::Verify { .. } => "verify_envelope",
@@ -131,6 +139,8 @@ impl Purpose {
             | Self::RotateKey(_) => true,
             Self::Pass(..)
             | Self::Resolve(_)
+            | Self::Contested(_)
+            | Self::Lookup(_)
             | Self::Broadcast { .. }
             | Self::Verify { .. }
             | Self::Policy(_)
@@ -201,14 +211,6 @@ impl Driver {
         }
     }
 
-    /// Learns the name of a node that people will see in lists.
-    pub(super) fn learn_name(&mut self, node: NodeId) {
-        let request = registry::Request::Lookup(Signed { node_id: node, ..Signed::default() });
-        if let Some(id) = self.send_call(request.into()) {
-            self.registry.names.insert(id, node);
-        }
-    }
-
     pub(super) fn on_managed(&mut self, to: ReplyTo, command: Command, request: Managed<'_>) {
         let node_id = self.own_node();
         let runner = || Refusal::new(Code::NotFound, "managed: no active policy runner for network");
@@ -257,9 +259,18 @@ impl Driver {
         if let Err(error) = identity.store(&self.next_identity()) {
             return self.refuse(to, Refusal::new(Code::Internal, error.to_string()).within("rotate_key"));
         }
+        let node_id = self.own_node();
+        let change = KeyChange {
+            node: node_id,
+            old: self.own_key(),
+            new: identity.public(),
+            seq: self.numbers.next(),
+            by: ChangedBy::Old,
+        };
         let request = RotateKey {
-            node_id: self.own_node(),
+            node_id,
             new_public_key: identity.public().into(),
+            change: sign_change(&self.identity, &identity, &change).to_text(),
             ..RotateKey::default()
         };
         self.ask_registry(to, registry::Request::RotateKey(request), Purpose::RotateKey(Box::new(identity)));
@@ -327,7 +338,9 @@ impl Driver {
             // Asked before the key was changed; the registration of the new one is on its way.
             Report::Registered(..) => {}
             Report::Answer(id, answer) => self.on_answer(now, id, answer),
-            Report::Reply(id, outcome) => self.on_reply(now, id, outcome),
+            Report::Said(id, said, witness) => self.on_said(now, id, &said, &witness),
+            Report::Reply(id, outcome, witness) => self.on_reply(now, id, outcome, &witness),
+            Report::NameRefused(reason) => self.on_name_refused(&reason),
             Report::Handshakes(found) => self.on_handshakes(now, found),
             Report::Status { address, error } => {
                 self.registry.connected = error.is_none();
@@ -350,12 +363,7 @@ impl Driver {
         let first = self.memory.node_id != Some(node);
         tracing::info!(%node, first, "registered");
         if let Some(reason) = &registered.hostname_error {
-            tracing::warn!(
-                hostname = self.profile.hostname,
-                reason,
-                "the registry does not grant the hostname"
-            );
-            self.profile.hostname.clear();
+            self.on_name_refused(reason);
         }
         self.memory.node_id = Some(node);
         self.memory.public_key = Some(self.own_key());
@@ -378,6 +386,13 @@ impl Driver {
             let _ = self.send_call(request.into());
         }
         self.check_ready();
+    }
+
+    fn on_name_refused(&mut self, reason: &str) {
+        tracing::warn!(hostname = self.profile.hostname, reason, "the registry does not grant the hostname");
+        self.profile.hostname.clear();
+        self.memory.hostname.clear();
+        self.memory_stale = true;
     }
 
     pub(super) fn on_query(&mut self, now: Instant, id: QueryId, query: Query) {
@@ -429,20 +444,6 @@ impl Driver {
                 answer @ (Answer::Resolved(Err(QueryError::Unreachable(_)))
                 | Answer::PeerKey(Err(QueryError::Unreachable(_)))),
             ) => self.remembered_answer(query).unwrap_or(answer),
-            (Query::Resolve(node), Answer::Resolved(Ok(location))) => {
-                if let Some(endpoint) = location.public {
-                    self.remember_endpoint(*node, endpoint);
-                }
-                Answer::Resolved(Ok(location))
-            }
-            (Query::PeerKey(node), Answer::PeerKey(Ok(key))) => {
-                if self.is_remembered(*node) {
-                    let peer = self.memory.peer_mut(*node);
-                    self.memory_stale |= peer.public_key.replace(key) != Some(key);
-                    self.tell_finder();
-                }
-                Answer::PeerKey(Ok(key))
-            }
             (
                 Query::RespondHandshake { .. } | Query::ReportTrust(_) | Query::RevokeTrust(_),
                 Answer::Done(Err(QueryError::Unreachable(reason))),
@@ -456,37 +457,6 @@ impl Driver {
         }
     }
 
-    /// What an earlier answer of the registry, or the peer itself, said.
-    fn remembered_answer(&self, query: &Query) -> Option<Answer> {
-        match query {
-            Query::Resolve(node) => {
-                let endpoint = self.memory.peers.get(node)?.endpoint?;
-                Some(Answer::Resolved(Ok(Location { public: Some(endpoint), ..Location::default() })))
-            }
-            Query::PeerKey(node) => {
-                let remembered = || self.memory.peers.get(node).and_then(|peer| peer.public_key);
-                Some(Answer::PeerKey(Ok(self.known_key(*node).or_else(remembered)?)))
-            }
-            Query::CheckTrust(_)
-            | Query::RequestHandshake { .. }
-            | Query::RespondHandshake { .. }
-            | Query::ReportTrust(_)
-            | Query::RevokeTrust(_) => None,
-        }
-    }
-
-    fn remember_endpoint(&mut self, node: NodeId, endpoint: SocketAddr) {
-        if self.is_remembered(node) {
-            let peer = self.memory.peer_mut(node);
-            self.memory_stale |= peer.endpoint.replace(endpoint) != Some(endpoint);
-        }
-    }
-
-    /// Whether a node is worth a place on disk. Strangers are not: they could fill the table.
-    fn is_remembered(&self, node: NodeId) -> bool {
-        self.node.trust().get(node).is_some() || self.memory.peers.contains_key(&node)
-    }
-
     fn on_handshakes(&mut self, now: Instant, found: Handshakes) {
         for request in found.requests {
             self.node.relayed_request(now, wall(), request.from_node_id, &request.justification);
@@ -497,9 +467,9 @@ impl Driver {
         }
     }
 
-    fn on_reply(&mut self, now: Instant, id: CallId, outcome: Result<Vec<u8>, CallError>) {
-        if let Some(node) = self.registry.names.remove(&id) {
-            return self.on_name(node, outcome);
+    fn on_reply(&mut self, now: Instant, id: CallId, outcome: Result<Vec<u8>, CallError>, witness: &Witness) {
+        if let Some(study) = self.registry.studies.remove(&id) {
+            return self.on_studied(now, study, outcome, witness);
         }
         if let Some(answer) = self.registry.of_services.remove(&id) {
             // The service may have given up meanwhile.
@@ -507,6 +477,10 @@ impl Driver {
             return;
         }
         if let Some(inquiry) = self.inquiries.answered(id) {
+            let outcome = outcome.and_then(|reply| match self.inquiries.node(inquiry) {
+                Some(node) => self.believed_reply(now, node, reply, witness),
+                None => Ok(reply),
+            });
             return self.on_listing(now, inquiry, outcome);
         }
         if let Some(check) = self.checks.answered(id) {
@@ -542,7 +516,14 @@ impl Driver {
                 self.notify("node.deregistered", None);
                 self.reply(to, &pass(Command::DeregisterOk));
             }
-            Purpose::Resolve(name) => self.on_name_resolved(to, &name, &reply),
+            Purpose::Resolve(name) => self.on_name_resolved(to, name, &reply, witness),
+            Purpose::Contested(contest) => self.on_contested(now, to, contest, &reply, witness),
+            Purpose::Lookup(node) => match self.believed_reply(now, node, reply, witness) {
+                Ok(reply) => {
+                    self.reply(to, &Reply::Json { command: Command::CallOk, body: (&reply[..]).into() });
+                }
+                Err(error) => self.refuse(to, Refusal::from(error).within("lookup")),
+            },
             Purpose::Broadcast { network, port, data } => {
                 self.on_members(now, to, network, port, &data, &reply)
             }
@@ -550,13 +531,17 @@ impl Driver {
                 self.adopt(now, *identity);
                 self.reply(to, &pass(Command::RotateKeyOk));
             }
-            Purpose::Verify { request, signer } => match Response::parse(&reply) {
-                Ok(Response::Lookup(lookup)) => {
-                    let check = self.check_envelope(&request, signer, lookup.public_key, "registry");
-                    self.answer(to, Command::VerifyEnvelopeOk, &check);
+            Purpose::Verify { request, signer } => {
+                let believed = self.believed_reply(now, signer, reply, witness);
+                match believed.map(|reply| Response::parse(&reply)) {
+                    Ok(Ok(Response::Lookup(lookup))) => {
+                        let check = self.check_envelope(&request, signer, lookup.public_key, "registry");
+                        self.answer(to, Command::VerifyEnvelopeOk, &check);
+                    }
+                    Ok(_) => self.refuse(to, another_reply()),
+                    Err(error) => self.refuse(to, Refusal::from(error).within("verify_envelope")),
                 }
-                Ok(_) | Err(_) => self.refuse(to, another_reply()),
-            },
+            }
             Purpose::Policy(network) => self.on_policy(to, network, &reply),
             Purpose::PreferDirect(preferred) => self.answer(to, Command::PreferDirectOk, &preferred),
             Purpose::Datagram { to: endpoint, from, data } => {
@@ -580,8 +565,10 @@ impl Driver {
                 self.on_policy(to, network, b"{}")
             }
             Purpose::Resolve(name) if let Some(resolved) = self.resolved_without(&name, &error) => {
-                self.answer(to, Command::CallOk, &resolved);
+                self.answer_name(to, name.form, &resolved);
             }
+            // It has nothing new of the trusted one, so there is no reason to believe another.
+            Purpose::Contested(contest) => self.answer_trusted(to, contest),
             Purpose::Datagram { to: endpoint, from, data } if matches!(error, CallError::Unreachable(_)) => {
                 self.send_datagram(now, to, endpoint, from, &data);
             }
@@ -591,13 +578,15 @@ impl Driver {
                 let text = format!("sendto: resolve node {node}: {}", refusal.text());
                 self.refuse(to, refusal.worded(text));
             }
-            purpose @ Purpose::Resolve(_) => {
+            purpose @ Purpose::Resolve(Name { form: Form::Call, .. }) => {
                 let refusal = Refusal::from(error)
                     .within(purpose.operation())
                     .hint("is the name right, and is there trust? see: pilotctl handshake");
                 self.refuse(to, refusal);
             }
             purpose @ (Purpose::Pass(..)
+            | Purpose::Resolve(_)
+            | Purpose::Lookup(_)
             | Purpose::Hostname(_)
             | Purpose::Visibility(_)
             | Purpose::Tags(_)
@@ -606,52 +595,6 @@ impl Driver {
             | Purpose::RotateKey(_)
             | Purpose::Verify { .. }
             | Purpose::Policy(_)) => self.refuse(to, Refusal::from(error).within(purpose.operation())),
-        }
-    }
-
-    /// What stands in for the registry's answer to a look-up of a name.
-    pub(super) fn resolved_while_away(&self, name: &str) -> Option<Resolved> {
-        if self.registry.is_away() { self.remembered(name) } else { None }
-    }
-
-    /// A name may be remembered where the registry cannot be asked.
-    fn resolved_without(&self, name: &str, error: &CallError) -> Option<Resolved> {
-        match error {
-            CallError::Unreachable(_) => self.remembered(name),
-            CallError::Refused(_) => None,
-        }
-    }
-
-    fn on_name_resolved(&mut self, to: ReplyTo, name: &str, reply: &[u8]) {
-        let Ok(Response::ResolveHostname(found)) = Response::parse(reply) else {
-            return self.refuse(to, another_reply());
-        };
-        let node = found.node_id;
-        // Only our own user's look-ups come here, so strangers cannot fill the table.
-        self.set_name(node, name);
-        let resolved = Resolved {
-            node_id: node,
-            address: found.address.parse().unwrap_or(Addr::backbone(node)),
-            hostname: name.to_owned(),
-            public: found.public,
-        };
-        self.answer(to, Command::CallOk, &resolved);
-    }
-
-    fn on_name(&mut self, node: NodeId, outcome: Result<Vec<u8>, CallError>) {
-        let lookup = outcome.ok().and_then(|reply| Response::parse(&reply).ok());
-        if let Some(Response::Lookup(lookup)) = lookup
-            && let Some(name) = lookup.hostname
-        {
-            self.set_name(node, &name);
-        }
-    }
-
-    fn set_name(&mut self, node: NodeId, name: &str) {
-        let peer = self.memory.peer_mut(node);
-        if peer.hostname != name {
-            name.clone_into(&mut peer.hostname);
-            self.memory_stale = true;
         }
     }
 
@@ -739,10 +682,8 @@ impl Driver {
                 tracing::info!(%peer, "through the relay");
                 self.notify("tunnel.relay_activated", Some(json!({"peer_node_id": peer})));
             }
-            PeerEvent::KeyMismatch(key) => {
-                tracing::warn!(%peer, shown = key.fingerprint(), "shows another key than the pinned one; refused");
-                self.notify("security.key_mismatch", Some(json!({"peer_node_id": peer, "shown": key})));
-            }
+            // Its owner may have replaced it, and then the registry has the old key's word for that.
+            PeerEvent::KeyMismatch(key) => self.study(peer, Some(*key)),
             PeerEvent::Silent => {
                 tracing::info!(%peer, "does not answer");
                 self.wish_for_peers();
@@ -751,7 +692,7 @@ impl Driver {
     }
 }
 
-fn another_reply() -> Refusal {
+pub(super) fn another_reply() -> Refusal {
     Refusal::new(Code::Internal, "the registry sent another reply than asked for")
 }
 

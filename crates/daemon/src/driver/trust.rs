@@ -188,6 +188,7 @@ impl Driver {
             network: NetworkId::BACKBONE,
             approved_at: trusted.since,
             hostname: self.hostname_of(node_id),
+            key_changed: self.memory.peers.get(&node_id).and_then(|peer| peer.key_changed),
         };
         TrustedList { trusted: self.node.trust().trusted().map(entry).collect() }
     }
@@ -297,7 +298,7 @@ impl Driver {
                 let data = json!({"peer_node_id": node, "justification": justification});
                 self.notify("handshake.received", Some(data.clone()));
                 self.notify("handshake.pending", Some(data));
-                self.learn_name(node);
+                self.study(node, None);
             }
             TrustEvent::Trusted { node, how } => {
                 tracing::info!(%node, ?how, "trusted");
@@ -306,7 +307,7 @@ impl Driver {
                 self.settle_waits(now, node);
                 self.notify_trusted(node, how);
                 self.sign(Sign::Peer(node));
-                self.learn_name(node);
+                self.study(node, None);
                 // Find the peer and agree keys now: the first message is likely to follow.
                 self.node.ping(now, node, 0);
             }
