@@ -4,6 +4,7 @@
 //! to local programs, `registry` to the registry, `udp` is the tunnel socket, `web` the way to the beacon where UDP does not pass, `service` the built-in applications,
 //! which use the same [client](pilot_client) as everybody else, over a pipe. `files` and `state` keep what must survive.
 
+mod belief;
 mod config;
 mod datetime;
 mod driver;

@@ -225,7 +225,12 @@ impl Connection {
     }
 
     pub(super) fn queue(&mut self, envelope: &Envelope) {
-        match frame(&envelope.to_json()) {
+        self.queue_json(&envelope.to_json());
+    }
+
+    /// The content of a frame, ready to go.
+    pub(super) fn queue_json(&mut self, content: &[u8]) {
+        match frame(content) {
             Ok(frame) => self.outgoing.extend_from_slice(&frame),
             // Without the frame the replies would no longer match; the registry answers this one with an error.
             Err(error) => {
