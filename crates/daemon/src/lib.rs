@@ -12,6 +12,7 @@ mod files;
 mod handle;
 mod ipc;
 mod network;
+mod recovery;
 mod registry;
 mod run;
 mod service;
@@ -24,6 +25,7 @@ pub use config::{
     Config, IDLE_TIMEOUT, KEEPALIVE, ProxySetting, ReceivedLimits, Services, Transport, Web, Webhook,
 };
 pub use ipc::SocketError;
+pub use recovery::{RecoverError, Recovered, make_recovery_key, recover};
 pub use run::{RunError, Running, run};
 pub use state::StateError;
 pub use web::{

@@ -4,6 +4,7 @@
 //! [`ANSWER_WAIT`] at most and are then answered with the reason, so known peers are served without a registry.
 
 mod connection;
+mod errand;
 mod notices;
 mod profile;
 mod queries;
@@ -25,6 +26,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use connection::{Connection, Lost};
+pub(crate) use errand::{Errand, ErrandError};
 use notices::Notices;
 pub(crate) use profile::Profile;
 pub(crate) use queries::{failed, request, said};

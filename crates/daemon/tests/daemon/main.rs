@@ -12,6 +12,7 @@ mod hosts;
 mod inbox;
 #[cfg(target_os = "linux")]
 mod lan;
+mod lies;
 mod mailboxes;
 #[cfg(target_os = "linux")]
 #[path = "../../src/network/testing.rs"]
@@ -20,6 +21,7 @@ mod outbox;
 mod paths;
 mod policy;
 mod programs;
+mod records;
 mod registry;
 mod requests;
 mod restarts;

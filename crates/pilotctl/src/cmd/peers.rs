@@ -61,6 +61,9 @@ impl fmt::Display for Report {
             let rtt = rtt(peer.rtt_us);
             let heard = peer.idle_ms.map_or_else(|| "-".to_owned(), ago_ms);
             writeln!(f, "{address:<20} {hostname:<18} {tunnel} {path:<7} {endpoint:<22} {rtt:>9}  {heard}")?;
+            for alarm in &peer.alarms {
+                writeln!(f, "  {}: {alarm}", style::bad("alarm"))?;
+            }
         }
         Ok(())
     }

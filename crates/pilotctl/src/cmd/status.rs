@@ -1,17 +1,24 @@
 //! `pilotctl status`, which is also `pilotctl daemon status`.
 
 #[derive(Debug, clap::Args)]
-#[command(before_help = "Examples:\n  pilotctl status\n  pilotctl daemon status --check && echo up")]
+#[command(before_help = "Examples:\n  pilotctl status\n  pilotctl daemon status --check && echo up\n  \
+    pilotctl status --clear-alarms")]
 pub(crate) struct Args {
     /// Print nothing; only the exit status tells
     #[arg(long)]
     pub(crate) check: bool,
+    /// Forget the alarms: they have been read
+    #[arg(long, conflicts_with = "check")]
+    pub(crate) clear_alarms: bool,
+    /// Believe the keys with which registries sign from now on, though they signed with others before
+    #[arg(long, conflicts_with = "check")]
+    pub(crate) accept_registry_key: bool,
 }
 
 use std::fmt;
 use std::time::Duration;
 
-use pilot_wire::ipc::{Call, Info, Status, WebLink};
+use pilot_wire::ipc::{Alarm, Call, Done, Info, Status, WebLink};
 use pilot_wire::{Addr, NodeId};
 use serde::Serialize;
 
@@ -50,6 +57,9 @@ struct Node {
     /// Why the owner's rules cannot be used.
     #[serde(skip_serializing_if = "Option::is_none")]
     policy_broken: Option<String>,
+    /// What was said and is not believed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    alarms: Vec<Alarm>,
 }
 
 impl fmt::Display for Report {
@@ -80,6 +90,16 @@ impl fmt::Display for Report {
         if node.beacon_answers == Some(false) && node.transport != "web" {
             write!(f, "\n  the beacon does not answer: see `pilotctl netcheck`")?;
         }
+        for alarm in &node.alarms {
+            let times = if alarm.times > 1 { format!(", {} times", alarm.times) } else { String::new() };
+            let said = humane::ago(alarm.last);
+            write!(f, "\n  {}: {} · {said}{times}", style::bad("alarm"), alarm.text)?;
+        }
+        if node.alarms.iter().any(|alarm| alarm.kind == "registry_key") {
+            write!(f, "\n  if its operator says so: `pilotctl status --accept-registry-key --clear-alarms`")?;
+        } else if !node.alarms.is_empty() {
+            write!(f, "\n  read them? `pilotctl status --clear-alarms`")?;
+        }
         Ok(())
     }
 }
@@ -94,6 +114,10 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
     };
     if args.check {
         return Ok(Output::streamed());
+    }
+    if args.clear_alarms || args.accept_registry_key {
+        let clear = Call::ClearAlarms { registry_keys: args.accept_registry_key };
+        client.call::<Done>(clear).await?;
     }
     let (pid, node) = match client.call::<Status>(Call::Status).await.map_err(Failure::from) {
         Ok(status) => (Some(status.pid), of_status(status)),
@@ -116,6 +140,7 @@ fn of_status(status: Status) -> Node {
         web: status.web,
         beacon_answers: status.beacon_answers,
         policy_broken: status.policy_broken,
+        alarms: status.alarms,
     }
 }
 
@@ -132,5 +157,6 @@ fn of_info(info: Info) -> Node {
         web: None,
         beacon_answers: None,
         policy_broken: None,
+        alarms: Vec::new(),
     }
 }
