@@ -13,6 +13,7 @@ mod handle;
 mod ipc;
 mod memberships;
 mod network;
+mod recovery;
 mod registry;
 mod run;
 mod service;
@@ -27,6 +28,7 @@ pub use config::{
     Web, Webhook,
 };
 pub use ipc::SocketError;
+pub use recovery::{RecoverError, Recovered, make_recovery_key, recover};
 pub use run::{RunError, Running, run};
 pub use state::StateError;
 pub use tls::{Fingerprint, FingerprintError};

@@ -8,6 +8,7 @@
 //! goes back by himself, so that a registry which comes and goes moves nobody.
 
 mod connection;
+mod errand;
 mod notices;
 mod profile;
 mod queries;
@@ -32,6 +33,7 @@ use tokio::time::{Instant, sleep_until};
 
 pub(crate) use connection::Protection;
 use connection::{Access, Lost};
+pub(crate) use errand::{Errand, ErrandError};
 use notices::Notice;
 pub(crate) use profile::Profile;
 pub(crate) use queries::{failed, request, said};
@@ -192,14 +194,7 @@ impl Link {
         R: Future<Output = ()> + Send,
     {
         let (orders, queue) = mpsc::channel(ORDERS);
-        let remembers = settings.tls.remembers;
-        let access = Access {
-            proxy: settings.proxy,
-            tls: settings.tls.mode,
-            given: settings.tls.fingerprints,
-            remembers,
-            known: if remembers { settings.known } else { KnownCertificates::new() },
-        };
+        let access = Access::new(settings.proxy, settings.tls, settings.known);
         let task = Task {
             addresses: settings.addresses,
             access,

@@ -394,7 +394,8 @@ async fn start_services(
 }
 
 /// One daemon per state folder. The system releases the lock with the process, however it ends.
-fn lock_home(home: &Path) -> Result<File, RunError> {
+/// Nobody else uses the state in `home` while the file is held.
+pub(crate) fn lock_home(home: &Path) -> Result<File, RunError> {
     let path = home.join("daemon.lock");
     let opened = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
     let file = opened.map_err(|source| RunError::Home { path: path.clone(), source })?;

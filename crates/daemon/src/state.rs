@@ -102,8 +102,8 @@ impl NodeFile {
     pub(crate) fn load(path: &Path, key: &PublicKey) -> Result<Self, StateError> {
         let stored: Self = read(path)?;
         if stored.public_key.as_ref().is_some_and(|stored| stored != key) {
-            let Self { web_certificates, registry_certificates, .. } = stored;
-            return Ok(Self { web_certificates, registry_certificates, ..Self::default() });
+            let Self { web_certificates, registry_certificates, registry_keys, .. } = stored;
+            return Ok(Self { web_certificates, registry_certificates, registry_keys, ..Self::default() });
         }
         Ok(stored)
     }

@@ -33,6 +33,7 @@ pub(crate) mod ping;
 pub(crate) mod policy;
 pub(crate) mod publish;
 pub(crate) mod received;
+pub(crate) mod recovery;
 pub(crate) mod recv;
 pub(crate) mod rendezvous;
 pub(crate) mod reply;
@@ -78,6 +79,10 @@ pub(crate) fn flags(command: &Command) -> (Flags, Option<PathBuf>) {
         Command::Rendezvous(rendezvous::Command::Status(args)) => {
             let address = args.registry_addr.clone();
             (address.into_iter().map(|address| ("registry_addr", address)).collect(), None)
+        }
+        Command::Recovery(recovery::Args { command: recovery::Command::Use(args) }) => {
+            let registry = args.registry.clone();
+            (registry.into_iter().map(|registry| ("registry", registry)).collect(), None)
         }
         _ => (Flags::new(), None),
     }
@@ -145,6 +150,7 @@ pub(crate) async fn run(ctx: &Context, command: Command) -> Result<Output, Failu
         Command::SetWebhook(args) => webhook::set(ctx, &args.url).await,
         Command::ClearWebhook(_) => webhook::set(ctx, "").await,
         Command::RotateKey(_) => identity::rotate(ctx).await,
+        Command::Recovery(args) => recovery::run(ctx, &args).await,
         Command::Deregister(_) => identity::deregister(ctx).await,
         Command::Network(command) => network::run(ctx, command).await,
         Command::Join(args) => network::join(ctx, &args).await,

@@ -134,7 +134,7 @@ pub(super) async fn run(ctx: &Context, args: BeaconArgs) -> Result<Output, Failu
             relay: relay_limits(&ctx.settings),
             ..pilot_rendezvous::beacon::Config::default()
         },
-        web: web(&ctx.settings, &home.join("beacon"), beacon_addr.ip().is_loopback())?,
+        web: web(&ctx.settings, home.join("beacon"), beacon_addr.ip().is_loopback())?,
     };
     let format = ctx.format;
     let ready = move |bound: BoundBeacon| {
