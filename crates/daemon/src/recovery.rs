@@ -191,8 +191,10 @@ pub async fn recover(config: &Config, recovery: &Path, address: Addr) -> Result<
 
 async fn look_up(errand: &mut Errand, node: NodeId, identity: &Identity) -> Result<Lookup, RecoverError> {
     let request = Request::Lookup(Signed { node_id: node, ..Signed::default() });
-    match errand.ask(request, None, identity).await? {
-        Response::Lookup(found) if found.node_id == node => Ok(found),
-        _ => Err(RecoverError::Unreachable("the registry sent another reply than asked for".to_owned())),
+    if let Response::Lookup(found) = errand.ask(request, None, identity).await?
+        && found.node_id == node
+    {
+        return Ok(found);
     }
+    Err(RecoverError::Unreachable("the registry sent another reply than asked for".to_owned()))
 }

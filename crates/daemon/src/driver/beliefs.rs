@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use pilot_crypto::open_record;
-use pilot_proto::{Answer, Location, Query, QueryError, QueryId};
+use pilot_proto::{Answer, CandidateSource, Location, Query, QueryError, QueryId};
 use pilot_wire::ipc::{KeyChanged, KeyChangedBy, RecoveryChange};
 use pilot_wire::record::{ChangedBy, KeyChange, NodeRecord, SignedRecord};
 use pilot_wire::registry::{self, Response, Signed};
@@ -232,6 +232,21 @@ impl Driver {
     fn record_of(&self, node: NodeId) -> Option<NodeRecord> {
         let text = self.memory.peers.get(&node)?.record.as_ref()?;
         open_record(&SignedRecord::from_text(text).ok()?, &self.known_key(node)?).ok()
+    }
+
+    /// Where a friend was, to be tried at once: a registry that has not answered yet may never do so.
+    pub(super) fn hint_remembered(&mut self, now: Instant, node: NodeId) {
+        if let Some(record) = self.record_of(node) {
+            for endpoint in record.endpoints {
+                self.node.hint(now, node, endpoint, CandidateSource::Record);
+            }
+            for endpoint in record.lan {
+                self.node.hint(now, node, endpoint, CandidateSource::RecordLan);
+            }
+        }
+        if let Some(endpoint) = self.memory.peers.get(&node).and_then(|peer| peer.endpoint) {
+            self.node.hint(now, node, endpoint, CandidateSource::Remembered);
+        }
     }
 
     /// Of friends only: strangers could fill the disk.

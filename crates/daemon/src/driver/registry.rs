@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use pilot_crypto::{Identity, sign_change};
-use pilot_proto::{Answer, CandidateSource, PeerEvent, Query, QueryError, QueryId, Visibility};
+use pilot_proto::{Answer, PeerEvent, Query, QueryError, QueryId, Visibility};
 use pilot_wire::ipc::{Code, Command, Managed, Preferred, RegistryTls, Reply, VerifyEnvelope};
 use pilot_wire::record::{ChangedBy, KeyChange};
 use pilot_wire::registry::{
@@ -520,10 +520,8 @@ impl Driver {
         {
             // Whatever the registry says: the peer may be in this network, or where it was.
             self.wish_for_peers();
-            if let Some(endpoint) = self.memory.peers.get(node).and_then(|peer| peer.endpoint)
-                && !self.registry.connected
-            {
-                self.node.hint(now, *node, endpoint, CandidateSource::Remembered);
+            if !self.registry.connected {
+                self.hint_remembered(now, *node);
             }
         }
         if self.registry.is_away()

@@ -35,6 +35,16 @@ async fn trusted(at: &Daemon, node: NodeId) -> Trusted {
     list.trusted.into_iter().find(|trusted| trusted.node_id == node).unwrap()
 }
 
+/// Waits until A has the key of a friend, which it looks up after the friend has agreed.
+async fn pinned(at: &Daemon, node: NodeId) {
+    within("the pinned key", async {
+        while trusted(at, node).await.public_key.is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_record_is_published_and_follows_every_change() {
     let Pair { a, b, rendezvous, homes } = Pair::of_friends().await;
@@ -67,6 +77,7 @@ async fn a_number_follows_from_the_key_and_comes_back_at_a_registry_that_lost_ev
 async fn a_record_that_was_seen_once_is_enough_when_no_registry_answers() {
     let Pair { a, b, mut rendezvous, homes } = Pair::of_friends().await;
     let record = published(&a, b.node(), |record| !record.endpoints.is_empty()).await;
+    pinned(&a, b.node()).await;
     let mut config = a.config.clone();
     a.kill().await;
     rendezvous.kill().await;
@@ -93,6 +104,7 @@ async fn a_record_that_was_seen_once_is_enough_when_no_registry_answers() {
 async fn a_friend_that_was_away_takes_the_key_that_the_old_one_signed() {
     let Pair { a, b, rendezvous, homes } = Pair::of_friends().await;
     let config = a.config.clone();
+    pinned(&a, b.node()).await;
     a.stop().await;
     for _ in 0..2 {
         b.program().await.call(Request::RotateKey).await.unwrap();
@@ -130,6 +142,7 @@ async fn a_friend_that_is_there_takes_the_new_key_too() {
 async fn a_lost_identity_is_replaced_by_its_recovery_key_and_address_name_and_trust_come_back() {
     let Pair { a, b, rendezvous, homes } = Pair::of_friends().await;
     let node = b.node();
+    pinned(&a, node).await;
     let keys = tempfile::tempdir().unwrap();
     let file = keys.path().join("recovery.json");
     let key = make_recovery_key(&file).unwrap();
