@@ -296,7 +296,7 @@ where
                 self.current = (self.current + 1) % self.addresses.len();
             }
             // Once all have been tried there is time; before that, the next one may be fine.
-            if self.fruitless % self.addresses.len() != 0 {
+            if !self.fruitless.is_multiple_of(self.addresses.len()) {
                 continue;
             }
             if !self.rest(jittered(pause)).await {

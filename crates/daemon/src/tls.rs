@@ -243,13 +243,9 @@ pub(crate) enum Insecure {
 /// Whether a server that knows no TLS ends like this: it takes the greeting for nonsense, and closes or says something
 /// of its own.
 fn speaks_no_tls(error: &io::Error) -> bool {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => true,
-        _ => {
-            let error = error.get_ref().and_then(|error| error.downcast_ref::<Error>());
-            matches!(error, Some(Error::InvalidMessage(_)))
-        }
-    }
+    let hung_up = [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>());
+    hung_up.contains(&error.kind()) || matches!(cause, Some(Error::InvalidMessage(_)))
 }
 
 /// A connector that believes these authorities and nobody else.

@@ -26,6 +26,9 @@ pub const BEACON: SocketAddrV4 = SocketAddrV4::new(RENDEZVOUS[0], 9001);
 
 /// The token of the rendezvous.
 const TOKEN: &str = "lab";
+/// The registry and beacon of a second rendezvous, which a test may start on the same machine.
+pub const SECOND: [SocketAddrV4; 2] =
+    [SocketAddrV4::new(RENDEZVOUS[0], 9100), SocketAddrV4::new(RENDEZVOUS[0], 9101)];
 
 /// The first host number that is given to those who are plugged in; below are the rendezvous's.
 const FIRST_HOST: u32 = 10;
@@ -44,6 +47,7 @@ const CARRIER_GATEWAY: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
 pub struct Lab {
     // Before the namespaces and the folder, so that it is gone when they go.
     rendezvous: Option<Process>,
+    second: Option<Process>,
     trace: Trace,
     rendezvous_host: Host,
     internet: Namespace,
@@ -82,6 +86,7 @@ impl Lab {
         let folder = tempfile::Builder::new().prefix("pilot-lab-").tempdir().expect("a folder can be made");
         Self {
             rendezvous: None,
+            second: None,
             trace: Trace::start(&internet),
             rendezvous_host,
             internet,
@@ -177,6 +182,19 @@ impl Lab {
         self.node(Program::Ours, self.next_port(), host, name, &[&more, flags].concat(), environment, BEACON)
     }
 
+    /// As [`ours`](Self::ours), with the second rendezvous beside the first.
+    pub fn ours_at_two(&self, host: &Host, name: &str, flags: &[&str]) -> Node {
+        let place = Place {
+            folder: self.folder.path(),
+            registry: &format!("{REGISTRY},{}", SECOND[0]),
+            beacon: &format!("{BEACON},{}", SECOND[1]),
+            listen: &format!("0.0.0.0:{}", self.next_port()),
+            environment: &[],
+        };
+        let more = ["--log-level", "debug"];
+        host.namespace().enter(|| Node::start(Program::Ours, name, place, &[&more, flags].concat()))
+    }
+
     /// Starts a reference daemon on a host.
     pub fn reference(&self, host: &Host, name: &str) -> Node {
         self.node(Program::Reference, self.next_port(), host, name, &[], &[], BEACON)
@@ -210,23 +228,45 @@ impl Lab {
 
     /// Starts the rendezvous, with what it knew if it has run before, and waits until it answers.
     pub fn start_rendezvous(&mut self) {
+        let second_ip = RENDEZVOUS[1].to_string();
+        let more = ["--beacon-second-ip", &second_ip];
+        self.rendezvous = Some(self.rendezvous_at([REGISTRY, BEACON], "rendezvous", &more));
+    }
+
+    /// Starts a second rendezvous that knows now what the first knows, and nothing of what comes.
+    pub fn start_second_rendezvous(&mut self) {
+        // Only a file that nobody writes is whole.
+        self.stop_rendezvous();
+        let folder = self.folder.path();
+        fs::copy(folder.join("rendezvous.redb"), folder.join("second.redb"))
+            .expect("the store can be copied");
+        self.start_rendezvous();
+        self.second = Some(self.rendezvous_at(SECOND, "second", &[]));
+    }
+
+    fn rendezvous_at(&self, [registry, beacon]: [SocketAddrV4; 2], name: &str, more: &[&str]) -> Process {
         let home = self.folder.path();
-        let registry = REGISTRY.to_string();
+        let registry = registry.to_string();
         let mut command = Command::new(Program::Ours.pilotctl());
         isolate(&mut command, home, &home.join("none.sock"), &registry);
         command.args(["rendezvous", "run", "--log-level", "debug", "--registry-addr", &registry]);
-        command.args(["--beacon-addr", &BEACON.to_string()]);
-        command.args(["--beacon-second-ip", &RENDEZVOUS[1].to_string()]);
-        command.arg("--store").arg(home.join("rendezvous.redb")).env("PILOT_ADMIN_TOKEN", TOKEN);
-        let started = self.rendezvous_host.namespace().enter(|| {
-            let mut process = Process::start("rendezvous", home, &mut command);
+        command.args(["--beacon-addr", &beacon.to_string()]).args(more);
+        command.arg("--store").arg(home.join(format!("{name}.redb"))).env("PILOT_ADMIN_TOKEN", TOKEN);
+        self.rendezvous_host.namespace().enter(|| {
+            let mut process = Process::start(name, home, &mut command);
             until("the rendezvous answers", || {
                 assert!(process.is_running(), "the rendezvous has ended: {}", process.log());
                 TcpStream::connect(&registry).ok()
             });
             process
-        });
-        self.rendezvous = Some(started);
+        })
+    }
+
+    /// The rendezvous does nothing any more, and nobody is told.
+    pub fn freeze_rendezvous(&self) {
+        let process = self.rendezvous.as_ref().expect("it runs");
+        let stopped = Command::new("kill").args(["-STOP", &process.id().to_string()]).status();
+        assert!(stopped.is_ok_and(|status| status.success()), "the rendezvous can be stopped");
     }
 
     /// Starts another beacon of the rendezvous on a host with this public address. It ends with the process.

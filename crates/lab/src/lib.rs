@@ -22,7 +22,7 @@ mod trace;
 mod transfer;
 
 pub use host::{Host, Traffic};
-pub use lab::{BEACON, Lab, REGISTRY, RENDEZVOUS};
+pub use lab::{BEACON, Lab, REGISTRY, RENDEZVOUS, SECOND};
 pub use meeting::{agree, deliver, echo, echo_by};
 pub use meter::{Count, Meter, Reading};
 pub use namespace::Namespace;

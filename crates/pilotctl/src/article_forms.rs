@@ -99,6 +99,7 @@ const NO_COMMANDS: &[(&str, &str)] = &[
     ("set-webhook", NAME),
     ("resolve", NAME),
     ("network members", NAME),
+    ("network policy", NAME),
     ("bench", NAME),
     ("subscribe", NAME),
     ("send-file", NAME),

@@ -78,6 +78,27 @@ fn of_three_registries_the_next_takes_over_from_one_that_is_killed_and_one_that_
 }
 
 #[test]
+fn messages_are_delivered_although_registry_and_beacon_stopped_without_a_word() {
+    let world = World::new();
+    let (mut all, mut a, b) = friends(&world);
+    // One reaches its beacon over the web, the other over UDP.
+    a.kill();
+    a.set_env("PILOT_TRANSPORT", "web");
+    a.start(&[]);
+    until("the web", || a.json(&["status"])["transport"] == "web");
+    b.ok(&["send-message", "agent-a", "before", "--until", "stored"]);
+    all[0].freeze();
+    let begin = Instant::now();
+    // Each notices it by what it wants itself.
+    let to_b = a.spawn(&["send-message", "agent-b", "after", "--until", "stored"]);
+    b.ok(&["send-message", "agent-a", "after", "--until", "stored"]);
+    let to_b = to_b.finish();
+    assert_eq!(to_b.status, 0, "{to_b:?}");
+    println!("both at the second, messages delivered {} ms after a stop", begin.elapsed().as_millis());
+    all.clear();
+}
+
+#[test]
 fn a_changed_certificate_is_refused_and_the_user_is_told_how_to_accept_it() {
     let world = World::new();
     let mut rendezvous = Rendezvous::start(world.directory.path().join("one"), &[]);

@@ -65,14 +65,8 @@ fn node(number: u32) -> Change {
         lan_addrs: vec![([192, 168, 1, 7], 4000).into()],
         ..Presence::default()
     };
-    let node = Node {
-        key: Identity::from_seed(&seed).public(),
-        signs: true,
-        key_since: 1_795_000_000,
-        owner: String::new(),
-        score: 0,
-        presence: Some(presence),
-    };
+    let key = Identity::from_seed(&seed).public();
+    let node = Node { signs: true, presence: Some(presence), ..Node::new(key, 1_795_000_000) };
     (Key::Node(NodeId(number)), Some(Record::Node(node)))
 }
 

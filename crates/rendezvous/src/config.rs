@@ -41,6 +41,8 @@ pub struct BeaconConfig {
     pub registries: Vec<String>,
     /// The registry's admin token; a beacon on the registry's machine needs none.
     pub admin_token: String,
+    /// How it knows the registry. Its token and the mesh's secret pass there, over TLS.
+    pub registry_trust: RegistryTrust,
     /// Where it listens (UDP). Port 0 picks a free one.
     pub beacon_addr: SocketAddr,
     /// Its number among the beacons of the registry, not 0. `None` draws one.
@@ -54,6 +56,15 @@ pub struct BeaconConfig {
     pub beacon: beacon::Config,
     /// The beacon over the web, for nodes that datagrams do not reach.
     pub web: Option<Web>,
+}
+
+/// How a beacon knows its registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RegistryTrust {
+    /// By the authorities that this system knows; one on this machine need not be known to any.
+    Authorities,
+    /// By the SHA-256 of its certificate, which is one of these.
+    Fingerprints(Vec<[u8; 32]>),
 }
 
 /// The beacon over the web.

@@ -14,5 +14,7 @@ mod serve;
 pub mod store;
 
 pub use clock::Clock;
-pub use config::{BeaconConfig, CertificateSource, Config, RegistryTls, Web, WebLimits, WebListen, WebTls};
+pub use config::{
+    BeaconConfig, CertificateSource, Config, RegistryTls, RegistryTrust, Web, WebLimits, WebListen, WebTls,
+};
 pub use serve::{Bound, BoundBeacon, BoundWeb, CertificateError, RunError, run, run_beacon};

@@ -23,7 +23,7 @@ use crate::{
     store::{self, Store, StoreError},
 };
 use entrance::Entrance;
-use pilot_crypto::Identity;
+use pilot_crypto::{Identity, Sha256};
 use pilot_wire::registry::MeshSecret;
 use std::{
     collections::BTreeSet,
@@ -209,9 +209,10 @@ pub async fn run(
     let (to_registry, registry_events) = mpsc::channel(REGISTRY_QUEUE);
     let (to_beacon, beacon_orders) = mpsc::channel(BEACON_QUEUE);
     let secret = random()?;
-    let membership =
-        beacon::Membership { id: beacon_id(config.beacon_id)?, secret: mesh_secret, session: session() };
-    state.set_own_beacon(membership.id, config.beacon_advertise.unwrap_or(bound.beacon));
+    let reached_at = config.beacon_advertise.unwrap_or(bound.beacon);
+    let id = beacon_id(config.beacon_id, reached_at)?;
+    let membership = beacon::Membership { id, secret: mesh_secret, session: session() };
+    state.set_own_beacon(membership.id, reached_at);
     let introductions = crate::beacon::Config {
         introductions: Introductions::Ask,
         secret: crate::beacon::Secret(secret),
@@ -318,12 +319,20 @@ fn random<const N: usize>() -> Result<[u8; N], RunError> {
     pilot_crypto::random_bytes().map_err(|error| RunError::Failed(error.to_string()))
 }
 
-/// The number that was given, or one that no other beacon has drawn.
-fn beacon_id(given: Option<u32>) -> Result<u32, RunError> {
-    match given {
-        Some(id) => Ok(id),
-        None => Ok(u32::from_be_bytes(random()?).max(1)),
+/// The number that was given, or one that follows from where the beacon is reached, so that it is the same after a restart
+/// and nodes keep their choice. Where that is not known it is drawn.
+fn beacon_id(given: Option<u32>, reached_at: SocketAddr) -> Result<u32, RunError> {
+    if let Some(id) = given {
+        return Ok(id);
     }
+    let drawn = match reached_at.ip().is_unspecified() {
+        true => random()?,
+        false => {
+            let [a, b, c, d, ..] = Sha256::digest(reached_at.to_string().as_bytes());
+            [a, b, c, d]
+        }
+    };
+    Ok(u32::from_be_bytes(drawn).max(1))
 }
 
 /// Larger than in any earlier life, unless the clock was set back; then the others wait until that one is forgotten.

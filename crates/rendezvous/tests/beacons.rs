@@ -11,7 +11,7 @@ use common::{
     client::{Client, Server, local, receive, udp},
     identity, pair,
 };
-use pilot_rendezvous::{BeaconConfig, BoundBeacon, RunError, beacon, run_beacon};
+use pilot_rendezvous::{BeaconConfig, BoundBeacon, RegistryTrust, RunError, beacon, run_beacon};
 use pilot_wire::{
     NodeId,
     beacon::{DiscoverProof, Message},
@@ -31,6 +31,7 @@ fn config(registry: SocketAddr) -> BeaconConfig {
     BeaconConfig {
         registries: vec![registry.to_string()],
         admin_token: String::new(),
+        registry_trust: RegistryTrust::Authorities,
         beacon_addr: "127.0.0.1:0".parse().unwrap(),
         beacon_id: Some(77),
         beacon_advertise: None,
@@ -244,4 +245,25 @@ fn a_beacon_goes_on_without_its_registry_and_starts_without_it() {
     drop(outpost);
     let outpost = Outpost::start(config(registry));
     at_beacon(outpost.bound.beacon, a);
+}
+
+#[test]
+fn a_beacon_tells_its_token_to_no_registry_but_the_one_whose_certificate_it_was_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(local(&folder.path().join("registry.redb")));
+    let right = server.bound.registry_fingerprint;
+    let trusting = |fingerprint| BeaconConfig {
+        registry_trust: RegistryTrust::Fingerprints(vec![fingerprint]),
+        ..config(server.bound.registry)
+    };
+    assert!(is_announced(&server, trusting(right)));
+    assert!(!is_announced(&server, trusting([0; 32])), "somebody with another certificate got the token");
+}
+
+/// Whether the registry has heard of a beacon with these settings by the time it is ready.
+fn is_announced(server: &Server, config: BeaconConfig) -> bool {
+    let outpost = Outpost::start(config);
+    let mut client = Client::registered(server.bound.registry, identity(1));
+    let Response::BeaconList { beacons } = client.ask(Request::BeaconList {}) else { panic!() };
+    beacons.iter().any(|beacon| beacon.addr == outpost.bound.beacon.to_string())
 }

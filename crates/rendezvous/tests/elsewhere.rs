@@ -7,7 +7,7 @@
 
 mod common;
 
-use common::{Agent, World, refusal, rotate};
+use common::{Agent, World, notices, refusal, rotate};
 use pilot_rendezvous::registry::{Change, Key, Record};
 use pilot_wire::{
     NodeId,
@@ -138,7 +138,7 @@ fn a_node_that_waits_here_is_woken_by_what_was_written_elsewhere() {
     assert_eq!(b.reply(conn), None);
     a.request_trust(&asker, target.id);
     tell(&a, &mut b);
-    assert_eq!(b.reply(conn), Some(Response::AwaitNotices { waiting: true }));
+    assert_eq!(b.reply(conn), Some(notices(true)));
 }
 
 #[test]

@@ -18,7 +18,8 @@ use common::{
 use pilot_wire::{
     NodeId,
     registry::{
-        AwaitNotices, BeaconRegister, Handshake, Lookup, Request, ResolveHostname, Response, SetHostname,
+        AwaitNotices, BeaconRegister, Handshake, Lookup, Notices, Request, ResolveHostname, Response,
+        SetHostname,
     },
 };
 use std::{
@@ -158,7 +159,10 @@ fn a_request_for_trust_at_one_wakes_the_node_that_waits_at_the_other() {
     let (from_node_id, to_node_id) = (asker.id, target.id);
     let request = Handshake { from_node_id, to_node_id, ..Handshake::default() };
     assert!(matches!(asker.ask(Request::RequestHandshake(request)), Response::RequestHandshake { .. }));
-    assert_eq!(target.receive(), Some(Response::AwaitNotices { waiting: true }));
+    assert_eq!(
+        target.receive(),
+        Some(Response::AwaitNotices(Notices { waiting: true, ..Notices::default() }))
+    );
     match target.ask(Request::PollHandshakes(about(target.id))) {
         Response::PollHandshakes(inbox) => assert_eq!(inbox.requests[0].from_node_id, asker.id),
         other => panic!("{other:?}"),

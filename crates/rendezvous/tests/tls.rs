@@ -138,7 +138,7 @@ fn a_request_with_an_admin_token_is_served_over_tls() {
     let mut secure = Secure::connect(server.bound.registry);
     let request = CreateNetwork { node_id: node.id, name: "team".to_owned(), ..CreateNetwork::default() };
     let request = Request::CreateNetwork(request);
-    let created = secure.ask(&Envelope { request, admin_token: ADMIN.to_owned() });
+    let created = secure.ask(&Envelope::with_token(request, ADMIN));
     assert!(matches!(created, Response::CreateNetwork { .. }), "{created:?}");
 }
 

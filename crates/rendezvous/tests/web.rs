@@ -13,7 +13,7 @@ use common::{
 };
 use futures_util::{SinkExt, StreamExt};
 use pilot_crypto::Identity;
-use pilot_rendezvous::{CertificateSource, Config, Web, WebLimits, WebListen, WebTls};
+use pilot_rendezvous::{CertificateSource, Config, Web, WebLimits, WebListen, WebTls, registry::Rate};
 use pilot_wire::{
     NodeId,
     beacon::Message,
@@ -42,6 +42,8 @@ fn config(folder: &TempDir, limits: WebLimits) -> Config {
     let listen = WebListen::At("127.0.0.1:0".parse().unwrap());
     let mut config = local(&folder.path().join("registry.redb"));
     config.web = Some(Web { listen, tls: WebTls::Off, limits });
+    // These are about the limits of the web: what a node may have relayed is not to come before them.
+    config.beacon.relay.bytes = Rate { burst: u32::MAX, per_second: 1e12 };
     config
 }
 

@@ -141,7 +141,7 @@ impl Driver {
             return self.refuse(to, refusal);
         }
         self.relations.requests.entry(node).or_default().push(to);
-        if self.node.trust().get(node).is_some() {
+        if self.node.trust().agreed(node).is_some() {
             // What the user wants is so already; the peer is only reminded.
             return self.settle_requests(node, Ok(()));
         }

@@ -58,14 +58,31 @@ impl Rendezvous {
         Self::start_with("127.0.0.1:0".parse().unwrap(), true).await
     }
 
+    /// With the beacon over the web where nodes look for it, one port above the beacon.
+    pub async fn start_with_web_beside() -> Self {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        loop {
+            let beacon = std::net::UdpSocket::bind(any).unwrap().local_addr().unwrap();
+            let Some(port) = beacon.port().checked_add(1) else { continue };
+            let web = SocketAddr::new(beacon.ip(), port);
+            if std::net::TcpListener::bind(web).is_ok() {
+                return Self::start_on(any, beacon, web, false).await;
+            }
+        }
+    }
+
     async fn start_with(any: SocketAddr, tls: bool) -> Self {
+        Self::start_on(any, any, any, tls).await
+    }
+
+    async fn start_on(registry: SocketAddr, beacon: SocketAddr, web: SocketAddr, tls: bool) -> Self {
         // `RUST_LOG=debug cargo nextest run ... --no-capture` shows what daemons think.
         let _ = tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
             .with_test_writer()
             .try_init();
         let directory = tempfile::tempdir().unwrap();
-        let (bound, task) = run_rendezvous(directory.path(), any, any, any, tls).await;
+        let (bound, task) = run_rendezvous(directory.path(), registry, beacon, web, tls).await;
         let web = bound.web.unwrap().addr;
         Self { registry: bound.registry, beacon: bound.beacon, web, tls, directory, task }
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pilot_daemon::Config;
+use pilot_daemon::{Config, Transport};
 use pilot_wire::Port;
 use pilot_wire::ipc::{Call, Request, Resolved, Status};
 
@@ -153,4 +153,48 @@ async fn friends_who_were_restarted_while_no_rendezvous_runs_reach_each_other() 
     echoed(&b, &a).await;
     told("reached without any rendezvous", begin.elapsed());
     drop(world.homes);
+}
+
+#[tokio::test]
+async fn a_node_on_the_web_moves_to_the_beacon_of_the_next_registry_and_its_streams_go_on() {
+    let mut first = Rendezvous::start_with_web_beside().await;
+    let second = Rendezvous::start_with_web_beside().await;
+    let homes = [Home::new(), Home::new()];
+    let config = |at: usize| {
+        let mut config = homes[at].config(&first);
+        config.registries.push(second.registry.to_string());
+        config.beacons.push(second.beacon.to_string());
+        config.web.transport = if at == 0 { Transport::Web } else { Transport::Udp };
+        config
+    };
+    for (at, home) in homes.iter().enumerate() {
+        let mut alone = home.config(&second);
+        alone.web.transport = config(at).web.transport;
+        Daemon::start(alone).await.stop().await;
+    }
+    let (a, b) = (Daemon::start(config(0)).await, Daemon::start(config(1)).await);
+    befriend(&a, &b).await;
+    let mut at_b = b.program().await;
+    let echo = at_b.dial(a.at(Port::ECHO)).await.unwrap();
+    at_b.send(echo, b"before").await;
+    assert_eq!(at_b.read(echo, 6).await, b"before");
+    first.kill().await;
+    let begin = Instant::now();
+    at_b.send(echo, b"after").await;
+    assert_eq!(at_b.read(echo, 5).await, b"after");
+    let mut at_a = a.program().await;
+    within("the second beacon", async {
+        loop {
+            let status: Status = at_a.json(Request::Call(Call::Status)).await;
+            let url = status.web.filter(|web| web.connected).map(|web| web.url);
+            if url == Some(second.url()) && status.beacon == second.beacon.to_string() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    told("on the web at the second beacon after a kill", begin.elapsed());
+    at_b.send(echo, b"again").await;
+    assert_eq!(at_b.read(echo, 5).await, b"again");
 }

@@ -3,6 +3,7 @@
 mod beacons;
 mod blocked;
 mod explains;
+mod failover;
 mod idle;
 mod kinds;
 mod matrix;

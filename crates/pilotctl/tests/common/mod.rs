@@ -49,7 +49,7 @@ impl Rendezvous {
     /// At the same addresses, with what is on disk.
     pub(crate) fn restart(&mut self, more: &[&str]) {
         let words = ["rendezvous", "run", "--json", "--registry-addr", &self.registry];
-        let words = [&words[..], &["--beacon-addr", &self.beacon, "--web-listen", "off"], more].concat();
+        let words = [&words[..], &["--beacon-addr", &self.beacon], more].concat();
         let mut command = command(&self.home, &self.home.join("sock"), &words);
         command.stderr(log(&self.home));
         let mut running = Running::start(command);

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 /// Who relayed within this long is active.
 const WINDOW: Duration = Duration::from_secs(1);
 
+/// Over this long it is seen who is over its share: less than it takes one alone to use up what may come at once.
+const LATELY: Duration = Duration::from_millis(100);
+
 /// Limits of relaying.
 #[derive(Clone, Copy, Debug)]
 pub struct RelayLimits {
@@ -44,7 +47,7 @@ impl RelayLimits {
 pub(super) struct Meter {
     frames: Bucket,
     bytes: Bucket,
-    /// Bytes relayed lately: those of the last second, and the older the fewer of those before.
+    /// Bytes relayed [`LATELY`], the older the fewer.
     used: f64,
     used_at: Instant,
     /// The window in which it was last active.
@@ -58,7 +61,7 @@ impl Meter {
     }
 
     fn used(&mut self, now: Instant) -> f64 {
-        let passed = now.saturating_duration_since(self.used_at).as_secs_f64() / WINDOW.as_secs_f64();
+        let passed = now.saturating_duration_since(self.used_at).as_secs_f64() / LATELY.as_secs_f64();
         self.used *= (1.0 - passed).max(0.0);
         self.used_at = now;
         self.used
@@ -103,7 +106,7 @@ impl Total {
             self.active += 1;
         }
         let active = self.active.max(self.active_before).max(1);
-        let share = rate.per_second * WINDOW.as_secs_f64() / f64::from(active);
+        let share = rate.per_second * LATELY.as_secs_f64() / f64::from(active);
         let used = meter.used(now);
         let reserve = if used > share { f64::from(rate.burst) * (1.0 - share / used) } else { 0.0 };
         let bucket = self.bucket.get_or_insert_with(|| Bucket::full(rate, now));

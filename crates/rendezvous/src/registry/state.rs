@@ -95,7 +95,7 @@ pub struct State {
     pub(super) searches: Limiter<IpAddr>,
     pub(super) sessions: BTreeMap<ConnId, Session>,
     /// Nodes by where they registered from.
-    pub(super) by_ip: BTreeMap<IpAddr, BTreeSet<NodeId>>,
+    by_ip: BTreeMap<IpAddr, BTreeSet<NodeId>>,
     verified: Verified,
     authority: Option<record::Seed>,
     pub(super) waiting: Waiting,

@@ -4,12 +4,14 @@
 //! every few seconds, and at once when there is something to ask. While the registry is away the beacon goes on with what
 //! it knows.
 
+mod secure;
+
 use super::{
     beacon::{Membership, Order},
     mesh,
     registry::Event,
 };
-use crate::beacon::Question;
+use crate::{beacon::Question, config::RegistryTrust};
 use pilot_wire::{
     NodeId, PublicKey,
     registry::{BeaconLink, BeaconLinked, Decoder, Envelope, FrameError, Request, Response, frame},
@@ -26,6 +28,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout},
 };
+use tokio_rustls::client::TlsStream;
 
 /// Time for a connection, and for a reply.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -59,6 +62,8 @@ pub(super) struct Announced {
     /// Where it listens, or what is to be said instead.
     pub(super) addr: SocketAddr,
     pub(super) admin_token: String,
+    /// How the registry is known.
+    pub(super) trust: RegistryTrust,
 }
 
 /// The link.
@@ -73,7 +78,7 @@ pub(super) struct Link {
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: TlsStream<TcpStream>,
     decoder: Decoder,
 }
 
@@ -205,19 +210,19 @@ impl Link {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => {
-                let stream = TcpStream::connect(self.registry()).await?;
-                stream.set_nodelay(true)?;
+                let stream = secure::connect(self.registry(), &self.announced.trust).await?;
                 Connection { stream, decoder: Decoder::new() }
             }
         };
         let mut addr = self.announced.addr;
         if addr.ip().is_unspecified() {
-            addr.set_ip(connection.stream.local_addr()?.ip());
+            addr.set_ip(connection.stream.get_ref().0.local_addr()?.ip());
         }
         let request = BeaconLink { beacon_id: self.announced.id, addr: addr.to_string(), nodes, pairs };
         let admin_token = self.announced.admin_token.clone();
         let envelope = Envelope::with_token(Request::BeaconLink(request), admin_token);
         connection.stream.write_all(&frame(&envelope.to_json())?).await?;
+        connection.stream.flush().await?;
         let reply = connection.reply().await?;
         self.connection = Some(connection);
         match Response::parse(&reply) {

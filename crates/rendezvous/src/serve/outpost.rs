@@ -54,7 +54,11 @@ pub async fn run_beacon(
     let (to_beacon, orders) = mpsc::channel(QUEUE);
     let (to_web_inbox, web_inbox) = web::inbox();
     let (web, serving_web) = serve_web(config.web, web_listener, to_registry.clone(), to_web_inbox)?;
-    let bound = BoundBeacon { beacon: addr, id: beacon_id(config.beacon_id)?, web };
+    let bound = BoundBeacon {
+        beacon: addr,
+        id: beacon_id(config.beacon_id, config.beacon_advertise.unwrap_or(addr))?,
+        web,
+    };
     let state = State::new(crate::beacon::Config {
         introductions: Introductions::Ask,
         asks_keys: true,
@@ -66,6 +70,7 @@ pub async fn run_beacon(
         session: session(),
         addr: config.beacon_advertise.unwrap_or(addr),
         admin_token: config.admin_token,
+        trust: config.registry_trust,
     };
     let mut link = Link::new(config.registries, announced);
     match link.exchange(&to_beacon).await {

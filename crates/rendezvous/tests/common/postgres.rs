@@ -118,6 +118,7 @@ impl Postgres {
             .args([&binaries, &folder])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(folder.join("shell.log")).unwrap())
             .spawn()
             .unwrap();
         let mut line = String::new();

@@ -14,7 +14,8 @@ pub(crate) fn be_killed() {
     let store: StoreUrl = store.parse().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let announce = |bound: pilot_rendezvous::Bound| {
-        writeln!(std::io::stdout(), "\nregistry={}", bound.registry).unwrap();
+        let mut out = std::io::stdout();
+        writeln!(out, "\nregistry={}", bound.registry).unwrap();
     };
     runtime.block_on(run(client::at(store), announce, std::future::pending())).unwrap();
 }

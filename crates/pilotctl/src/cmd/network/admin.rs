@@ -94,7 +94,7 @@ pub(crate) struct MemberArgs {
     #[arg(value_name = "NODE", required_unless_present = "node_flag")]
     pub(crate) node: Option<String>,
     /// The member, as the articles write it
-    #[arg(long = "node", value_name = "NODE", conflicts_with = "node", hide = true)]
+    #[arg(long = "node", alias = "to", value_name = "NODE", conflicts_with = "node", hide = true)]
     pub(crate) node_flag: Option<String>,
     #[command(flatten)]
     pub(crate) operator: Token,
@@ -430,12 +430,13 @@ pub(crate) async fn expr_policy(ctx: &Context, args: &ExprArgs) -> Result<Output
         Some(policy) => json!({"type": "set_expr_policy", "network_id": network, "expr_policy": policy}),
         None => json!({"type": "get_expr_policy", "network_id": network}),
     };
-    ask(&client, request, &args.operator, |answer| match &answer["expr_policy"] {
-        Value::Null if answer["type"] == "set_expr_policy_ok" && answer["cleared"] != true => {
-            "set".to_owned()
+    ask(&client, request, &args.operator, |answer| {
+        let policy = &answer["expr_policy"];
+        if !policy.is_null() {
+            return format!("{policy:#}");
         }
-        Value::Null => "no expression policy".to_owned(),
-        policy => format!("{policy:#}"),
+        let is_set = answer["type"] == "set_expr_policy_ok" && answer["cleared"] != true;
+        if is_set { "set" } else { "no expression policy" }.to_owned()
     })
     .await
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use pilot_daemon::Fingerprint;
-use pilot_rendezvous::{BeaconConfig, BoundBeacon};
+use pilot_rendezvous::{BeaconConfig, BoundBeacon, RegistryTrust};
 use serde::Serialize;
 
 use super::{advertised, failure, relay_limits, web};
@@ -21,6 +21,10 @@ pub(crate) struct BeaconArgs {
     /// Registry that it belongs to; several addresses of one rendezvous are separated by commas
     #[arg(long, value_name = "HOST:PORT,..")]
     pub(crate) registry: Option<String>,
+    /// SHA-256 of the registry's certificate, as `pilotctl rendezvous status` shows it there [default: a known authority
+    /// must vouch for it, unless it is on this machine]
+    #[arg(long, value_name = "HEX,..")]
+    pub(crate) registry_fingerprint: Option<String>,
     /// UDP address to listen on [default: 127.0.0.1:9001]
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) beacon_addr: Option<String>,
@@ -66,6 +70,7 @@ impl BeaconArgs {
     pub(crate) fn settings(&self) -> Flags {
         [
             ("registry", &self.registry),
+            ("registry_fingerprint", &self.registry_fingerprint),
             ("beacon_addr", &self.beacon_addr),
             ("beacon_advertise", &self.beacon_advertise),
             ("beacon_second_ip", &self.beacon_second_ip),
@@ -110,6 +115,14 @@ impl fmt::Display for Ready {
     }
 }
 
+fn registry_trust(settings: &settings::Settings) -> Result<RegistryTrust, Failure> {
+    let given = settings.list("registry_fingerprint");
+    let given = given.iter().map(|text| text.parse::<Fingerprint>().map(|fingerprint| fingerprint.0));
+    let given = given.collect::<Result<Vec<_>, _>>();
+    let given = given.map_err(|error| Failure::usage(format!("registry_fingerprint: {error}")))?;
+    Ok(if given.is_empty() { RegistryTrust::Authorities } else { RegistryTrust::Fingerprints(given) })
+}
+
 pub(super) async fn run(ctx: &Context, args: BeaconArgs) -> Result<Output, Failure> {
     logging::start(&ctx.settings)?;
     let home = ctx.settings.home();
@@ -126,6 +139,7 @@ pub(super) async fn run(ctx: &Context, args: BeaconArgs) -> Result<Output, Failu
     let config = BeaconConfig {
         registries: registries.clone(),
         admin_token: args.admin_token.unwrap_or_default(),
+        registry_trust: registry_trust(&ctx.settings)?,
         beacon_addr,
         beacon_id: args.id,
         beacon_advertise: advertised(&ctx.settings)?,
@@ -134,7 +148,7 @@ pub(super) async fn run(ctx: &Context, args: BeaconArgs) -> Result<Output, Failu
             relay: relay_limits(&ctx.settings),
             ..pilot_rendezvous::beacon::Config::default()
         },
-        web: web(&ctx.settings, home.join("beacon"), beacon_addr.ip().is_loopback())?,
+        web: web(&ctx.settings, home.to_owned(), beacon_addr.ip().is_loopback())?,
     };
     let format = ctx.format;
     let ready = move |bound: BoundBeacon| {
@@ -151,7 +165,7 @@ pub(super) async fn run(ctx: &Context, args: BeaconArgs) -> Result<Output, Failu
         };
         let _ = output::finish(format, Ok(Output::of(ready)));
     };
-    let ended = pilot_rendezvous::run_beacon(config, ready, process::asked_to_end()).await;
+    let ended = Box::pin(pilot_rendezvous::run_beacon(config, ready, process::asked_to_end())).await;
     ended.map_err(|error| failure(&error))?;
     Ok(Output::streamed())
 }
