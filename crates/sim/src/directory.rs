@@ -106,9 +106,8 @@ impl Directory {
         let seen = now.saturating_duration_since(entry.told);
         // As the real one does: who is reached through the beacon only has its inside addresses kept back.
         let lan = if entry.relay_only { Vec::new() } else { entry.lan.clone() };
-        let location =
-            Location { public: entry.at, lan, relay_only: entry.relay_only, ..Location::default() };
-        Ok(Location { seen: Some(seen), ..location })
+        let relay_only = entry.relay_only;
+        Ok(Location { public: entry.at, lan, relay_only, seen: Some(seen), ..Location::default() })
     }
 
     pub(crate) fn is_mutual(&self, a: NodeId, b: NodeId) -> bool {

@@ -168,6 +168,8 @@ async fn a_lost_identity_is_replaced_by_its_recovery_key_and_address_name_and_tr
     assert_eq!((recovered.node_id, recovered.hostname.as_str()), (node, "worker"));
     let b = Daemon::start(config).await;
     assert_eq!((b.node(), b.running.hostname.as_str()), (node, "worker"));
+    // The first word is the recovered node's: its friends do not notice at once that another machine is it now.
+    b.program().await.dial(a.at(Port::ECHO)).await.expect("the friend takes the new key");
     let mut program = a.program().await;
     let echo = program.dial(b.at(Port::ECHO)).await.expect("the friend takes the new key");
     program.send(echo, b"hello").await;

@@ -7,6 +7,7 @@ use pilot_crypto::AgreementKey;
 use pilot_wire::{NodeId, PublicKey, handshake};
 
 use super::{Node, Timer};
+use crate::path::Path;
 use crate::trust::{Book, Member, Step, TrustError, UnixTime};
 use crate::tunnel::Tunnel;
 use crate::{DialError, Event, Query, QueryError, TrustEvent};
@@ -304,11 +305,17 @@ impl Node {
         let Some(peer) = self.peers.get_mut(&node) else { return };
         peer.tunnel = Tunnel::new(ours);
         peer.key = None;
+        // It is somewhere else, too: what worked was the way to whoever held the old key.
+        peer.path = Path::default();
+        peer.location = None;
         let dials: Vec<_> = peer.dials.keys().copied().collect();
         for id in self.streams.with(node) {
             if !dials.contains(&id) {
                 self.with_stream(now, id, |stream| stream.abort(now));
             }
+        }
+        if self.peers.get(&node).is_some_and(super::Peer::is_wanted) {
+            self.want(now, node);
         }
         self.arm_peer(node);
     }
