@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use pilot_daemon::{Config, RecoverError, make_recovery_key, recover};
 use pilot_wire::ipc::{
-    Call, Handshake, KeyChangedBy, Recovery, RecoveryChange, Request, Resolved, Trusted, TrustedList,
+    Call, Handshake, KeyChangedBy, Recovery, RecoveryChange, Request, Resolved, Trusted, TrustedList, Waited,
 };
 use pilot_wire::record::{NodeRecord, SignedRecord};
 use pilot_wire::{Addr, NodeId, Port};
 use serde_json::Value;
 
-use crate::common::{Daemon, within};
+use crate::common::{Daemon, PATIENCE, within};
 use crate::streams::Pair;
 
 /// What the registry has of `node`, as it wishes to be shown to the daemon, once it is as wished.
@@ -168,8 +168,13 @@ async fn a_lost_identity_is_replaced_by_its_recovery_key_and_address_name_and_tr
     assert_eq!((recovered.node_id, recovered.hostname.as_str()), (node, "worker"));
     let b = Daemon::start(config).await;
     assert_eq!((b.node(), b.running.hostname.as_str()), (node, "worker"));
-    // The first word is the recovered node's: its friends do not notice at once that another machine is it now.
-    b.program().await.dial(a.at(Port::ECHO)).await.expect("the friend takes the new key");
+    // Whom it trusted was lost with the machine, and is not the registry's to say. Its friends still trust it, and answer.
+    let mut program = b.program().await;
+    program.handshake(Handshake::Send { node: a.node(), justification: "again" }).await.unwrap();
+    let again = Handshake::Wait { node: a.node(), timeout: PATIENCE };
+    let waited: Waited = program.json(Request::Handshake(again)).await;
+    assert!(waited.trusted, "the friend answers at once");
+    program.dial(a.at(Port::ECHO)).await.expect("the friend takes the new key");
     let mut program = a.program().await;
     let echo = program.dial(b.at(Port::ECHO)).await.expect("the friend takes the new key");
     program.send(echo, b"hello").await;
