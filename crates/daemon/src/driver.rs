@@ -4,14 +4,17 @@
 //! [`Command`]s and is sent messages. The loop waits in one place, for the closed set of [`Wake`]s; after each, it
 //! drains what the node has to say: events to their owners, questions to the registry, datagrams to the socket.
 
+mod alarms;
 mod beacon;
 mod beacons;
+mod beliefs;
 mod calls;
 mod clients;
 mod deadlines;
 mod envelope;
 mod info;
 mod membership;
+mod names;
 mod netcheck;
 mod network;
 mod paths;
@@ -30,6 +33,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use pilot_proto::{Event, Node, PingId, Query, QueryId};
 use pilot_wire::ipc::{self, Code, MAX_DATA, Reply};
+use pilot_wire::record::RecordSeq;
 use pilot_wire::{NodeId, Port, PublicKey, StreamId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
@@ -43,7 +47,7 @@ use crate::ipc::listener::Listener;
 use crate::ipc::outbox::Outbox;
 use crate::memberships::Memberships;
 use crate::network::News;
-use crate::registry::{CallId, Link, Profile, Report};
+use crate::registry::{CallId, Link, Numbers, Profile, Report};
 use crate::service::{Services, handshake::Delivery, policy::Policy};
 use crate::state::NodeFile;
 use crate::udp::{Sent, UdpSocket};
@@ -72,6 +76,9 @@ const ROUNDS_PER_TURN: usize = 16;
 
 /// How long a daemon that starts waits for its registry before it is called ready without it.
 const READY_WAIT: Duration = Duration::from_secs(2);
+
+/// Numbers, which are milliseconds, that are noted as used before they are.
+const NUMBERS_AHEAD: u64 = 2000;
 
 /// Pause after a failed write to disk. Space or permission comes back by what others do.
 const STORE_AGAIN: Duration = Duration::from_secs(5);
@@ -148,6 +155,7 @@ pub(crate) struct Parts {
     pub(crate) memory: NodeFile,
     pub(crate) memberships: Memberships,
     pub(crate) profile: Profile,
+    pub(crate) numbers: Numbers,
     pub(crate) trusted: watch::Sender<Vec<NodeId>>,
     pub(crate) own: watch::Sender<NodeId>,
     pub(crate) signs: broadcast::Sender<Sign>,
@@ -179,6 +187,8 @@ pub(crate) struct Driver {
     networks_stale: bool,
     refresh: membership::Refresh,
     profile: Profile,
+    /// For what this node signs.
+    numbers: Numbers,
     trusted: watch::Sender<Vec<NodeId>>,
     own: watch::Sender<NodeId>,
     /// For services that wait to try again.
@@ -255,6 +265,7 @@ impl Driver {
             networks_stale: false,
             refresh: membership::Refresh::default(),
             profile: parts.profile,
+            numbers: parts.numbers,
             trusted: parts.trusted,
             own: parts.own,
             signs: parts.signs,
@@ -508,6 +519,11 @@ impl Driver {
                 self.deadlines.add(now + STORE_AGAIN, deadlines::Deadline::Store);
             }
             self.tell_trusted();
+        }
+        if self.numbers.last() > self.memory.numbers {
+            // Ahead, so that not every signature costs a write.
+            self.memory.numbers = RecordSeq(self.numbers.last().0.saturating_add(NUMBERS_AHEAD));
+            self.memory_stale = true;
         }
         if std::mem::take(&mut self.memory_stale) {
             let path = self.config.node_file();

@@ -4,6 +4,7 @@
 //! to local programs, `registry` to the registry, `udp` is the tunnel socket, `web` the way to the beacon where UDP does not pass, `service` the built-in applications,
 //! which use the same [client](pilot_client) as everybody else, over a pipe. `files` and `state` keep what must survive.
 
+mod belief;
 mod config;
 mod datetime;
 mod driver;
@@ -12,6 +13,7 @@ mod handle;
 mod ipc;
 mod memberships;
 mod network;
+mod recovery;
 mod registry;
 mod run;
 mod service;
@@ -26,6 +28,7 @@ pub use config::{
     Web, Webhook,
 };
 pub use ipc::SocketError;
+pub use recovery::{RecoverError, Recovered, make_recovery_key, recover};
 pub use run::{RunError, Running, run};
 pub use state::StateError;
 pub use tls::{Fingerprint, FingerprintError};

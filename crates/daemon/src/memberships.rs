@@ -243,6 +243,21 @@ impl Memberships {
         changed
     }
 
+    /// The owner of a member has replaced its key and proved it: the pin moves. True if there was one.
+    pub(crate) fn rekeyed(&mut self, node: NodeId, old: PublicKey, new: PublicKey) -> bool {
+        let mut changed = false;
+        for network in self.networks.values_mut() {
+            if let Some(known) = network.members.get_mut(&node)
+                && known.key == Some(old)
+            {
+                known.key = Some(new);
+                known.claimed = None;
+                changed = true;
+            }
+        }
+        changed
+    }
+
     /// Everybody who is trusted for being in a network, without this node itself.
     pub(crate) fn trusted(&self, own: NodeId) -> BTreeMap<NodeId, Member> {
         let mut members: BTreeMap<NodeId, Member> = BTreeMap::new();

@@ -8,10 +8,13 @@
 //! goes back by himself, so that a registry which comes and goes moves nobody.
 
 mod connection;
+mod errand;
 mod notices;
 mod profile;
 mod queries;
 mod race;
+mod records;
+mod seals;
 mod session;
 
 use std::collections::VecDeque;
@@ -30,12 +33,16 @@ use tokio::time::{Instant, sleep_until};
 
 pub(crate) use connection::Protection;
 use connection::{Access, Lost};
+pub(crate) use errand::{Errand, ErrandError};
 use notices::Notice;
 pub(crate) use profile::Profile;
-pub(crate) use queries::{failed, request};
+pub(crate) use queries::{failed, request, said};
 use race::{CONNECT_WAIT, Found, Race};
+use records::Refused;
+pub(crate) use seals::{Attested, Numbers};
 use session::{Asked, Asker, Session};
 
+use crate::belief::Statement;
 use crate::config::RegistryTls;
 use crate::tls::{Known, KnownCertificates};
 use crate::web::Proxy;
@@ -107,8 +114,12 @@ pub(crate) enum Report {
     Registered(PublicKey, Registered),
     /// The answer to a question; each gets one.
     Answer(QueryId, Answer),
+    /// The same where the registry said something of a node, which is to be judged before it is believed.
+    Said(QueryId, Box<Statement>, Witness),
     /// The reply to a client's request; each gets one.
-    Reply(CallId, Result<Vec<u8>, CallError>),
+    Reply(CallId, Result<Vec<u8>, CallError>, Witness),
+    /// The name that is registered belongs to another node; the registry's words.
+    NameRefused(String),
     /// What lay in the inbox.
     Handshakes(Handshakes),
     /// Whether the key of this node ends soon, in words.
@@ -146,11 +157,22 @@ pub(crate) enum CallError {
     Unreachable(String),
 }
 
+/// Who said it, and who vouches for that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Witness {
+    /// The address of the registry.
+    pub(crate) registry: String,
+    /// Left out where nobody was asked to vouch, or nothing was said.
+    pub(crate) attested: Option<Attested>,
+}
+
 /// Settings of the link.
 pub(crate) struct Settings {
     pub(crate) addresses: Vec<String>,
     pub(crate) identity: Identity,
     pub(crate) profile: Profile,
+    /// For what this node signs.
+    pub(crate) numbers: Numbers,
     pub(crate) keepalive: Duration,
     /// A way where there is no direct one.
     pub(crate) proxy: Option<Proxy>,
@@ -172,14 +194,7 @@ impl Link {
         R: Future<Output = ()> + Send,
     {
         let (orders, queue) = mpsc::channel(ORDERS);
-        let remembers = settings.tls.remembers;
-        let access = Access {
-            proxy: settings.proxy,
-            tls: settings.tls.mode,
-            given: settings.tls.fingerprints,
-            remembers,
-            known: if remembers { settings.known } else { KnownCertificates::new() },
-        };
+        let access = Access::new(settings.proxy, settings.tls, settings.known);
         let task = Task {
             addresses: settings.addresses,
             access,
@@ -191,6 +206,7 @@ impl Link {
             identity: settings.identity,
             node: None,
             profile: settings.profile,
+            numbers: settings.numbers,
             moved: false,
             shaken: None,
             keepalive: settings.keepalive,
@@ -220,6 +236,7 @@ struct Task<F> {
     identity: Identity,
     node: Option<NodeId>,
     profile: Profile,
+    numbers: Numbers,
     /// The address or the key is another than what was registered.
     moved: bool,
     /// The network changed, and nothing was made of it yet.
@@ -295,8 +312,9 @@ where
         (0..count).map(move |step| (first + step) % count)
     }
 
+    /// Empty if there is none.
     fn address(&self) -> &str {
-        &self.addresses[self.current]
+        self.addresses.get(self.current).map_or("", String::as_str)
     }
 
     async fn run_without_registry(mut self) {
@@ -383,7 +401,7 @@ where
                 (self.report)(Report::Answer(id, answer)).await;
             }
             Order::Call(id, _) => {
-                (self.report)(Report::Reply(id, Err(CallError::Unreachable(reason.to_owned())))).await;
+                self.no_reply(id, reason).await;
             }
             Order::FetchHandshakes
             | Order::Profile(_)
@@ -436,6 +454,7 @@ where
         if session.registered.is_some() && std::mem::take(&mut self.moved) {
             self.register(session);
         }
+        self.publish(session);
         if let Some(own) = self.shaken.take() {
             self.check(session, &own)?;
         }
@@ -537,6 +556,12 @@ where
         Ok(())
     }
 
+    async fn no_reply(&self, id: CallId, reason: &str) {
+        let error = CallError::Unreachable(reason.to_owned());
+        let witness = Witness { registry: self.address().to_owned(), attested: None };
+        (self.report)(Report::Reply(id, Err(error), witness)).await;
+    }
+
     async fn unanswered(&self, asker: Asker, reason: &str) {
         match asker {
             Asker::Node(id, query) => {
@@ -544,12 +569,13 @@ where
                 (self.report)(Report::Answer(id, answer)).await;
             }
             Asker::Client(id, _) => {
-                (self.report)(Report::Reply(id, Err(CallError::Unreachable(reason.to_owned())))).await;
+                self.no_reply(id, reason).await;
             }
             Asker::Registration(_)
             | Asker::Profile(_)
             | Asker::Heartbeat
             | Asker::Probe
+            | Asker::Record
             | Asker::Inbox
             | Asker::Told
             | Asker::Nobody => {}
@@ -581,9 +607,32 @@ where
     }
 
     fn ask_as(&self, session: &mut Session, envelope: Envelope, by: Asker, since: Instant) {
+        let attest = envelope.attest || seals::wants_attestation(&envelope.request);
         let request = envelope.request.sign_with(|text| self.identity.sign(text));
-        session.connection.queue(&Envelope { request, ..envelope });
+        let envelope = Envelope { request, attest, ..envelope };
+        // Sealed each time anew, because a number counts once.
+        session.connection.queue_json(&seals::sealed(&envelope, self.node, &self.identity, &self.numbers));
         session.asked.push_back(Asked { since, sent: Instant::now(), by });
+    }
+
+    /// Publishes the record, if the node is registered and the registry has another one.
+    fn publish(&self, session: &mut Session) {
+        let Some(node) = self.node.filter(|_| session.registered.is_some()) else { return };
+        let reached_from = session.connection.local();
+        let publication = &mut session.publication;
+        let due = publication.due(node, &self.profile, reached_from, &self.identity, &self.numbers);
+        if let Some(request) = due {
+            self.ask(session, request, Asker::Record, Instant::now());
+        }
+    }
+
+    async fn on_record_refused(&self, session: &mut Session, refusal: String) {
+        match session.publication.refused(&refusal, &self.numbers) {
+            Refused::Unknown => tracing::debug!("the registry does not know signed records"),
+            Refused::Number => tracing::debug!(refusal, "the record goes again with a higher number"),
+            Refused::Name => (self.report)(Report::NameRefused(refusal)).await,
+            Refused::Other => tracing::warn!(refusal, "the registry does not take this node's record"),
+        }
     }
 
     fn fetch_handshakes(&self, session: &mut Session, now: Instant) {
@@ -606,6 +655,7 @@ where
             version: env!("CARGO_PKG_VERSION").to_owned(),
             lan_addrs: self.profile.lan(reached_from).iter().map(SocketAddr::to_string).collect(),
             relay_only: self.profile.relay_only,
+            derived: true,
             ..Register::default()
         };
         self.ask(session, Request::Register(register), Asker::Registration(public_key), Instant::now());
@@ -619,9 +669,18 @@ where
                     None => Ok(reply.to_vec()),
                     Some(refusal) => Err(CallError::Refused(refusal)),
                 };
-                (self.report)(Report::Reply(id, outcome)).await;
+                (self.report)(Report::Reply(id, outcome, self.witness(reply))).await;
             }
-            Asker::Node(id, query) => (self.report)(Report::Answer(id, queries::answer(&query, reply))).await,
+            Asker::Node(id, query) => match queries::statement(&query, reply) {
+                Some(said) => {
+                    (self.report)(Report::Said(id, Box::new(said), self.witness(reply))).await;
+                }
+                None => (self.report)(Report::Answer(id, queries::answer(&query, reply))).await,
+            },
+            Asker::Record => match queries::refused(reply) {
+                None => session.publication.published(),
+                Some(refusal) => self.on_record_refused(session, refusal).await,
+            },
             Asker::Registration(key) => self.on_registered(session, key, reply).await?,
             Asker::Inbox => match Response::parse(reply) {
                 Ok(Response::PollHandshakes(found)) => {
@@ -660,6 +719,10 @@ where
         Ok(())
     }
 
+    fn witness(&self, reply: &[u8]) -> Witness {
+        Witness { registry: self.address().to_owned(), attested: Some(seals::attested(reply)) }
+    }
+
     async fn on_registered(
         &mut self,
         session: &mut Session,
@@ -668,7 +731,10 @@ where
     ) -> Result<(), Lost> {
         let registered = match Response::parse(reply) {
             Ok(Response::Register(registered)) => registered,
-            Ok(Response::Error { error }) => return Err(Lost::Refused(error)),
+            Ok(Response::Error { error }) => {
+                records::raise(&self.numbers, &error);
+                return Err(Lost::Refused(error));
+            }
             Ok(_) => return Err(Lost::Unasked),
             Err(error) => return Err(Lost::Malformed(error.to_string())),
         };
@@ -676,6 +742,12 @@ where
         let now = Instant::now();
         self.node = Some(node_id);
         session.registered.get_or_insert(now);
+        session.publication.start_over();
+        if registered.hostname_error.is_some() {
+            session.publication.name_refused(&self.profile.hostname);
+        }
+        // First of all, so that nobody finds the node without its record.
+        self.publish(session);
         let visibility = SetVisibility { node_id, public: self.profile.public, ..SetVisibility::default() };
         self.ask(session, Request::SetVisibility(visibility), Asker::Profile("visibility"), now);
         if !self.profile.tags.is_empty() {

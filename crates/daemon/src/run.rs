@@ -18,7 +18,7 @@ use crate::driver::{self, Command, Driver, Edge, Parts};
 use crate::handle::{Handle, SIGNS};
 use crate::ipc::listener::Listener;
 use crate::network::{self, Book, Lan, Mapping, News, PortMap, Surroundings};
-use crate::registry::{Link, Profile, Settings};
+use crate::registry::{Link, Numbers, Profile, Settings};
 use crate::service::{self, handshake::Delivery, policy::Policy};
 use crate::state::NodeFile;
 use crate::udp::UdpSocket;
@@ -172,6 +172,7 @@ pub async fn run(
         observed: None,
         mapped: None,
         relay_only: false,
+        recovery: memory.recovery,
         left: false,
     };
     let memory = NodeFile {
@@ -180,6 +181,7 @@ pub async fn run(
         public_key: Some(identity.public()),
         ..memory
     };
+    let numbers = Numbers::after(memory.numbers);
     let now = Instant::now();
     let mut node = Node::new(node_config(&config, &identity, profile.public)?, now);
     node.restore_trust(book);
@@ -199,6 +201,7 @@ pub async fn run(
         addresses: config.registries.clone(),
         identity: identity.clone(),
         profile: profile.clone(),
+        numbers: numbers.clone(),
         keepalive: config.keepalive,
         proxy: proxy.clone(),
         tls: config.registry_tls.clone(),
@@ -240,6 +243,7 @@ pub async fn run(
         memory,
         memberships,
         profile,
+        numbers,
         trusted,
         own,
         signs,
@@ -390,7 +394,8 @@ async fn start_services(
 }
 
 /// One daemon per state folder. The system releases the lock with the process, however it ends.
-fn lock_home(home: &Path) -> Result<File, RunError> {
+/// Nobody else uses the state in `home` while the file is held.
+pub(crate) fn lock_home(home: &Path) -> Result<File, RunError> {
     let path = home.join("daemon.lock");
     let opened = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
     let file = opened.map_err(|source| RunError::Home { path: path.clone(), source })?;

@@ -156,6 +156,8 @@ impl Services {
             | Call::WaitTrust { .. }
             | Call::AutoApprove { .. }
             | Call::Networks(_)
+            | Call::ClearAlarms { .. }
+            | Call::Recovery { .. }
             | Call::Config => Err(Failure::new(Code::Internal, "this is not a question for the services")),
         }
     }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pilot_proto::trust::{Book, Outgoing, Pending, Trusted, UnixTime};
+use pilot_wire::ipc::{Alarm, KeyChanged};
+use pilot_wire::record::RecordSeq;
 use pilot_wire::{NetworkId, NodeId, PublicKey};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -21,6 +23,9 @@ const PEERS_MAX: usize = 4096;
 
 /// Registries, and beacons, whose certificates are remembered. A node has a few at a time.
 const CERTIFICATES_MAX: usize = 16;
+
+/// Registries whose keys are remembered.
+const REGISTRIES_MAX: usize = 64;
 
 /// A state file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +54,18 @@ pub(crate) struct NodeFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) listen_port: Option<u16>,
     pub(crate) peers: BTreeMap<NodeId, Peer>,
+    /// A number at or above the last one that this node signed something with.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) numbers: RecordSeq,
+    /// The key that may replace this node's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) recovery: Option<PublicKey>,
+    /// The keys with which registries vouch for what they say, by `host:port`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) registry_keys: BTreeMap<String, PublicKey>,
+    /// What was said and is not believed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) alarms: Vec<Alarm>,
     /// What is known of the certificates of beacons over the web, by `host:port`.
     #[serde(skip_serializing_if = "KnownCertificates::is_empty")]
     pub(crate) web_certificates: KnownCertificates,
@@ -69,6 +86,15 @@ pub(crate) struct Peer {
     pub(crate) public_key: Option<PublicKey>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) hostname: String,
+    /// The highest number that it signed anything with, as far as was seen.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) seq: RecordSeq,
+    /// Its last signed record, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) record: Option<String>,
+    /// When its key last changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) key_changed: Option<KeyChanged>,
 }
 
 impl NodeFile {
@@ -76,16 +102,29 @@ impl NodeFile {
     pub(crate) fn load(path: &Path, key: &PublicKey) -> Result<Self, StateError> {
         let stored: Self = read(path)?;
         if stored.public_key.as_ref().is_some_and(|stored| stored != key) {
-            let Self { web_certificates, registry_certificates, .. } = stored;
-            return Ok(Self { web_certificates, registry_certificates, ..Self::default() });
+            let Self { web_certificates, registry_certificates, registry_keys, .. } = stored;
+            return Ok(Self { web_certificates, registry_certificates, registry_keys, ..Self::default() });
         }
         Ok(stored)
     }
 
-    /// The record of a peer, to be changed.
+    /// A registry vouches with this key, and none is known for it. The addresses are those of the settings, so few.
+    pub(crate) fn pin_registry(&mut self, address: String, key: PublicKey) {
+        if self.registry_keys.len() >= REGISTRIES_MAX {
+            self.registry_keys.pop_first();
+        }
+        self.registry_keys.insert(address, key);
+    }
+
+    /// What is known of a peer, to be changed.
     pub(crate) fn peer_mut(&mut self, node: NodeId) -> &mut Peer {
         if self.peers.len() >= PEERS_MAX && !self.peers.contains_key(&node) {
-            self.peers.pop_first();
+            // What was signed cannot be had again from a registry that shows something older.
+            let spare = self.peers.iter().find(|(_, peer)| peer.record.is_none()).map(|(node, _)| *node);
+            match spare {
+                Some(spare) => drop(self.peers.remove(&spare)),
+                None => drop(self.peers.pop_first()),
+            }
         }
         self.peers.entry(node).or_default()
     }
@@ -102,6 +141,11 @@ pub(crate) fn remember(certificates: &mut KnownCertificates, host: String, known
         certificates.pop_first();
     }
     certificates.insert(host, known);
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
+fn is_zero(seq: &RecordSeq) -> bool {
+    seq.0 == 0
 }
 
 /// Where a new identity lies until the registry has taken it.

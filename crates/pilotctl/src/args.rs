@@ -188,6 +188,8 @@ pub(crate) enum Command {
     ClearWebhook(cmd::webhook::ClearArgs),
     /// Replace the node's key; address and number stay
     RotateKey(cmd::identity::RotateArgs),
+    /// A key for the day on which the node's own is lost
+    Recovery(cmd::recovery::Args),
     /// Withdraw this node from the registry
     Deregister(cmd::identity::DeregisterArgs),
     /// Networks: join, leave, members, trust, roles, limits

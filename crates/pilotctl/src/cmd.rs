@@ -33,6 +33,7 @@ pub(crate) mod ping;
 pub(crate) mod policy;
 pub(crate) mod publish;
 pub(crate) mod received;
+pub(crate) mod recovery;
 pub(crate) mod recv;
 pub(crate) mod rendezvous;
 pub(crate) mod reply;
@@ -83,6 +84,10 @@ pub(crate) fn flags(command: &Command) -> (Flags, Option<PathBuf>) {
             rendezvous::Command::Restore(rendezvous::RestoreArgs { store, .. })
             | rendezvous::Command::Import(rendezvous::ImportArgs { store, .. }),
         ) => (store.clone().into_iter().map(|store| ("store", store)).collect(), None),
+        Command::Recovery(recovery::Args { command: recovery::Command::Use(args) }) => {
+            let registry = args.registry.clone();
+            (registry.into_iter().map(|registry| ("registry", registry)).collect(), None)
+        }
         _ => (Flags::new(), None),
     }
 }
@@ -149,6 +154,7 @@ pub(crate) async fn run(ctx: &Context, command: Command) -> Result<Output, Failu
         Command::SetWebhook(args) => webhook::set(ctx, &args.url).await,
         Command::ClearWebhook(_) => webhook::set(ctx, "").await,
         Command::RotateKey(_) => identity::rotate(ctx).await,
+        Command::Recovery(args) => recovery::run(ctx, &args).await,
         Command::Deregister(_) => identity::deregister(ctx).await,
         Command::Network(command) => network::run(ctx, command).await,
         Command::Join(args) => network::join(ctx, &args).await,

@@ -77,7 +77,6 @@ const UNSUPPORTED: &[(&str, &str, &str)] = &[
         "see the path with `pilotctl peers`",
     ),
     ("verify", "badges are not part of this version", "compare key fingerprints: `pilotctl lookup NODE`"),
-    ("recovery", "badges are not part of this version", "keep a copy of `~/.pilot/identity.json`"),
     (
         "sign-request",
         "request signing is not part of this version",

@@ -146,6 +146,8 @@ fn the_texts_of_a_new_node_are_as_they_were() {
             .replace(&world.beacon, "BEACON");
         let info = a.json(&["info"]);
         text = text.replace(info["key_fingerprint"].as_str().unwrap(), "FINGERPRINT");
+        text = text.replace(info["address"].as_str().unwrap(), "ADDRESS");
+        text = text.replace(&info["node_id"].to_string(), "NUMBER");
         let lines = text.lines().map(|line| line.split(" · up ").next().unwrap_or(line).trim_end());
         lines.map(|line| line.split(" · pid ").next().unwrap_or(line)).collect::<Vec<_>>().join("\n")
     };
@@ -169,7 +171,7 @@ fn the_texts_of_a_new_node_are_as_they_were() {
 fn the_keys_of_the_json_documents_are_those_of_the_reference() {
     let world = World::new();
     let (a, b) = world.friends();
-    let address = b.address();
+    let (address, number) = (b.address(), b.json(&["info"])["node_id"].to_string());
     for (words, keys) in [
         (
             vec!["info"],
@@ -187,7 +189,7 @@ fn the_keys_of_the_json_documents_are_those_of_the_reference() {
             ][..],
         ),
         (vec!["find", "agent-b"], &["hostname", "node_id", "address", "public"]),
-        (vec!["lookup", "2"], &["node_id", "address", "hostname", "networks", "public", "public_key"]),
+        (vec!["lookup", &number], &["node_id", "address", "hostname", "networks", "public", "public_key"]),
         (vec!["trust"], &["trusted", "total"]),
         (vec!["pending"], &["pending"]),
         (vec!["peers"], &["peers", "total", "encrypted"]),
@@ -268,6 +270,7 @@ fn a_peer_that_is_gone_is_reported_with_its_cause_and_a_status_for_scripts() {
     assert_eq!((&met["trust"], &met["probe"]["answered"]), (&"trusted".into(), &true.into()), "{met}");
     assert!(a.ok(&["why", "agent-b"]).starts_with("agent-b answers "));
     assert!(a.ok(&["ping", "agent-b", "--count", "1"]).contains(" 127.0.0.1:"));
+    let number = &b.json(&["info"])["node_id"];
     b.kill();
 
     let why = a.run(&["why", "agent-b", "--json"]);
@@ -284,7 +287,7 @@ fn a_peer_that_is_gone_is_reported_with_its_cause_and_a_status_for_scripts() {
     assert!(failure["message"].as_str().unwrap().starts_with("agent-b last seen "), "{failure}");
     assert_eq!(failure["hint"], "see why: pilotctl why agent-b");
     let unreachable = &failure["data"]["unreachable"];
-    assert_eq!((&unreachable["hostname"], &unreachable["node_id"]), (&"agent-b".into(), &2.into()));
+    assert_eq!((&unreachable["hostname"], &unreachable["node_id"]), (&"agent-b".into(), number));
     assert!(unreachable["last_seen_secs"].is_number() && unreachable["tried"].is_array(), "{failure}");
 
     let ping = a.run(&["ping", "agent-b", "--count", "1"]);
@@ -295,12 +298,12 @@ fn a_peer_that_is_gone_is_reported_with_its_cause_and_a_status_for_scripts() {
 #[test]
 fn who_was_never_met_is_explained_too() {
     let world = World::new();
-    let (a, _b) = (world.agent("agent-a"), world.agent("agent-b"));
-    let stranger = a.run(&["why", "2"]);
+    let (a, b) = (world.agent("agent-a"), world.agent("agent-b"));
+    let stranger = a.run(&["why", &b.address()]);
     assert_eq!(stranger.status, 4, "{stranger:?}");
     let nobody = a.run(&["why", "4711", "--json"]);
     assert_eq!((nobody.status, &nobody.json()["data"]["registry"]), (5, &"not_found".into()), "{nobody:?}");
-    let ourselves = a.run(&["why", "1"]);
+    let ourselves = a.run(&["why", &a.address()]);
     assert_eq!(ourselves.status, 2, "{ourselves:?}");
 }
 

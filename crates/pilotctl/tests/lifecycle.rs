@@ -63,7 +63,9 @@ fn without_a_registry_several_daemons_share_one_rendezvous_of_this_machine() {
     let ready = starting.map(|running| running.finish().json());
     let mut nodes: Vec<_> = ready.iter().map(|ready| ready["data"]["node_id"].as_u64().unwrap()).collect();
     nodes.sort_unstable();
-    assert_eq!(nodes, [1, 2, 3], "{ready:?}");
+    nodes.dedup();
+    assert_eq!(nodes.len(), 3, "{ready:?}");
+    assert!(ready.iter().all(|one| one["data"]["registry"] == ready[0]["data"]["registry"]), "{ready:?}");
     let stopped = machines.each_ref().map(|machine| {
         machine.ok(&["daemon", "stop"]);
         machine.run(&["rendezvous", "stop"]).status

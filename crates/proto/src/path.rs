@@ -20,6 +20,8 @@ use pilot_wire::path::{Candidates, Kind, Nat};
 use candidate::{Candidate, CandidateSource, smoothed};
 use search::Search;
 
+use crate::Location;
+
 /// Addresses kept for a peer: those of a few interfaces, as the registry and the peer name them, and some that frames
 /// came from. When full, the oldest that never answered makes room.
 const CANDIDATES_MAX: usize = 16;
@@ -109,7 +111,10 @@ impl Path {
             // A name says more than that something came from there once.
             if matches!(
                 known.source,
-                CandidateSource::Frames | CandidateSource::Introduced | CandidateSource::Remembered
+                CandidateSource::Frames
+                    | CandidateSource::Introduced
+                    | CandidateSource::Remembered
+                    | CandidateSource::Unsigned
             ) {
                 known.source = source;
             }
@@ -131,22 +136,27 @@ impl Path {
         oldest.is_some()
     }
 
-    /// The registry said where the peer is. What it said before is forgotten, unless it answered.
-    pub(crate) fn located(
-        &mut self,
-        now: Instant,
-        public: Option<SocketAddr>,
-        lan: &[SocketAddr],
-        relay_only: bool,
-    ) {
-        self.relay_only = relay_only;
-        let named = |addr| public == Some(addr) || lan.contains(&addr);
+    /// The registry said where the peer is. What it said before is forgotten, unless it answered. Where the peer says so
+    /// itself, under its signature, the registry's own word comes last.
+    pub(crate) fn located(&mut self, now: Instant, found: &Location) {
+        self.relay_only = found.relay_only;
+        let Location { signed, signed_lan, public, lan, .. } = found;
+        let named =
+            |addr| *public == Some(addr) || [signed, signed_lan, lan].iter().any(|list| list.contains(&addr));
         self.forget_unnamed(CandidateSource::is_registrys_word, named);
-        for &addr in lan {
-            self.learn(now, addr, CandidateSource::RegistryLan);
+        for &addr in signed {
+            self.learn(now, addr, CandidateSource::Record);
         }
-        if let Some(addr) = public {
-            self.learn(now, addr, CandidateSource::Registry);
+        for &addr in signed_lan {
+            self.learn(now, addr, CandidateSource::RecordLan);
+        }
+        let is_signed = !signed.is_empty() || !signed_lan.is_empty();
+        let of = |source| if is_signed { CandidateSource::Unsigned } else { source };
+        for &addr in lan {
+            self.learn(now, addr, of(CandidateSource::RegistryLan));
+        }
+        if let Some(addr) = *public {
+            self.learn(now, addr, of(CandidateSource::Registry));
         }
     }
 

@@ -57,9 +57,13 @@ pub enum Answer {
 /// Where a node can be reached.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Location {
+    /// Addresses that the peer's signed record names, the likeliest first.
+    pub signed: Vec<SocketAddr>,
+    /// Addresses in the peer's own network that its signed record names.
+    pub signed_lan: Vec<SocketAddr>,
     /// The address the registry has, if it has one.
     pub public: Option<SocketAddr>,
-    /// Addresses in the node's own network.
+    /// Addresses in the node's own network, as the registry says.
     pub lan: Vec<SocketAddr>,
     /// The node asks to be reached through the beacon only.
     pub relay_only: bool,

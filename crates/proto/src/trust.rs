@@ -375,6 +375,18 @@ impl Book {
         if changed { vec![Step::Store] } else { Vec::new() }
     }
 
+    /// The owner of `node` replaced its key, and the caller has checked that. `true` if another key was pinned.
+    pub(crate) fn rekeyed(&mut self, node: NodeId, key: PublicKey) -> bool {
+        let agreed = self.trusted.get_mut(&node);
+        let member = self.members.get_mut(&node).map(|member| &mut member.trusted);
+        let pins = agreed.into_iter().chain(member).filter_map(|trusted| trusted.key.as_mut());
+        let mut moved = false;
+        for pin in pins {
+            moved |= std::mem::replace(pin, key) != key;
+        }
+        moved
+    }
+
     fn agree(&mut self, node: NodeId, how: Agreement, now: UnixTime) -> Vec<Step> {
         let pending = self.pending.remove(&node);
         self.outgoing.remove(&node);
@@ -519,6 +531,17 @@ mod tests {
         assert_eq!(book.get(A).unwrap().key, Some(KEY), "the old key stays until the owner decides");
         book.approve(A, 103).unwrap();
         assert_eq!(book.get(A).unwrap().key, Some(OTHER_KEY));
+    }
+
+    #[test]
+    fn a_replaced_key_is_pinned_in_place_of_the_old_one_and_only_where_one_was() {
+        let mut book = Book::default();
+        assert!(!book.rekeyed(A, KEY), "nobody is trusted for having another key");
+        book.requested(A, Some(KEY), "", false, 100);
+        book.approve(A, 100).unwrap();
+        assert!(book.rekeyed(A, OTHER_KEY) && !book.rekeyed(A, OTHER_KEY));
+        assert_eq!(book.get(A), Some(&Trusted { key: Some(OTHER_KEY), since: 100, mutual: true }));
+        assert!(sends_accept(&book.requested(A, Some(OTHER_KEY), "", false, 101)));
     }
 
     #[test]

@@ -106,7 +106,8 @@ impl Directory {
         let seen = now.saturating_duration_since(entry.told);
         // As the real one does: who is reached through the beacon only has its inside addresses kept back.
         let lan = if entry.relay_only { Vec::new() } else { entry.lan.clone() };
-        Ok(Location { public: entry.at, lan, relay_only: entry.relay_only, seen: Some(seen) })
+        let relay_only = entry.relay_only;
+        Ok(Location { public: entry.at, lan, relay_only, seen: Some(seen), ..Location::default() })
     }
 
     pub(crate) fn is_mutual(&self, a: NodeId, b: NodeId) -> bool {

@@ -29,8 +29,8 @@ mod request;
 mod subcommand;
 
 pub use call::{
-    AutoApprove, Call, Done, Pong, RegistryStatus, RegistryTls, ServiceStatus, Status, TrustEntry, TrustList,
-    TrustState, TrustWait, WebLink,
+    Alarm, AutoApprove, Call, Done, Pong, Recovery, RecoveryChange, RegistryStatus, RegistryTls,
+    ServiceStatus, Status, TrustEntry, TrustList, TrustState, TrustWait, WebLink,
 };
 pub use command::Command;
 pub use events::{EventCounters, EventsStatus, HistoryStatus, LinkState, LinkStatus, SubscriptionStatus};
@@ -38,8 +38,9 @@ pub use failure::{Code, Failure};
 pub use frame::{Decoder, FrameTooLong, MAX_DATA, MAX_FRAME, data_header};
 pub use json::{
     Badge, Broadcasted, ConnInfo, Deregistered, Enrollment, EnvelopeCheck, Features, Health, HostnameSet,
-    Info, NetworkAddress, NodeStatus, PeerInfo, Pending, PendingList, Preferred, Resolved, SignEnvelope,
-    SignedEnvelope, TagsSet, Trusted, TrustedList, VerifyEnvelope, VisibilitySet, Waited, WebhookSet,
+    Info, KeyChanged, KeyChangedBy, NetworkAddress, NodeStatus, PeerInfo, Pending, PendingList, Preferred,
+    Resolved, SignEnvelope, SignedEnvelope, TagsSet, Trusted, TrustedList, VerifyEnvelope, VisibilitySet,
+    Waited, WebhookSet,
 };
 pub use network::{LanStatus, MappingProtocol, MappingState, NetworkStatus, PortMappingStatus};
 pub use reply::{DaemonFrame, Reply, ReplyError};

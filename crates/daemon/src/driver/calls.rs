@@ -5,15 +5,17 @@ use std::time::{Duration, Instant};
 use pilot_proto::PingId;
 use pilot_proto::node::PathView;
 use pilot_wire::ipc::{
-    AutoApprove, Call, Code, Command, Done, Failure, Pong, Reply, Resolved, TrustEntry, TrustList, TrustState,
+    AutoApprove, Call, Code, Command, Done, Failure, Pong, Recovery, Reply, Resolved, TrustEntry, TrustList,
+    TrustState,
 };
-use pilot_wire::registry::{self, ResolveHostname, Signed};
+use pilot_wire::registry::{self, Signed};
 use pilot_wire::{Addr, NodeId, mailbox};
 use tokio::sync::watch;
 
 use super::clients::Client;
 use super::deadlines::{self, Deadline};
 use super::info::{RELATIONS_MAX, ROWS_MAX};
+use super::names::{Form, Name};
 use super::paths::Called;
 use super::registry::Purpose;
 use super::replies::{Refusal, ReplyTo};
@@ -58,7 +60,7 @@ impl Driver {
             Call::Resolve { target } => self.on_resolve(to, &target),
             Call::Lookup { node } => {
                 let request = registry::Request::Lookup(Signed { node_id: node, ..Signed::default() });
-                self.ask_registry(to, request, Purpose::pass(ok, "lookup"));
+                self.ask_registry(to, request, Purpose::Lookup(node));
             }
             Call::Connections => {
                 let mut list = self.conn_list();
@@ -91,6 +93,14 @@ impl Driver {
                     self.node.set_auto_approve(enabled);
                 }
                 self.answer(to, ok, &AutoApprove { enabled: self.config.trust_auto_approve });
+            }
+            Call::ClearAlarms { registry_keys } => {
+                self.clear_alarms(registry_keys);
+                self.answer(to, ok, &Done {});
+            }
+            Call::Recovery { change } => {
+                self.change_recovery(change);
+                self.answer(to, ok, &Recovery { key: self.profile.recovery });
             }
             Call::Config => {
                 let settings = self.settings();
@@ -176,22 +186,7 @@ impl Driver {
                 &Resolved { node_id, address, hostname, public: self.profile.public },
             );
         }
-        if let Some(resolved) = self.resolved_while_away(target) {
-            return self.answer(to, Command::CallOk, &resolved);
-        }
-        let request = registry::Request::ResolveHostname(ResolveHostname { hostname: target.to_owned() });
-        self.ask_registry(to, request, Purpose::Resolve(target.to_owned()));
-    }
-
-    /// A peer that was called so when it was last heard of, for when the registry cannot be asked.
-    pub(super) fn remembered(&self, hostname: &str) -> Option<Resolved> {
-        let (node_id, _) = self.memory.peers.iter().find(|(_, peer)| peer.hostname == hostname)?;
-        Some(Resolved {
-            node_id: *node_id,
-            address: Addr::backbone(*node_id),
-            hostname: hostname.to_owned(),
-            public: false,
-        })
+        self.resolve_name(to, Name { name: target.to_owned(), form: Form::Call });
     }
 
     fn trust_list(&self) -> TrustList {

@@ -135,6 +135,7 @@ impl Driver {
             pending: self.node.trust().pending().count() as u64,
             policy_broken: self.policy.broken(),
             key_expiry: self.registry.key_expiry.clone(),
+            alarms: self.memory.alarms.clone(),
         }
     }
 
@@ -174,6 +175,7 @@ impl Driver {
             rtt_us: rtt.map(micros),
             idle_ms: idle.and_then(|idle| u64::try_from(idle).ok()),
             networks: self.networks_behind(peer.node),
+            alarms: self.alarms_of(peer.node),
             ..PeerInfo::default()
         }
     }

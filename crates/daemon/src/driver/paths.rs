@@ -83,6 +83,11 @@ impl Inquiries {
         self.calls.retain(|_, id| open.contains_key(id));
     }
 
+    /// The node that a question is about, while it is open.
+    pub(super) fn node(&self, id: InquiryId) -> Option<NodeId> {
+        self.open.get(&id).map(|inquiry| inquiry.node)
+    }
+
     /// The question that a call at the registry belongs to, if it belongs to one.
     pub(super) fn answered(&mut self, call: CallId) -> Option<InquiryId> {
         self.calls.remove(&call)
@@ -199,6 +204,7 @@ impl Driver {
             networks: self.networks_behind(node),
             registry: inquiry.listing.listing,
             registry_error: inquiry.listing.error.clone(),
+            alarms: self.alarms_of(node),
             probe: tried.then(|| Probe {
                 answered: inquiry.rtt.is_some(),
                 rtt_us: inquiry.rtt.map(micros),
@@ -385,6 +391,8 @@ fn untried(address: SocketAddr, source: Source) -> Candidate {
 
 fn source(source: CandidateSource) -> Source {
     match source {
+        CandidateSource::Record => Source::Record,
+        CandidateSource::RecordLan => Source::RecordLan,
         CandidateSource::Registry => Source::Registry,
         CandidateSource::RegistryLan => Source::RegistryLan,
         CandidateSource::PeerHost => Source::PeerHost,
@@ -394,6 +402,7 @@ fn source(source: CandidateSource) -> Source {
         CandidateSource::Lan => Source::Lan,
         CandidateSource::Frames => Source::Frames,
         CandidateSource::Remembered => Source::Remembered,
+        CandidateSource::Unsigned => Source::Unsigned,
     }
 }
 

@@ -5,24 +5,27 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use pilot_crypto::Identity;
-use pilot_proto::{Answer, CandidateSource, Location, PeerEvent, Query, QueryError, QueryId, Visibility};
-use pilot_wire::ipc::{Code, Command, Managed, Preferred, RegistryTls, Reply, Resolved, VerifyEnvelope};
+use pilot_crypto::{Identity, sign_change};
+use pilot_proto::{Answer, PeerEvent, Query, QueryError, QueryId, Visibility};
+use pilot_wire::ipc::{Code, Command, Managed, Preferred, RegistryTls, Reply, VerifyEnvelope};
+use pilot_wire::record::{ChangedBy, KeyChange};
 use pilot_wire::registry::{
     self, Envelope, ExprPolicyUpdate, Handshakes, MemberQuery, MemberTagsUpdate, NetworkQuery, NoticeKind,
-    Notices, Registered, Response, RotateKey, SetTaskExec, Signed,
+    Notices, Registered, Response, RotateKey, SetTaskExec,
 };
 use pilot_wire::{Addr, Endpoint, NetworkId, NodeId, Port};
 use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::Driver;
-use super::membership::{Change, Form};
+use super::beliefs::Study;
+use super::membership::{self, Change};
+use super::names::{Contest, Form, Name};
 use super::replies::{Refusal, ReplyTo};
 use super::trust::wall;
 use crate::config::TlsMode;
 use crate::handle::Sign;
-use crate::registry::{CallError, CallId, Order, Protection, Report};
+use crate::registry::{CallError, CallId, Order, Protection, Report, Witness};
 use crate::state;
 use crate::tls::Known;
 
@@ -46,10 +49,10 @@ pub(super) struct Standing {
     protection: Option<Protection>,
     /// What the registry should have been told.
     owed: Vec<Query>,
-    /// Look-ups under way whose only purpose is a name.
-    names: BTreeMap<CallId, NodeId>,
+    /// Look-ups under way by which this node learns what there is to know of another.
+    pub(super) studies: BTreeMap<CallId, Study>,
     /// The same, to remember an address.
-    places: BTreeMap<CallId, NodeId>,
+    pub(super) places: BTreeMap<CallId, NodeId>,
     /// Requests of the built-in services.
     of_services: BTreeMap<CallId, oneshot::Sender<Result<Vec<u8>, CallError>>>,
 }
@@ -64,14 +67,14 @@ impl Standing {
             key_expiry: None,
             protection: None,
             owed: Vec::new(),
-            names: BTreeMap::new(),
+            studies: BTreeMap::new(),
             places: BTreeMap::new(),
             of_services: BTreeMap::new(),
         }
     }
 
     /// Nothing is to be expected of it at present: what is remembered has to do.
-    fn is_away(&self) -> bool {
+    pub(super) fn is_away(&self) -> bool {
         !self.connected && !self.awaited
     }
 }
@@ -92,8 +95,12 @@ pub(super) enum Purpose {
     Visibility(bool),
     Tags(Vec<String>),
     Deregister,
-    /// A name to be resolved for our own call.
-    Resolve(String),
+    /// A name to be resolved.
+    Resolve(Name),
+    /// What the registry now says of the trusted node that had the name, before another is believed to have it.
+    Contested(Contest),
+    /// What the registry knows of a node, for our own call.
+    Lookup(NodeId),
     Broadcast {
         network: NetworkId,
         port: Port,
@@ -107,7 +114,7 @@ pub(super) enum Purpose {
     Policy(NetworkId),
     /// About networks; what it changes here is done once the registry has agreed.
     Network {
-        form: Form,
+        form: membership::Form,
         change: Change,
         operation: String,
     },
@@ -135,7 +142,8 @@ impl Purpose {
             Self::Visibility(_) => "set_visibility",
             Self::Tags(_) => "set_tags",
             Self::Deregister => "deregister",
-            Self::Resolve(_) => "resolve_hostname",
+            Self::Resolve(_) | Self::Contested(_) => "resolve_hostname",
+            Self::Lookup(_) => "lookup",
             Self::Broadcast { .. } => "broadcast: list nodes for broadcast",
             Self::RotateKey(_) => "rotate_key",
             Self::Verify { .. } => "verify_envelope",
@@ -158,6 +166,8 @@ impl Purpose {
             | Self::RotateKey(_) => true,
             Self::Pass(..)
             | Self::Resolve(_)
+            | Self::Contested(_)
+            | Self::Lookup(_)
             | Self::Broadcast { .. }
             | Self::Verify { .. }
             | Self::Policy(_)
@@ -229,14 +239,6 @@ impl Driver {
         }
     }
 
-    /// Learns the name of a node that people will see in lists.
-    pub(super) fn learn_name(&mut self, node: NodeId) {
-        let request = registry::Request::Lookup(Signed { node_id: node, ..Signed::default() });
-        if let Some(id) = self.send_call(request.into()) {
-            self.registry.names.insert(id, node);
-        }
-    }
-
     pub(super) fn on_managed(&mut self, to: ReplyTo, command: Command, request: Managed<'_>) {
         let node_id = self.own_node();
         let runner = || Refusal::new(Code::NotFound, "managed: no active policy runner for network");
@@ -285,9 +287,18 @@ impl Driver {
         if let Err(error) = identity.store(&self.next_identity()) {
             return self.refuse(to, Refusal::new(Code::Internal, error.to_string()).within("rotate_key"));
         }
+        let node_id = self.own_node();
+        let change = KeyChange {
+            node: node_id,
+            old: self.own_key(),
+            new: identity.public(),
+            seq: self.numbers.next(),
+            by: ChangedBy::Old,
+        };
         let request = RotateKey {
-            node_id: self.own_node(),
+            node_id,
             new_public_key: identity.public().into(),
+            change: sign_change(&self.identity, &identity, &change).to_text(),
             ..RotateKey::default()
         };
         self.ask_registry(to, registry::Request::RotateKey(request), Purpose::RotateKey(Box::new(identity)));
@@ -355,7 +366,9 @@ impl Driver {
             // Asked before the key was changed; the registration of the new one is on its way.
             Report::Registered(..) => {}
             Report::Answer(id, answer) => self.on_answer(now, id, answer),
-            Report::Reply(id, outcome) => self.on_reply(now, id, outcome),
+            Report::Said(id, said, witness) => self.on_said(now, id, &said, &witness),
+            Report::Reply(id, outcome, witness) => self.on_reply(now, id, outcome, &witness),
+            Report::NameRefused(reason) => self.on_name_refused(&reason),
             Report::Handshakes(found) => self.on_handshakes(now, found),
             Report::KeyExpiry(warning) => {
                 if let Some(warning) = &warning {
@@ -404,12 +417,7 @@ impl Driver {
         tracing::info!(%node, first, "registered");
         self.look_for_beacons(now);
         if let Some(reason) = &registered.hostname_error {
-            tracing::warn!(
-                hostname = self.profile.hostname,
-                reason,
-                "the registry does not grant the hostname"
-            );
-            self.profile.hostname.clear();
+            self.on_name_refused(reason);
         }
         self.memory.node_id = Some(node);
         self.memory.public_key = Some(self.own_key());
@@ -473,16 +481,7 @@ impl Driver {
         if let Some(id) = self.send_call(registry::Request::Resolve(request).into()) {
             self.registry.places.insert(id, peer);
         }
-        self.learn_name(peer);
-    }
-
-    fn on_place(&mut self, node: NodeId, outcome: Result<Vec<u8>, CallError>) {
-        let resolved = outcome.ok().and_then(|reply| Response::parse(&reply).ok());
-        if let Some(Response::Resolve(resolved)) = resolved
-            && let Ok(endpoint) = resolved.real_addr.parse()
-        {
-            self.remember_endpoint(node, endpoint);
-        }
+        self.study(peer, None);
     }
 
     /// A registry that does not share its records with the one before learns whom we trust, and whom no more.
@@ -508,16 +507,21 @@ impl Driver {
         })
     }
 
+    fn on_name_refused(&mut self, reason: &str) {
+        tracing::warn!(hostname = self.profile.hostname, reason, "the registry does not grant the hostname");
+        self.profile.hostname.clear();
+        self.memory.hostname.clear();
+        self.memory_stale = true;
+    }
+
     pub(super) fn on_query(&mut self, now: Instant, id: QueryId, query: Query) {
         if let Query::Resolve(node) = &query
             && self.node.is_trusted(*node)
         {
             // Whatever the registry says: the peer may be in this network, or where it was.
             self.wish_for_peers();
-            if let Some(endpoint) = self.memory.peers.get(node).and_then(|peer| peer.endpoint)
-                && !self.registry.connected
-            {
-                self.node.hint(now, *node, endpoint, CandidateSource::Remembered);
+            if !self.registry.connected {
+                self.hint_remembered(now, *node);
             }
         }
         if self.registry.is_away()
@@ -562,20 +566,6 @@ impl Driver {
                 answer @ (Answer::Resolved(Err(QueryError::Unreachable(_)))
                 | Answer::PeerKey(Err(QueryError::Unreachable(_)))),
             ) => self.remembered_answer(query).unwrap_or(answer),
-            (Query::Resolve(node), Answer::Resolved(Ok(location))) => {
-                if let Some(endpoint) = location.public {
-                    self.remember_endpoint(*node, endpoint);
-                }
-                Answer::Resolved(Ok(location))
-            }
-            (Query::PeerKey(node), Answer::PeerKey(Ok(key))) => {
-                if self.is_remembered(*node) {
-                    let peer = self.memory.peer_mut(*node);
-                    self.memory_stale |= peer.public_key.replace(key) != Some(key);
-                    self.tell_finder();
-                }
-                Answer::PeerKey(Ok(key))
-            }
             (
                 Query::RespondHandshake { .. } | Query::ReportTrust(_) | Query::RevokeTrust(_),
                 Answer::Done(Err(QueryError::Unreachable(reason))),
@@ -589,37 +579,6 @@ impl Driver {
         }
     }
 
-    /// What an earlier answer of the registry, or the peer itself, said.
-    fn remembered_answer(&self, query: &Query) -> Option<Answer> {
-        match query {
-            Query::Resolve(node) => {
-                let endpoint = self.memory.peers.get(node)?.endpoint?;
-                Some(Answer::Resolved(Ok(Location { public: Some(endpoint), ..Location::default() })))
-            }
-            Query::PeerKey(node) => {
-                let remembered = || self.memory.peers.get(node).and_then(|peer| peer.public_key);
-                Some(Answer::PeerKey(Ok(self.known_key(*node).or_else(remembered)?)))
-            }
-            Query::CheckTrust(_)
-            | Query::RequestHandshake { .. }
-            | Query::RespondHandshake { .. }
-            | Query::ReportTrust(_)
-            | Query::RevokeTrust(_) => None,
-        }
-    }
-
-    fn remember_endpoint(&mut self, node: NodeId, endpoint: SocketAddr) {
-        if self.is_remembered(node) {
-            let peer = self.memory.peer_mut(node);
-            self.memory_stale |= peer.endpoint.replace(endpoint) != Some(endpoint);
-        }
-    }
-
-    /// Whether a node is worth a place on disk. Strangers are not: they could fill the table.
-    fn is_remembered(&self, node: NodeId) -> bool {
-        self.node.trust().get(node).is_some() || self.memory.peers.contains_key(&node)
-    }
-
     fn on_handshakes(&mut self, now: Instant, found: Handshakes) {
         for request in found.requests {
             self.node.relayed_request(now, wall(), request.from_node_id, &request.justification);
@@ -630,16 +589,16 @@ impl Driver {
         }
     }
 
-    fn on_reply(&mut self, now: Instant, id: CallId, outcome: Result<Vec<u8>, CallError>) {
-        if let Some(node) = self.registry.names.remove(&id) {
-            return self.on_name(node, outcome);
+    fn on_reply(&mut self, now: Instant, id: CallId, outcome: Result<Vec<u8>, CallError>, witness: &Witness) {
+        if let Some(study) = self.registry.studies.remove(&id) {
+            return self.on_studied(now, study, outcome, witness);
         }
         let outcome = match self.on_networks_reply(now, id, outcome) {
             Ok(()) => return,
             Err(outcome) => outcome,
         };
         if let Some(node) = self.registry.places.remove(&id) {
-            return self.on_place(node, outcome);
+            return self.on_place(now, node, outcome, witness);
         }
         if let Some(answer) = self.registry.of_services.remove(&id) {
             // The service may have given up meanwhile.
@@ -650,6 +609,10 @@ impl Driver {
             return self.on_beacon_list(outcome);
         }
         if let Some(inquiry) = self.inquiries.answered(id) {
+            let outcome = outcome.and_then(|reply| match self.inquiries.node(inquiry) {
+                Some(node) => self.believed_reply(now, node, reply, witness),
+                None => Ok(reply),
+            });
             return self.on_listing(now, inquiry, outcome);
         }
         if let Some(check) = self.checks.answered(id) {
@@ -685,7 +648,14 @@ impl Driver {
                 self.notify("node.deregistered", None);
                 self.reply(to, &pass(Command::DeregisterOk));
             }
-            Purpose::Resolve(name) => self.on_name_resolved(to, &name, &reply),
+            Purpose::Resolve(name) => self.on_name_resolved(to, name, &reply, witness),
+            Purpose::Contested(contest) => self.on_contested(now, to, contest, &reply, witness),
+            Purpose::Lookup(node) => match self.believed_reply(now, node, reply, witness) {
+                Ok(reply) => {
+                    self.reply(to, &Reply::Json { command: Command::CallOk, body: (&reply[..]).into() });
+                }
+                Err(error) => self.refuse(to, Refusal::from(error).within("lookup")),
+            },
             Purpose::Broadcast { network, port, data } => {
                 self.on_members(now, to, network, port, &data, &reply)
             }
@@ -693,13 +663,17 @@ impl Driver {
                 self.adopt(now, *identity);
                 self.reply(to, &pass(Command::RotateKeyOk));
             }
-            Purpose::Verify { request, signer } => match Response::parse(&reply) {
-                Ok(Response::Lookup(lookup)) => {
-                    let check = self.check_envelope(&request, signer, lookup.public_key, "registry");
-                    self.answer(to, Command::VerifyEnvelopeOk, &check);
+            Purpose::Verify { request, signer } => {
+                let believed = self.believed_reply(now, signer, reply, witness);
+                match believed.map(|reply| Response::parse(&reply)) {
+                    Ok(Ok(Response::Lookup(lookup))) => {
+                        let check = self.check_envelope(&request, signer, lookup.public_key, "registry");
+                        self.answer(to, Command::VerifyEnvelopeOk, &check);
+                    }
+                    Ok(_) => self.refuse(to, another_reply()),
+                    Err(error) => self.refuse(to, Refusal::from(error).within("verify_envelope")),
                 }
-                Ok(_) | Err(_) => self.refuse(to, another_reply()),
-            },
+            }
             Purpose::Policy(network) => self.on_policy(to, network, &reply),
             Purpose::Network { form, change, .. } => self.on_network_done(now, to, form, change, &reply),
             Purpose::Cards(network) => self.on_cards(to, network, &reply),
@@ -725,8 +699,10 @@ impl Driver {
                 self.on_policy(to, network, b"{}")
             }
             Purpose::Resolve(name) if let Some(resolved) = self.resolved_without(&name, &error) => {
-                self.answer(to, Command::CallOk, &resolved);
+                self.answer_name(to, name.form, &resolved);
             }
+            // It has nothing new of the trusted one, so there is no reason to believe another.
+            Purpose::Contested(contest) => self.answer_trusted(to, contest),
             Purpose::Datagram { to: endpoint, from, data } if matches!(error, CallError::Unreachable(_)) => {
                 self.send_datagram(now, to, endpoint, from, &data);
             }
@@ -736,13 +712,15 @@ impl Driver {
                 let text = format!("sendto: resolve node {node}: {}", refusal.text());
                 self.refuse(to, refusal.worded(text));
             }
-            purpose @ Purpose::Resolve(_) => {
+            purpose @ Purpose::Resolve(Name { form: Form::Call, .. }) => {
                 let refusal = Refusal::from(error)
                     .within(purpose.operation())
                     .hint("is the name right, and is there trust? see: pilotctl handshake");
                 self.refuse(to, refusal);
             }
             purpose @ (Purpose::Pass(..)
+            | Purpose::Resolve(_)
+            | Purpose::Lookup(_)
             | Purpose::Hostname(_)
             | Purpose::Visibility(_)
             | Purpose::Tags(_)
@@ -753,52 +731,6 @@ impl Driver {
             | Purpose::Network { .. }
             | Purpose::Cards(_)
             | Purpose::Policy(_)) => self.refuse(to, Refusal::from(error).within(purpose.operation())),
-        }
-    }
-
-    /// What stands in for the registry's answer to a look-up of a name.
-    pub(super) fn resolved_while_away(&self, name: &str) -> Option<Resolved> {
-        if self.registry.is_away() { self.remembered(name) } else { None }
-    }
-
-    /// A name may be remembered where the registry cannot be asked.
-    fn resolved_without(&self, name: &str, error: &CallError) -> Option<Resolved> {
-        match error {
-            CallError::Unreachable(_) => self.remembered(name),
-            CallError::Refused(_) => None,
-        }
-    }
-
-    fn on_name_resolved(&mut self, to: ReplyTo, name: &str, reply: &[u8]) {
-        let Ok(Response::ResolveHostname(found)) = Response::parse(reply) else {
-            return self.refuse(to, another_reply());
-        };
-        let node = found.node_id;
-        // Only our own user's look-ups come here, so strangers cannot fill the table.
-        self.set_name(node, name);
-        let resolved = Resolved {
-            node_id: node,
-            address: found.address.parse().unwrap_or(Addr::backbone(node)),
-            hostname: name.to_owned(),
-            public: found.public,
-        };
-        self.answer(to, Command::CallOk, &resolved);
-    }
-
-    fn on_name(&mut self, node: NodeId, outcome: Result<Vec<u8>, CallError>) {
-        let lookup = outcome.ok().and_then(|reply| Response::parse(&reply).ok());
-        if let Some(Response::Lookup(lookup)) = lookup
-            && let Some(name) = lookup.hostname
-        {
-            self.set_name(node, &name);
-        }
-    }
-
-    fn set_name(&mut self, node: NodeId, name: &str) {
-        let peer = self.memory.peer_mut(node);
-        if peer.hostname != name {
-            name.clone_into(&mut peer.hostname);
-            self.memory_stale = true;
         }
     }
 
@@ -886,10 +818,8 @@ impl Driver {
                 tracing::info!(%peer, "through the relay");
                 self.notify("tunnel.relay_activated", Some(json!({"peer_node_id": peer})));
             }
-            PeerEvent::KeyMismatch(key) => {
-                tracing::warn!(%peer, shown = key.fingerprint(), "shows another key than the pinned one; refused");
-                self.notify("security.key_mismatch", Some(json!({"peer_node_id": peer, "shown": key})));
-            }
+            // Its owner may have replaced it, and then the registry has the old key's word for that.
+            PeerEvent::KeyMismatch(key) => self.study(peer, Some(*key)),
             PeerEvent::Silent => {
                 tracing::info!(%peer, "does not answer");
                 self.wish_for_peers();
@@ -898,7 +828,7 @@ impl Driver {
     }
 }
 
-fn another_reply() -> Refusal {
+pub(super) fn another_reply() -> Refusal {
     Refusal::new(Code::Internal, "the registry sent another reply than asked for")
 }
 

@@ -9,14 +9,15 @@ use pilot_wire::ipc::{
 };
 use pilot_wire::packet::MAX_PAYLOAD;
 use pilot_wire::registry::{
-    self, Envelope, Invite, InviteAnswer, JoinNetwork, Membership, NetworkQuery, ResolveHostname,
-    SetHostname, SetTags, SetVisibility, Signed,
+    self, Envelope, Invite, InviteAnswer, JoinNetwork, Membership, NetworkQuery, SetHostname, SetTags,
+    SetVisibility, Signed,
 };
 use pilot_wire::{Endpoint, NetworkId, Port, StreamId};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::clients::{ClientId, Dialect, PORTS_MAX, STREAMS_MAX};
-use super::membership::{Change, Form};
+use super::membership::{self, Change};
+use super::names::{Form, Name};
 use super::registry::Purpose;
 use super::replies::{Refusal, ReplyTo, Slot};
 use super::streams::{Attachment, Ending, Owner, Phase};
@@ -184,12 +185,7 @@ impl Driver {
             }
             Request::Handshake(request) => self.on_handshake(now, to, request),
             Request::ResolveHostname { name } => {
-                let request = ResolveHostname { hostname: name.to_owned() };
-                self.ask_registry(
-                    to,
-                    registry::Request::ResolveHostname(request),
-                    Purpose::pass(command, "resolve_hostname"),
-                );
+                self.ask_name(to, Name { name: name.to_owned(), form: Form::Reference });
             }
             Request::SetHostname { name } => {
                 let request = SetHostname {
@@ -451,7 +447,7 @@ impl Driver {
                 );
             }
         };
-        self.ask_for_network(to, request.into(), Form::Reference(command), change, operation);
+        self.ask_for_network(to, request.into(), membership::Form::Reference(command), change, operation);
     }
 
     fn on_broadcast(&mut self, to: ReplyTo, network: NetworkId, port: Port, token: &str, data: &[u8]) {

@@ -198,6 +198,7 @@ impl Driver {
             approved_at: trusted.since,
             hostname: self.hostname_of(node_id),
             network_name: String::new(),
+            key_changed: self.memory.peers.get(&node_id).and_then(|peer| peer.key_changed),
         };
         let mut list: Vec<Trusted> = self.node.trust().trusted().map(entry).collect();
         let book = self.node.trust();
@@ -319,7 +320,7 @@ impl Driver {
                 let data = json!({"peer_node_id": node, "justification": justification});
                 self.notify("handshake.received", Some(data.clone()));
                 self.notify("handshake.pending", Some(data));
-                self.learn_name(node);
+                self.study(node, None);
             }
             TrustEvent::Trusted { node, how } => {
                 tracing::info!(%node, ?how, "trusted");
@@ -329,7 +330,7 @@ impl Driver {
                 self.settle_waits(now, node);
                 self.notify_trusted(node, how);
                 self.sign(Sign::Peer(node));
-                self.learn_name(node);
+                self.study(node, None);
                 // Find the peer and agree keys now: the first message is likely to follow.
                 self.node.ping(now, node, 0);
             }

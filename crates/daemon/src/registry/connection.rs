@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::config::TlsMode;
+use crate::config::{RegistryTls, TlsMode};
 use crate::tls::{self, Expectation, Fingerprint, Insecure, Known, KnownCertificates, Whose};
 use crate::web::Proxy;
 
@@ -118,6 +118,13 @@ pub(crate) enum Protection {
 }
 
 impl Access {
+    /// As the settings have it; `known` is what is remembered of certificates.
+    pub(super) fn new(proxy: Option<Proxy>, tls: RegistryTls, known: KnownCertificates) -> Self {
+        let RegistryTls { mode, fingerprints, remembers } = tls;
+        let known = if remembers { known } else { KnownCertificates::new() };
+        Self { proxy, tls: mode, given: fingerprints, remembers, known }
+    }
+
     /// The same, for another connection to where one with this protection leads.
     pub(super) fn like(&self, protection: Protection) -> Self {
         let tls = match protection {
@@ -225,7 +232,12 @@ impl Connection {
     }
 
     pub(super) fn queue(&mut self, envelope: &Envelope) {
-        match frame(&envelope.to_json()) {
+        self.queue_json(&envelope.to_json());
+    }
+
+    /// The content of a frame, ready to go.
+    pub(super) fn queue_json(&mut self, content: &[u8]) {
+        match frame(content) {
             Ok(frame) => self.outgoing.extend_from_slice(&frame),
             // Without the frame the replies would no longer match; the registry answers this one with an error.
             Err(error) => {

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use pilot_wire::PublicKey;
+
 use crate::network::is_private;
 
 /// Addresses in the local network that the registry is told, which keeps as many (`LAN_ADDRS_MAX` there).
@@ -28,6 +30,8 @@ pub(crate) struct Profile {
     pub(crate) mapped: Option<SocketAddr>,
     /// Reached through a beacon only: no datagrams come through to it.
     pub(crate) relay_only: bool,
+    /// The key that may replace this node's own, if that is lost.
+    pub(crate) recovery: Option<PublicKey>,
     /// The user took the node out of the registry: no signs of life, no new registration.
     pub(crate) left: bool,
 }

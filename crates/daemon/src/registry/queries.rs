@@ -4,6 +4,8 @@ use pilot_proto::{Answer, Location, Query, QueryError};
 use pilot_wire::NodeId;
 use pilot_wire::registry::{Handshake, HandshakeAnswer, Pair, Request, Resolve, Response, Signed};
 
+use crate::belief::Statement;
+
 /// The request that asks `query` in the name of `node`.
 pub(crate) fn request(node: NodeId, query: &Query) -> Request {
     let pair = |peer_id: NodeId| Pair { node_id: node, peer_id, ..Pair::default() };
@@ -30,7 +32,43 @@ pub(crate) fn request(node: NodeId, query: &Query) -> Request {
     }
 }
 
-/// The answer in the registry's `reply`.
+/// What the registry says of a node in `reply`, unjudged; `None` if it says nothing of one.
+pub(super) fn statement(query: &Query, reply: &[u8]) -> Option<Statement> {
+    match (query, said(reply)) {
+        (Query::Resolve(_), Some(said)) if said.location.is_some() => Some(said),
+        (Query::PeerKey(_), Some(said)) if said.key.is_some() && said.location.is_none() => Some(said),
+        (_, Some(_) | None) => None,
+    }
+}
+
+/// What the registry says of a node in a reply to `lookup` or `resolve`; `None` for other replies.
+pub(crate) fn said(reply: &[u8]) -> Option<Statement> {
+    match Response::parse(reply) {
+        Ok(Response::Resolve(resolved)) => Some(Statement {
+            node: resolved.node_id,
+            key: resolved.public_key,
+            record: resolved.record,
+            changes: resolved.key_changes,
+            location: Some(Location {
+                public: resolved.real_addr.parse().ok(),
+                lan: resolved.lan_addrs.iter().filter_map(|address| address.parse().ok()).collect(),
+                relay_only: resolved.relay_only,
+                seen: resolved.seen_secs_ago.map(std::time::Duration::from_secs),
+                ..Location::default()
+            }),
+        }),
+        Ok(Response::Lookup(lookup)) => Some(Statement {
+            node: lookup.node_id,
+            key: Some(lookup.public_key),
+            record: lookup.record,
+            changes: lookup.key_changes,
+            location: None,
+        }),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+/// The answer in the registry's `reply` to a question that is not about a node's key or place.
 pub(super) fn answer(query: &Query, reply: &[u8]) -> Answer {
     let response = match Response::parse(reply) {
         Ok(Response::Error { error }) => return failed(query, refusal(error)),
@@ -38,13 +76,6 @@ pub(super) fn answer(query: &Query, reply: &[u8]) -> Answer {
         Err(error) => return failed(query, QueryError::Refused(error.to_string())),
     };
     match (query, response) {
-        (Query::Resolve(_), Response::Resolve(resolved)) => Answer::Resolved(Ok(Location {
-            public: resolved.real_addr.parse().ok(),
-            lan: resolved.lan_addrs.iter().filter_map(|address| address.parse().ok()).collect(),
-            relay_only: resolved.relay_only,
-            seen: resolved.seen_secs_ago.map(std::time::Duration::from_secs),
-        })),
-        (Query::PeerKey(_), Response::Lookup(lookup)) => Answer::PeerKey(Ok(lookup.public_key)),
         (Query::CheckTrust(_), Response::CheckTrust { trusted }) => Answer::Trusted(Ok(trusted)),
         (
             Query::RequestHandshake { .. }

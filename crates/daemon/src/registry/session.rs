@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::connection::{Connection, Lost};
 use super::notices::Notices;
 use super::race::{Found, Race};
+use super::records::Publication;
 use super::{ANSWER_WAIT, CallId, Order, PROBE_WAIT, REPLY_WAIT, SUSPICION};
 
 /// After nobody else could be reached, the registry in use is given this long before others are tried again.
@@ -33,6 +34,8 @@ pub(super) enum Asker {
     Heartbeat,
     /// A heartbeat that is to show whether the connection still works.
     Probe,
+    /// The node's signed record.
+    Record,
     Inbox,
     Node(QueryId, Query),
     /// With what to ask again elsewhere, if that does no harm.
@@ -54,6 +57,7 @@ impl Asker {
             | Self::Profile(_)
             | Self::Heartbeat
             | Self::Probe
+            | Self::Record
             | Self::Inbox
             | Self::Told
             | Self::Nobody) => Err(other),
@@ -92,6 +96,8 @@ pub(super) struct Session {
     pub(super) asked: VecDeque<Asked>,
     /// Since when the node is registered on it.
     pub(super) registered: Option<Instant>,
+    /// What its registry has of our record.
+    pub(super) publication: Publication,
     /// Exists once the node is registered.
     pub(super) notices: Option<Notices>,
     pub(super) heartbeat: Instant,
@@ -109,6 +115,7 @@ impl Session {
             connection,
             asked: VecDeque::new(),
             registered: None,
+            publication: Publication::default(),
             notices: None,
             heartbeat: now + keepalive,
             rival: None,
@@ -175,6 +182,7 @@ impl Asked {
             | Asker::Profile(_)
             | Asker::Heartbeat
             | Asker::Probe
+            | Asker::Record
             | Asker::Inbox
             | Asker::Told
             | Asker::Nobody => self.since + self.patience(),

@@ -14,6 +14,7 @@ mod hosts;
 mod inbox;
 #[cfg(target_os = "linux")]
 mod lan;
+mod lies;
 mod mailboxes;
 #[cfg(target_os = "linux")]
 #[path = "../../src/network/testing.rs"]
@@ -23,6 +24,7 @@ mod paths;
 mod policy;
 mod programs;
 mod push;
+mod records;
 mod registry;
 mod registry_tls;
 mod requests;

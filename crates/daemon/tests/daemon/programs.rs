@@ -208,7 +208,8 @@ async fn a_released_driver_sees_what_the_released_daemon_would_say() {
     assert_eq!((info.node_id, &*info.hostname), (daemon.node(), "agent-a"));
     assert_eq!(info.ports, 5);
     let tags = program.ask(Request::SetTags { tags: vec!["ml".to_owned(), "gpu".to_owned()] }).await;
-    assert_eq!(&tags[1..], br#"{"type":"set_tags_ok","node_id":1,"tags":["ml","gpu"]}"#);
+    let said = format!(r#"{{"type":"set_tags_ok","node_id":{},"tags":["ml","gpu"]}}"#, daemon.node());
+    assert_eq!(&tags[1..], said.as_bytes());
     let waited = program
         .ask(Request::Handshake(Handshake::Wait {
             node: NodeId(2),

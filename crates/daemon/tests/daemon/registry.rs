@@ -115,7 +115,9 @@ async fn a_rotated_key_keeps_address_and_trust_and_survives_a_restart() {
     a.kill().await;
     let a = Daemon::start(config).await;
     assert_eq!(a.node(), node);
-    drop((b, rendezvous, homes));
+    let echo = b.program().await.dial(a.at(Port::ECHO)).await;
+    echo.expect("the old key signed the change, so the friend takes the new one");
+    drop((rendezvous, homes));
 }
 
 #[tokio::test]

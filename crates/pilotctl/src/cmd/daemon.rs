@@ -5,6 +5,8 @@ mod run;
 mod start;
 mod stop;
 
+pub(super) use run::config;
+
 use std::fmt;
 
 use pilot_wire::{Addr, NodeId};

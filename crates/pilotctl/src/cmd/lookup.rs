@@ -21,6 +21,9 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::target;
 
+/// Signed words in the registry's object, for programs only. What people need of them is in the other fields.
+const SIGNED: [&str; 3] = ["attested", "record", "key_changes"];
+
 /// The registry's own object, as it is.
 #[derive(Serialize)]
 #[serde(transparent)]
@@ -29,7 +32,8 @@ struct Report(Value);
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(fields) = self.0.as_object() else { return write!(f, "{}", self.0) };
-        for (name, value) in fields.iter().filter(|(name, _)| *name != "type") {
+        let for_people = |name: &str| name != "type" && !SIGNED.contains(&name);
+        for (name, value) in fields.iter().filter(|(name, _)| for_people(name)) {
             let shown = match value {
                 Value::String(text) => text.clone(),
                 Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),

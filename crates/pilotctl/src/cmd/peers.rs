@@ -65,6 +65,9 @@ impl fmt::Display for Report {
                 "{address:<20} {hostname:<18} {tunnel} {path:<7} {endpoint:<22} {rtt:>9}  {heard:<12}"
             );
             writeln!(f, "{}", format!("{row} {}", networks.join(", ")).trim_end())?;
+            for alarm in &peer.alarms {
+                writeln!(f, "  {}: {alarm}", style::bad("alarm"))?;
+            }
         }
         Ok(())
     }

@@ -1,17 +1,24 @@
 //! `pilotctl status`, which is also `pilotctl daemon status`.
 
 #[derive(Debug, clap::Args)]
-#[command(before_help = "Examples:\n  pilotctl status\n  pilotctl daemon status --check && echo up")]
+#[command(before_help = "Examples:\n  pilotctl status\n  pilotctl daemon status --check && echo up\n  \
+    pilotctl status --clear-alarms")]
 pub(crate) struct Args {
     /// Print nothing; only the exit status tells
     #[arg(long)]
     pub(crate) check: bool,
+    /// Forget the alarms: they have been read
+    #[arg(long, conflicts_with = "check")]
+    pub(crate) clear_alarms: bool,
+    /// Believe the keys with which registries sign from now on, though they signed with others before
+    #[arg(long, conflicts_with = "check")]
+    pub(crate) accept_registry_key: bool,
 }
 
 use std::fmt;
 use std::time::Duration;
 
-use pilot_wire::ipc::{Call, Info, RegistryTls, Status, WebLink};
+use pilot_wire::ipc::{Alarm, Call, Done, Info, RegistryTls, Status, WebLink};
 use pilot_wire::{Addr, NodeId};
 use serde::Serialize;
 
@@ -62,6 +69,9 @@ struct Node {
     /// Says so if the key of this node ends within a day.
     #[serde(skip_serializing_if = "Option::is_none")]
     key_expiry: Option<String>,
+    /// What was said and is not believed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    alarms: Vec<Alarm>,
 }
 
 impl fmt::Display for Report {
@@ -105,6 +115,16 @@ impl fmt::Display for Report {
         if node.beacon_answers == Some(false) && node.transport != "web" {
             write!(f, "\n  the beacon does not answer: see `pilotctl netcheck`")?;
         }
+        for alarm in &node.alarms {
+            let times = if alarm.times > 1 { format!(", {} times", alarm.times) } else { String::new() };
+            let said = humane::ago(alarm.last);
+            write!(f, "\n  {}: {} · {said}{times}", style::bad("alarm"), alarm.text)?;
+        }
+        if node.alarms.iter().any(|alarm| alarm.kind == "registry_key") {
+            write!(f, "\n  if its operator says so: `pilotctl status --accept-registry-key --clear-alarms`")?;
+        } else if !node.alarms.is_empty() {
+            write!(f, "\n  read them? `pilotctl status --clear-alarms`")?;
+        }
         Ok(())
     }
 }
@@ -119,6 +139,10 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
     };
     if args.check {
         return Ok(Output::streamed());
+    }
+    if args.clear_alarms || args.accept_registry_key {
+        let clear = Call::ClearAlarms { registry_keys: args.accept_registry_key };
+        client.call::<Done>(clear).await?;
     }
     let (pid, node) = match client.call::<Status>(Call::Status).await.map_err(Failure::from) {
         Ok(status) => (Some(status.pid), of_status(status)),
@@ -145,6 +169,7 @@ fn of_status(status: Status) -> Node {
         beacon_answers: status.beacon_answers,
         policy_broken: status.policy_broken,
         key_expiry: status.key_expiry,
+        alarms: status.alarms,
     }
 }
 
@@ -165,5 +190,6 @@ fn of_info(info: Info) -> Node {
         beacon_answers: None,
         policy_broken: None,
         key_expiry: None,
+        alarms: Vec::new(),
     }
 }

@@ -419,6 +419,10 @@ impl fmt::Display for TrustReport {
             let key = row.key_fingerprint.as_deref().unwrap_or("(not known yet)");
             let by = by(&row.node);
             writeln!(f, "{:<20} {hostname:<20} {since:<20} {by:<20} {key}", row.address.to_string())?;
+            if let Some(changed) = row.node.key_changed {
+                let (at, by) = (humane::utc(changed.at), changed.by.words());
+                writeln!(f, "  key changed on {at} by the {by}")?;
+            }
         }
         if self.trusted.len() < self.total {
             writeln!(f, "{} of {}", self.trusted.len(), self.total)?;

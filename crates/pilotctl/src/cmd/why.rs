@@ -59,6 +59,9 @@ impl fmt::Display for Report {
             why.heard_ms.map_or_else(|| "never heard".to_owned(), |ms| format!("heard {}", ago_ms(ms)));
         row("tunnel", format!("{tunnel} · {heard}"))?;
         row("registry", registry(why))?;
+        for alarm in &why.alarms {
+            row("alarm", style::bad(alarm).to_string())?;
+        }
         row("relay", relay(why))?;
         row("our NAT", nat_or_nothing(why.our_nat))?;
         row("their NAT", nat_or_nothing(why.their_nat))?;

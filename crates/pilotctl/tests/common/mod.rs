@@ -228,9 +228,10 @@ impl Agent {
 
     fn launch(&mut self, more: &[&str]) -> Value {
         let (registry, beacon, name) = (self.registry.clone(), self.beacon.clone(), self.name.clone());
-        let words =
-            ["daemon", "run", "--json", "--registry", &registry, "--beacon", &beacon, "--hostname", &name];
-        let words = [&words[..], &["--listen", "127.0.0.1:0"], more].concat();
+        let words = ["daemon", "run", "--json", "--registry", &registry, "--beacon", &beacon];
+        // A machine without a name takes the one that it remembers.
+        let named = if name.is_empty() { &[][..] } else { &["--hostname", &name][..] };
+        let words = [&words[..], named, &["--listen", "127.0.0.1:0"], more].concat();
         let mut command = self.command(&words);
         command.stderr(log(&self.home));
         let mut running = Running::start(command);

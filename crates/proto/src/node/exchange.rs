@@ -125,12 +125,14 @@ impl Node {
         }
     }
 
-    /// Another key than expected. A pinned one is final; the registry's word may have been outdated.
+    /// Another key than expected. A pinned one is final, unless its owner replaced it and the driver finds that out; the
+    /// registry's word may have been outdated.
     fn mismatch(&mut self, now: Instant, via: Via, offer: Offer) {
         let pinned = self.book.get(offer.sender).is_some_and(|trusted| trusted.key.is_some());
         if pinned {
             self.drop_frame(Drop::WrongKey);
             self.events.push_back(Event::Peer(offer.sender, PeerEvent::KeyMismatch(offer.identity)));
+            self.hold(via, offer);
         } else if self.directory.doubt_key(now, offer.sender) {
             self.directory.ask(Query::PeerKey(offer.sender));
             self.hold(via, offer);

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use pilot_wire::{NodeId, handshake};
+use pilot_crypto::AgreementKey;
+use pilot_wire::{NodeId, PublicKey, handshake};
 
 use super::{Node, Timer};
+use crate::path::Path;
 use crate::trust::{Book, Member, Step, TrustError, UnixTime};
+use crate::tunnel::Tunnel;
 use crate::{DialError, Event, Query, QueryError, TrustEvent};
 
 /// The owner's side of trust.
@@ -168,6 +171,25 @@ impl Node {
 }
 
 impl Node {
+    /// A peer has another key from now on, and the driver has seen it signed by the old key or by its recovery key. The
+    /// pin moves. Whoever still holds the old key is no longer the peer: what was agreed with it ends, unless it was the
+    /// old key itself that said so and the tunnel goes on by it (`keep`).
+    pub fn rekeyed(&mut self, now: Instant, node: NodeId, key: PublicKey, keep: bool) {
+        self.directory.learned_key(now, node, Some(key));
+        if self.book.rekeyed(node, key) {
+            self.tell(TrustEvent::Changed);
+        }
+        let holds_old = self.peers.get(&node).and_then(|peer| peer.key).is_some_and(|held| held != key);
+        if holds_old {
+            if !keep {
+                self.disown(now, node);
+            } else if let Some(peer) = self.peers.get_mut(&node) {
+                peer.key = Some(key);
+            }
+        }
+        self.reconsider(now, node);
+    }
+
     fn decided(&mut self, now: Instant, wall: UnixTime, steps: Vec<Step>) {
         self.wall = Some((now, wall));
         self.carry_out(now, steps);
@@ -275,6 +297,27 @@ impl Node {
                 Err(_),
             ) => {}
         }
+    }
+
+    /// Ends the tunnel and the streams with somebody who was the peer until now. Dials go on: they are for the peer.
+    fn disown(&mut self, now: Instant, node: NodeId) {
+        let ours = AgreementKey::draw(&mut self.rng);
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        peer.tunnel = Tunnel::new(ours);
+        peer.key = None;
+        // It is somewhere else, too: what worked was the way to whoever held the old key.
+        peer.path = Path::default();
+        peer.location = None;
+        let dials: Vec<_> = peer.dials.keys().copied().collect();
+        for id in self.streams.with(node) {
+            if !dials.contains(&id) {
+                self.with_stream(now, id, |stream| stream.abort(now));
+            }
+        }
+        if self.peers.get(&node).is_some_and(super::Peer::is_wanted) {
+            self.want(now, node);
+        }
+        self.arm_peer(node);
     }
 
     /// Forgets keys and paths of a peer and ends its streams.

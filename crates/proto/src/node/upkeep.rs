@@ -99,9 +99,12 @@ impl Node {
         let mut seen = None;
         let found = result.map(|mut location| {
             seen = location.seen;
-            location.lan.retain(|addr| is_plausible(*addr, loopback) && !own.contains(addr));
-            let public = location.public.filter(|addr| is_plausible(*addr, loopback) && !own.contains(addr));
-            peer.path.located(now, public, &location.lan, location.relay_only);
+            let fits = |addr: &_| is_plausible(*addr, loopback) && !own.contains(addr);
+            location.signed.retain(fits);
+            location.signed_lan.retain(fits);
+            location.lan.retain(fits);
+            location.public = location.public.filter(fits);
+            peer.path.located(now, &location);
         });
         let hopeless = match &found {
             Ok(()) => None,

@@ -6,6 +6,10 @@ use std::time::{Duration, Instant};
 /// How an address of a peer became known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CandidateSource {
+    /// The peer says so in its signed record.
+    Record,
+    /// The peer says so in its signed record: an address in its own network.
+    RecordLan,
     /// The registry has it as the peer's address.
     Registry,
     /// The registry has it among the addresses in the peer's own network.
@@ -24,6 +28,8 @@ pub enum CandidateSource {
     Frames,
     /// The peer was reached there in an earlier life of this node.
     Remembered,
+    /// The registry says so, and the peer's signed record does not.
+    Unsigned,
 }
 
 impl CandidateSource {
@@ -34,7 +40,7 @@ impl CandidateSource {
 
     /// Whether it is in a network that both may be in.
     pub(crate) fn is_local(self) -> bool {
-        matches!(self, Self::RegistryLan | Self::PeerHost | Self::Lan)
+        matches!(self, Self::RecordLan | Self::RegistryLan | Self::PeerHost | Self::Lan)
     }
 
     /// Whether anybody at all may have said so, by writing a source address on a datagram.
@@ -42,9 +48,9 @@ impl CandidateSource {
         matches!(self, Self::Introduced | Self::Frames)
     }
 
-    /// Whether the registry said so.
+    /// Whether the registry said so, or passed it on.
     pub(crate) fn is_registrys_word(self) -> bool {
-        matches!(self, Self::Registry | Self::RegistryLan)
+        matches!(self, Self::Record | Self::RecordLan | Self::Registry | Self::RegistryLan | Self::Unsigned)
     }
 }
 

@@ -268,15 +268,36 @@ fn after_a_change_of_our_network_every_address_shows_whether_it_still_works() {
     assert_eq!(path.targets(), [addr(1)], "what stopped working is tried again");
 }
 
+/// What a registry says without a record of the peer.
+fn at(public: u8, lan: &[u8]) -> Location {
+    Location {
+        public: Some(addr(public)),
+        lan: lan.iter().map(|&last| addr(last)).collect(),
+        ..Location::default()
+    }
+}
+
+#[test]
+fn what_the_peer_signed_comes_first_and_what_only_the_registry_says_comes_last() {
+    let now = crate::testing::start();
+    let mut path = Path::default();
+    let found = Location { signed: vec![addr(1), addr(2)], signed_lan: vec![addr(3)], ..at(4, &[3, 5]) };
+    path.located(now, &found);
+    path.learn(now, addr(6), CandidateSource::Remembered);
+    assert_eq!(path.addresses(), [addr(1), addr(2), addr(3), addr(6), addr(5), addr(4)]);
+    path.located(now, &Location { signed: vec![addr(2)], ..Location::default() });
+    assert_eq!(path.addresses(), [addr(2), addr(6)]);
+}
+
 #[test]
 fn what_the_registry_does_not_say_any_more_is_forgotten_unless_it_answered() {
     let now = crate::testing::start();
     let mut path = Path::default();
-    path.located(now, Some(addr(1)), &[addr(2), addr(3)], false);
+    path.located(now, &at(1, &[2, 3]));
     assert_eq!(path.addresses(), [addr(1), addr(2), addr(3)]);
     path.answered(now, Via::Direct(addr(2)), RTT);
     path.learn(now, addr(4), CandidateSource::Lan);
-    path.located(now, Some(addr(5)), &[], false);
+    path.located(now, &at(5, &[]));
     assert_eq!(path.addresses(), [addr(5), addr(2), addr(4)]);
 }
 
@@ -284,7 +305,7 @@ fn what_the_registry_does_not_say_any_more_is_forgotten_unless_it_answered() {
 fn what_the_peer_does_not_say_any_more_is_forgotten_unless_it_answered() {
     let now = crate::testing::start();
     let mut path = Path::default();
-    path.located(now, Some(addr(1)), &[], false);
+    path.located(now, &at(1, &[]));
     assert!(path.told(now, &told(1, Kind::Host, &[addr(2), addr(3)]), |_| true));
     path.answered(now, Via::Direct(addr(3)), RTT);
     assert!(path.told(now, &told(2, Kind::Observed, &[addr(4)]), |_| true));
@@ -346,7 +367,7 @@ fn a_flood_of_addresses_displaces_neither_the_way_in_use_nor_grows_the_list() {
 fn a_peer_that_wants_the_relay_only_is_not_tried_where_the_registry_has_it() {
     let now = crate::testing::start();
     let mut path = Path::default();
-    path.located(now, Some(addr(1)), &[addr(2)], true);
+    path.located(now, &Location { relay_only: true, ..at(1, &[2]) });
     assert!(path.is_relay_only() && !path.has_candidates());
     assert_eq!(path.addresses(), []);
     assert_eq!(path.targets(), []);

@@ -64,6 +64,10 @@ impl State {
         self.by_key.insert(new_key, id);
         self.key_rotated(id, before);
         self.tell_peers_of(id);
+        // The beacon hears of the new key with the place, and takes proofs by it from now on.
+        if let Some(endpoint) = self.presence(id).and_then(|presence| presence.endpoint) {
+            self.moved(id, Some(endpoint), Some(endpoint));
+        }
         if is_here {
             self.heard(now, id);
         }

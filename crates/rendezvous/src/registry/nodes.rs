@@ -100,6 +100,10 @@ impl State {
             let from = session.peer.ip();
             self.registrations.take(from, now).map_err(|wait| Refusal::RegistrationRate { from, wait })?;
         }
+        if self.nodes.is_empty() {
+            // A store with nodes and without counters counts as damaged, and a number of its own moves none of them.
+            self.touch(Key::Counters);
+        }
         let own = derived_numbers(&key).filter(|_| derived).find(|number| !self.nodes.contains_key(number));
         let id = own.or_else(|| self.next_number()).ok_or(Refusal::Full(self.nodes.len()))?;
         self.nodes.insert(id, Node::new(key, self.clock.unix(now)));

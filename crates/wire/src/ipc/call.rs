@@ -72,6 +72,18 @@ pub enum Call {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         enabled: Option<bool>,
     },
+    /// Forgets what [`Status::alarms`] lists, because the owner has read it: [`Done`].
+    ClearAlarms {
+        /// Also the keys of registries: those that they show next are believed.
+        #[serde(default)]
+        registry_keys: bool,
+    },
+    /// The key that may replace this node's own, if that is lost: [`Recovery`]. Asks only, if nothing is to change.
+    Recovery {
+        /// What to change.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        change: Option<RecoveryChange>,
+    },
     /// The settings in force: an object.
     Config,
     /// Delivered messages: [`mailbox::Reply`].
@@ -113,6 +125,8 @@ impl Call {
             Self::TrustList => "trust_list",
             Self::WaitTrust { .. } => "wait_trust",
             Self::AutoApprove { .. } => "auto_approve",
+            Self::ClearAlarms { .. } => "clear_alarms",
+            Self::Recovery { .. } => "recovery",
             Self::Config => "config",
             Self::Mailbox(_) => "mailbox",
             Self::Received(_) => "received",
@@ -126,6 +140,43 @@ impl Call {
             Self::Events => "events",
         }
     }
+}
+
+/// A change of the recovery key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecoveryChange {
+    /// This one, from now on.
+    Name(PublicKey),
+    /// None.
+    Remove,
+}
+
+/// The recovery key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Recovery {
+    /// What this node's record names.
+    pub key: Option<PublicKey>,
+}
+
+/// Something that was said of a node, or in a registry's name, and is not believed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Alarm {
+    /// About which node; left out if it is about a registry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_id: Option<NodeId>,
+    /// What kind: `key`, `record`, `old_record`, `no_record`, `name` or `registry_key`.
+    pub kind: String,
+    /// In a sentence.
+    pub text: String,
+    /// When it was said first, Unix time in seconds.
+    pub first: u64,
+    /// When last.
+    pub last: u64,
+    /// How often.
+    pub times: u64,
 }
 
 /// It is done; there is nothing to say about it.
@@ -196,6 +247,9 @@ pub struct Status {
     /// Says so if the key of this node ends within a day.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_expiry: Option<String>,
+    /// What was said and is not believed, until the owner has read it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alarms: Vec<Alarm>,
 }
 
 /// The connection to the registry.

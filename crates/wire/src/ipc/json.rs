@@ -172,6 +172,9 @@ pub struct PeerInfo {
     /// Bytes received from it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_recv: Option<u64>,
+    /// What was said of it and is not believed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alarms: Vec<String>,
 }
 
 /// One stream.
@@ -341,6 +344,39 @@ pub struct Trusted {
     /// The name of `network`, if that is the reason for the trust.
     #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "or_default")]
     pub network_name: String,
+    /// When its owner last replaced its key, and by whose signature.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_changed: Option<KeyChanged>,
+}
+
+/// A key was replaced by another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyChanged {
+    /// When this node learned of it, Unix time in seconds.
+    pub at: u64,
+    /// Whose signature said so.
+    pub by: KeyChangedBy,
+}
+
+/// Whose signature replaced a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyChangedBy {
+    /// That of the key before.
+    OldKey,
+    /// That of the recovery key.
+    RecoveryKey,
+}
+
+impl KeyChangedBy {
+    /// As people say it.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::OldKey => "old key",
+            Self::RecoveryKey => "recovery key",
+        }
+    }
 }
 
 /// The end of a wait for trust.

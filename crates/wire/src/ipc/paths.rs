@@ -52,6 +52,9 @@ pub struct Why {
     /// What the registry said instead, in words.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub registry_error: String,
+    /// What was said of it and is not believed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alarms: Vec<String>,
     /// What became of the try that this question made; left out if it made none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probe: Option<Probe>,
@@ -151,6 +154,10 @@ pub struct Candidate {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
+    /// The peer says so in its signed record.
+    Record,
+    /// The peer says so in its signed record: an address in its own network.
+    RecordLan,
     /// The registry has it.
     Registry,
     /// The registry has it among the addresses of the peer's own network.
@@ -169,6 +176,8 @@ pub enum Source {
     Frames,
     /// The peer was reached there in an earlier life of this node.
     Remembered,
+    /// The registry says so, and the peer's signed record does not.
+    Unsigned,
     /// Something that a later version knows.
     #[default]
     #[serde(other)]
@@ -180,6 +189,8 @@ impl Source {
     #[must_use]
     pub const fn words(self) -> &'static str {
         match self {
+            Self::Record => "its signed record",
+            Self::RecordLan => "signed, its local network",
             Self::Registry => "registry",
             Self::RegistryLan => "registry, its local network",
             Self::PeerHost => "peer, its interface",
@@ -189,6 +200,7 @@ impl Source {
             Self::Lan => "announced in our network",
             Self::Frames => "its frames came from there",
             Self::Remembered => "remembered",
+            Self::Unsigned => "registry, unsigned",
             Self::Other => "other",
         }
     }

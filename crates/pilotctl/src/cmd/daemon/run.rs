@@ -45,7 +45,11 @@ fn announce(format: Format, running: Running, registry: String, beacon: String) 
     notify::ready();
 }
 
-fn config(settings: &Settings, registry: &Registry, secret: Option<String>) -> Result<Config, Failure> {
+pub(in crate::cmd) fn config(
+    settings: &Settings,
+    registry: &Registry,
+    secret: Option<String>,
+) -> Result<Config, Failure> {
     let mut config = Config::at(settings.home());
     config.socket = settings.socket();
     if let Some(identity) = settings.path("identity") {
