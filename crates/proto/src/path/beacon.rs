@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_beacon_that_frames_go_through_and_nothing_comes_from_is_silent_within_a_second() {
-        let start = Instant::now();
+        let start = crate::testing::start();
         let mut beacon = Beacon::new(start, SocketAddr::from(([127, 0, 0, 1], 9001)));
         assert!(beacon.is_due(start, false));
         beacon.replied(start);
