@@ -120,8 +120,9 @@ fn log(machine: &Agent, node: &mut Agent, level: &str) -> Vec<Value> {
     let ready = running.json_line();
     let control = std::fs::read_to_string(machine.home.join("rendezvous.control")).unwrap();
     join(node, &ready["data"]);
+    let address = node.address();
     for _ in 0..20 {
-        node.json(&["lookup", "1"]);
+        node.json(&["lookup", &address]);
     }
     machine.json(&["rendezvous", "backup", &format!("{level}.jsonl")]);
     node.ok(&["daemon", "stop"]);

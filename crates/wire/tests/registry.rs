@@ -19,14 +19,10 @@ fn vectors() -> Value {
 /// Requests of the reference's servers that this registry does not know: key expiry, audit, webhooks, identity
 /// providers, provisioning, replication.
 const UNKNOWN: &[&str] = &[
-    "set_key_expiry",
-    "get_key_info",
     "set_external_id",
     "get_identity",
     "directory_sync",
     "directory_status",
-    "provision_network",
-    "get_provision_status",
     "set_webhook",
     "get_webhook",
     "get_webhook_dlq",
@@ -36,7 +32,6 @@ const UNKNOWN: &[&str] = &[
     "set_idp_config",
     "get_idp_config",
     "validate_token",
-    "get_audit_log",
     "submit_badge",
     "subscribe_replication",
     "frobnicate",
