@@ -187,10 +187,12 @@ fn a_beacon_apart_has_a_node_prove_who_it_is_and_it_is_found_there() {
     after.connect(outpost.bound.beacon).unwrap();
     // As nodes do, it says again where it is: which of two claims within a few milliseconds is the later one, beacons
     // cannot tell.
+    prove(&after);
     let begin = Instant::now();
     after.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let discover = emitted(&Message::Discover { node: b.id, key: Some(b.identity.public()), proof: None });
     let is_delivered = || {
-        prove(&after);
+        after.send(&discover).unwrap();
         socket_a.send(&frame).unwrap();
         let mut buffer = [0; 2048];
         std::iter::from_fn(|| after.recv(&mut buffer).ok().map(|_| buffer[0])).any(|kind| kind == 0x06)
