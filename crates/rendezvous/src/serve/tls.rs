@@ -107,10 +107,18 @@ impl Certificate {
         let (certificate, key) = owner.files();
         let (certificate, key) = (folder.join(certificate), folder.join(key));
         if !certificate.exists() {
-            let made = rcgen::generate_simple_self_signed(OWN_NAMES.map(str::to_owned))?;
-            // The key first: a certificate without its key would never be usable.
-            write_private(&key, &made.signing_key.serialize_der())?;
-            write_private(&certificate, made.cert.der())?;
+            // Of several that start at once one makes it: key and certificate of two would not fit. The system lets go when
+            // this returns, or dies.
+            let place = folder.join("certificate.lock");
+            let failed = |source| CertificateError::File { path: place.clone(), source };
+            let lock = fs::File::create(&place).map_err(failed)?;
+            lock.lock().map_err(failed)?;
+            if !certificate.exists() {
+                let made = rcgen::generate_simple_self_signed(OWN_NAMES.map(str::to_owned))?;
+                // The key first: a certificate without its key would never be usable.
+                write_private(&key, &made.signing_key.serialize_der())?;
+                write_private(&certificate, made.cert.der())?;
+            }
         }
         let key = PrivatePkcs8KeyDer::from(file(&key)?).into();
         Ok(Self { chain: vec![file(&certificate)?.into()], key })
@@ -147,6 +155,24 @@ fn write_private(path: &Path, content: &[u8]) -> Result<(), CertificateError> {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn of_several_that_start_at_once_one_makes_the_certificate_and_all_use_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = CertificateSource::Own { folder: folder.path().to_owned() };
+        let start = || {
+            let certificate = Certificate::obtain(&source, Owner::Registry).unwrap();
+            let fingerprint = certificate.fingerprint();
+            acceptor(certificate).expect("the key fits");
+            fingerprint
+        };
+        std::thread::scope(|scope| {
+            let started: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
+            let mut shown = started.into_iter().map(|one| one.join().unwrap());
+            let first = shown.next().unwrap();
+            assert!(shown.all(|other| other == first));
+        });
+    }
 
     #[test]
     fn a_certificate_of_its_own_making_is_kept_and_private() {
