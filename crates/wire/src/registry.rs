@@ -15,6 +15,7 @@ mod membership;
 mod request;
 mod response;
 pub mod seal;
+mod sealer;
 mod sent;
 pub mod signed_text;
 
@@ -40,4 +41,5 @@ pub use response::{
     NoticeKind, Notices, Punched, Registered, Resolved, ResolvedHostname, Response, ResponseError, Role,
     RotatedKey, Score, Visibility,
 };
+pub use sealer::Sealer;
 pub use sent::Sent;

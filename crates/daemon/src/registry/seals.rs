@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use pilot_crypto::{Identity, verify};
 use pilot_wire::record::RecordSeq;
-use pilot_wire::registry::{Envelope, Request, seal};
+use pilot_wire::registry::{Envelope, Request, Sealer, seal};
 use pilot_wire::{NodeId, PublicKey};
 
 /// The numbers under which this node signs, for everything that does: each is higher than those before.
@@ -73,9 +73,9 @@ pub(super) fn sealed(
     numbers: &Numbers,
 ) -> Vec<u8> {
     let plain = envelope.to_json();
-    let is_ours = match acting(&envelope.request) {
-        Some(Actor::Key) => true,
-        Some(Actor::Node(node)) => own == Some(node),
+    let is_ours = match Sealer::of(&envelope.request) {
+        Some(Sealer::Key(key)) => key == identity.public(),
+        Some(Sealer::Node(node)) => own == Some(node),
         None => false,
     };
     if !is_ours {
@@ -88,79 +88,6 @@ pub(super) fn sealed(
             plain
         }
     }
-}
-
-enum Actor {
-    /// Whoever has the key.
-    Key,
-    Node(NodeId),
-}
-
-/// Who changes something of its own with this request. The rendezvous has the same list (`registry/seals.rs` there).
-fn acting(request: &Request) -> Option<Actor> {
-    let node = match request {
-        Request::Register(_) => return Some(Actor::Key),
-        Request::RotateKey(request) if request.change.is_empty() => request.node_id,
-        Request::Deregister(request) => request.node_id,
-        Request::SetVisibility(request) => request.node_id,
-        Request::SetHostname(request) => request.node_id,
-        Request::SetTags(request) => request.node_id,
-        Request::SetTaskExec(request) => request.node_id,
-        Request::ReportTrust(request) | Request::RevokeTrust(request) => request.node_id,
-        Request::RequestHandshake(request) => request.from_node_id,
-        Request::RespondHandshake(request) => request.node_id,
-        Request::JoinNetwork(request) => request.node_id,
-        Request::LeaveNetwork(request) => request.node_id,
-        Request::InviteToNetwork(request) => request.inviter_id,
-        Request::RespondInvite(request) => request.node_id,
-        Request::SetKeyExpiry(request) => request.node_id,
-        Request::RotateKey(_)
-        | Request::Heartbeat(_)
-        | Request::Lookup(_)
-        | Request::Resolve(_)
-        | Request::ResolveHostname(_)
-        | Request::GetPoloScore(_)
-        | Request::UpdatePoloScore(_)
-        | Request::SetPoloScore(_)
-        | Request::ReportTask(_)
-        | Request::PublishRecord(_)
-        | Request::CheckTrust(_)
-        | Request::PollHandshakes(_)
-        | Request::AwaitNotices(_)
-        | Request::Punch(_)
-        | Request::BeaconRegister(_)
-        | Request::BeaconList {}
-        | Request::BeaconLink(_)
-        | Request::ListNetworks {}
-        | Request::ListNodes(_)
-        | Request::CreateNetwork(_)
-        | Request::DeleteNetwork(_)
-        | Request::RenameNetwork(_)
-        | Request::SetNetworkEnterprise(_)
-        | Request::PollInvites(_)
-        | Request::KickMember(_)
-        | Request::PromoteMember(_)
-        | Request::DemoteMember(_)
-        | Request::TransferOwnership(_)
-        | Request::GetMemberRole(_)
-        | Request::SetMemberTags(_)
-        | Request::GetMemberTags(_)
-        | Request::SetNetworkPolicy(_)
-        | Request::GetNetworkPolicy(_)
-        | Request::SetExprPolicy(_)
-        | Request::GetExprPolicy(_)
-        | Request::OwnNetworks(_)
-        | Request::ListMembers(_)
-        | Request::SetMemberExpiry(_)
-        | Request::GetKeyInfo(_)
-        | Request::GetAuditLog(_)
-        | Request::ProvisionNetwork(_)
-        | Request::GetProvisionStatus {}
-        | Request::PublishCard(_)
-        | Request::RemoveCard(_)
-        | Request::ListCards(_) => return None,
-    };
-    Some(Actor::Node(node))
 }
 
 #[cfg(test)]
