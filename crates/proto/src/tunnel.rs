@@ -131,6 +131,11 @@ impl Tunnel {
         self.current.iter().chain(&self.candidates).any(|session| session.is_between(&self.ours, key))
     }
 
+    /// Whether `key` is one that the peer has shown and not yet used.
+    pub(crate) fn awaits_proof_of(&self, key: &AgreementPublic) -> bool {
+        self.candidates.iter().any(|session| session.is_between(&self.ours, key))
+    }
+
     /// Takes a key whose signature was checked. `start` is where the nonces of a new session start: its prefix
     /// must be random, and its counter above that of every session before, because release 1.18.0 keeps one
     /// window for a pair of keys however often it is derived (docs/protocol-notes.md).

@@ -321,6 +321,62 @@ fn a_restarted_peer_is_rekeyed_and_streams_of_its_earlier_life_end() {
     );
 }
 
+/// What a peer that has just restarted sends of its own accord, as release 1.18.0 does when it starts.
+fn shown_by_a_restarted_peer(world: &mut World) -> Vec<u8> {
+    world.dial(B, A);
+    world.settle();
+    world.restart(B, 77);
+    world.dial(B, A);
+    world.take_datagrams(B);
+    let now = world.now;
+    while let Some((query_id, query)) = world.nodes[B].poll_query() {
+        let answer = world.answer(&query);
+        world.nodes[B].handle_answer(now, query_id, answer);
+    }
+    let sent = world.take_datagrams(B);
+    sent.into_iter().find(|frame| frame.starts_with(b"PILA")).unwrap()
+}
+
+#[test]
+fn a_key_that_is_shown_again_without_having_been_used_is_asked_for_proof_again() {
+    let mut world = World::trusting();
+    let shown = shown_by_a_restarted_peer(&mut world);
+    let is_question = |frame: &Vec<u8>| frame.starts_with(b"PILS");
+    world.deliver(addr(B), addr(A), &shown);
+    let (lost, arrives): (Vec<_>, Vec<_>) = world.take_datagrams(A).into_iter().partition(is_question);
+    assert!(!lost.is_empty());
+    for frame in arrives {
+        world.deliver(addr(A), addr(B), &frame);
+    }
+    world.take_datagrams(B);
+
+    world.now += Duration::from_secs(4);
+    world.deliver(addr(B), addr(A), &shown);
+    let asked = world.take_datagrams(A);
+    let question = asked.iter().find(|frame| is_question(frame)).unwrap();
+    world.deliver(addr(A), addr(B), question);
+    world.pass(Duration::from_millis(1));
+    assert!(
+        world.events[A]
+            .contains(&Event::Peer(id(B), PeerEvent::Established { rekeyed: true, relayed: false }))
+    );
+}
+
+#[test]
+fn a_peer_that_uses_a_key_it_has_not_shown_is_asked_for_it() {
+    let mut world = World::trusting();
+    shown_by_a_restarted_peer(&mut world);
+    // B has A's key by what A repeats now and then, and A has none of B's: only a question changes that.
+    world.now += Duration::from_secs(4);
+    let mut unknown = b"PILS".to_vec();
+    unknown.extend_from_slice(&id(B).0.to_be_bytes());
+    unknown.extend_from_slice(&[7; 60]);
+    world.deliver(addr(B), addr(A), &unknown);
+    let said = world.take_datagrams(A);
+    assert!(said.iter().any(|frame| frame.starts_with(b"PILA")), "its own key");
+    assert!(said.iter().any(|frame| frame.starts_with(b"PILK")), "and a question for the other");
+}
+
 #[test]
 fn replayed_key_exchanges_neither_break_nor_move_a_session() {
     let mut world = World::trusting();

@@ -144,9 +144,12 @@ impl Node {
     /// The identity is right; the signature decides.
     fn take(&mut self, now: Instant, via: Via, offer: Offer) {
         let Offer { sender, agreement, identity, signature } = offer;
-        if self.peers.get(&sender).is_some_and(|peer| peer.tunnel.knows(&agreement)) {
+        if let Some(peer) = self.peers.get(&sender).filter(|peer| peer.tunnel.knows(&agreement)) {
             // Nothing can change by it, so the signature need not be paid for.
-            return self.on_known_offer(now, sender, via);
+            return match peer.tunnel.awaits_proof_of(&agreement) {
+                true => self.on_waiting_offer(now, sender, via),
+                false => self.on_known_offer(now, sender, via),
+            };
         }
         if !self.peers.contains_key(&sender) && self.peers.len() >= PEERS_MAX {
             return self.drop_frame(Drop::TooMany);
@@ -209,6 +212,14 @@ impl Node {
         }
     }
 
+    /// An offer of a key that waits for proof came once more, perhaps another way than before. The question of it may have
+    /// been lost, and a peer that has nothing to say proves nothing by itself.
+    fn on_waiting_offer(&mut self, now: Instant, node: NodeId, via: Via) {
+        if self.request_limits.take(now, node) {
+            self.ask_for_proof(now, node, via);
+        }
+    }
+
     /// Asks for an answer under a key that the peer has not used.
     fn ask_under_new_key(&mut self, now: Instant, node: NodeId, via: Via) {
         if !self.request_limits.take(now, node) {
@@ -257,10 +268,15 @@ impl Node {
         }
     }
 
-    /// Sends a ping under the newest candidate key: only its owner can answer.
+    /// Sends a ping under the newest candidate key: only its owner can answer. Where an address has had all the packets that
+    /// it may have before it answers, the question goes through the relay.
     fn ask_for_proof(&mut self, now: Instant, node: NodeId, via: Via) {
+        let Some(us) = self.id else { return };
+        let via = match via {
+            Via::Direct(_) if !self.may_show_key(now, node, via) => Via::Relay,
+            Via::Direct(_) | Via::Relay => via,
+        };
         let packet = self.start_ping(now, node, 0, Purpose::Way);
-        let Some(us) = self.id.filter(|_| self.may_show_key(now, node, via)) else { return };
         let mut frame = Vec::new();
         let Some(destination) = self.open_frame(node, via, &mut frame) else { return };
         if let Some(peer) = self.peers.get_mut(&node)
@@ -295,15 +311,27 @@ impl Node {
             return;
         }
         if self.peers.contains_key(&node) || self.book.get(node).is_some() {
-            return self.offer(now, node, via);
+            self.offer(now, node, via);
+            // A peer that has this key of ours already keeps its own to itself, unless it is asked.
+            if self.peers.get(&node).is_some_and(|peer| peer.tunnel.is_proven()) {
+                self.ask_for_key(now, node, via);
+            }
+            return;
         }
         // A stranger at a public node, or somebody in its name: ask, and remember nothing until it signs.
+        self.ask_for_key(now, node, via);
+    }
+
+    /// Asks for the peer's key one way, showing ours without a proof.
+    fn ask_for_key(&mut self, now: Instant, node: NodeId, via: Via) {
         let Some(us) = self.id.filter(|_| self.may_show_key(now, node, via)) else { return };
         let mut frame = Vec::new();
-        if let Some(destination) = self.open_frame(node, via, &mut frame) {
-            pilot_wire::tunnel::emit_key_request(us, &self.request_key, &mut frame);
-            self.outbox.push_back((destination, frame));
+        let Some(destination) = self.open_frame(node, via, &mut frame) else { return };
+        match self.peers.get(&node) {
+            Some(peer) => peer.tunnel.emit_request(us, &mut frame),
+            None => pilot_wire::tunnel::emit_key_request(us, &self.request_key, &mut frame),
         }
+        self.outbox.push_back((destination, frame));
     }
 
     /// Whether a frame of an exchange may go this way.
