@@ -14,7 +14,7 @@ pub struct Pair {
     /// About whom.
     #[serde(deserialize_with = "lenient::node")]
     pub peer_id: NodeId,
-    /// By the node, over the text of [`signed_text`](super::super::signed_text).
+    /// By the node, over the text of [`signed_text`](crate::registry::signed_text).
     #[serde(skip_serializing_if = "Sent::is_missing")]
     pub signature: Sent<Signature>,
 }
@@ -32,7 +32,7 @@ pub struct Handshake {
     /// Why; for people to read.
     #[serde(deserialize_with = "lenient::text")]
     pub justification: String,
-    /// By the node, over the text of [`signed_text`](super::super::signed_text).
+    /// By the node, over the text of [`signed_text`](crate::registry::signed_text).
     #[serde(skip_serializing_if = "Sent::is_missing")]
     pub signature: Sent<Signature>,
 }
@@ -50,7 +50,7 @@ pub struct HandshakeAnswer {
     /// Yes or no. The signature does not cover it.
     #[serde(deserialize_with = "lenient::flag")]
     pub accept: bool,
-    /// By the node, over the text of [`signed_text`](super::super::signed_text).
+    /// By the node, over the text of [`signed_text`](crate::registry::signed_text).
     #[serde(skip_serializing_if = "Sent::is_missing")]
     pub signature: Sent<Signature>,
 }
@@ -65,11 +65,11 @@ pub struct AwaitNotices {
     /// How long to wait at most, in milliseconds; the registry may answer earlier.
     #[serde(deserialize_with = "lenient::number")]
     pub timeout_ms: u32,
-    /// Wants to hear of more than the inbox, and what it is about ([`Notices`](super::Notices)). Daemons of ours before
+    /// Wants to hear of more than the inbox, and what it is about ([`Notices`](crate::registry::Notices)). Daemons of ours before
     /// this existed take every notice for one about the inbox.
     #[serde(deserialize_with = "lenient::flag", skip_serializing_if = "std::ops::Not::not")]
     pub detailed: bool,
-    /// By the node, over the text of [`signed_text`](super::super::signed_text).
+    /// By the node, over the text of [`signed_text`](crate::registry::signed_text).
     #[serde(skip_serializing_if = "Sent::is_missing")]
     pub signature: Sent<Signature>,
 }
@@ -87,7 +87,7 @@ pub struct Punch {
     /// The other side.
     #[serde(deserialize_with = "lenient::node")]
     pub node_b: NodeId,
-    /// By the node, over the text of [`signed_text`](super::super::signed_text).
+    /// By the node, over the text of [`signed_text`](crate::registry::signed_text).
     #[serde(skip_serializing_if = "Sent::is_missing")]
     pub signature: Sent<Signature>,
 }

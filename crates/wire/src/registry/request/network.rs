@@ -90,7 +90,7 @@ pub struct JoinNetwork {
     /// Ignored, but always sent by 1.18.0.
     #[serde(deserialize_with = "lenient::node")]
     pub inviter_id: NodeId,
-    /// By the node, over the text of [`signed_text`](super::super::signed_text).
+    /// By the node, over the text of [`signed_text`](crate::registry::signed_text).
     #[serde(skip_serializing_if = "Sent::is_missing")]
     pub signature: Sent<Signature>,
 }
@@ -105,7 +105,7 @@ pub struct Membership {
     /// The network.
     #[serde(deserialize_with = "lenient::network")]
     pub network_id: NetworkId,
-    /// By the node, over the text of [`signed_text`](super::super::signed_text).
+    /// By the node, over the text of [`signed_text`](crate::registry::signed_text).
     #[serde(skip_serializing_if = "Sent::is_missing")]
     pub signature: Sent<Signature>,
 }
@@ -123,7 +123,7 @@ pub struct Invite {
     /// Whom.
     #[serde(deserialize_with = "lenient::node")]
     pub target_node_id: NodeId,
-    /// By the node, over the text of [`signed_text`](super::super::signed_text).
+    /// By the node, over the text of [`signed_text`](crate::registry::signed_text).
     #[serde(skip_serializing_if = "Sent::is_missing")]
     pub signature: Sent<Signature>,
 }
@@ -141,7 +141,7 @@ pub struct InviteAnswer {
     /// Yes or no.
     #[serde(deserialize_with = "lenient::flag")]
     pub accept: bool,
-    /// By the node, over the text of [`signed_text`](super::super::signed_text).
+    /// By the node, over the text of [`signed_text`](crate::registry::signed_text).
     #[serde(skip_serializing_if = "Sent::is_missing")]
     pub signature: Sent<Signature>,
 }

@@ -34,7 +34,7 @@ pub struct Register {
     /// next one.
     #[serde(deserialize_with = "lenient::flag", skip_serializing_if = "is_false")]
     pub derived: bool,
-    /// By the node, over the text of [`signed_text`](super::super::signed_text).
+    /// By the node, over the text of [`signed_text`](crate::registry::signed_text).
     #[serde(skip_serializing_if = "Sent::is_missing")]
     pub signature: Sent<Signature>,
 }
@@ -58,7 +58,7 @@ pub struct Signed {
     /// The node.
     #[serde(deserialize_with = "lenient::node")]
     pub node_id: NodeId,
-    /// By the node, over the text of [`signed_text`](super::super::signed_text).
+    /// By the node, over the text of [`signed_text`](crate::registry::signed_text).
     #[serde(skip_serializing_if = "Sent::is_missing")]
     pub signature: Sent<Signature>,
 }
@@ -73,7 +73,7 @@ pub struct Resolve {
     /// Who asks.
     #[serde(deserialize_with = "lenient::node")]
     pub requester_id: NodeId,
-    /// By the node, over the text of [`signed_text`](super::super::signed_text).
+    /// By the node, over the text of [`signed_text`](crate::registry::signed_text).
     #[serde(skip_serializing_if = "Sent::is_missing")]
     pub signature: Sent<Signature>,
 }
@@ -97,7 +97,7 @@ pub struct SetVisibility {
     /// True for public.
     #[serde(deserialize_with = "lenient::flag")]
     pub public: bool,
-    /// By the node, over the text of [`signed_text`](super::super::signed_text).
+    /// By the node, over the text of [`signed_text`](crate::registry::signed_text).
     #[serde(skip_serializing_if = "Sent::is_missing")]
     pub signature: Sent<Signature>,
 }
@@ -112,7 +112,7 @@ pub struct SetHostname {
     /// The name; empty for none.
     #[serde(deserialize_with = "lenient::text")]
     pub hostname: String,
-    /// By the node, over the text of [`signed_text`](super::super::signed_text).
+    /// By the node, over the text of [`signed_text`](crate::registry::signed_text).
     #[serde(skip_serializing_if = "Sent::is_missing")]
     pub signature: Sent<Signature>,
 }
@@ -127,7 +127,7 @@ pub struct SetTags {
     /// The labels, each with or without `#`.
     #[serde(deserialize_with = "lenient::texts")]
     pub tags: Vec<String>,
-    /// By the node, over the text of [`signed_text`](super::super::signed_text).
+    /// By the node, over the text of [`signed_text`](crate::registry::signed_text).
     #[serde(skip_serializing_if = "Sent::is_missing")]
     pub signature: Sent<Signature>,
 }
@@ -142,7 +142,7 @@ pub struct SetTaskExec {
     /// True if it does.
     #[serde(deserialize_with = "lenient::flag")]
     pub enabled: bool,
-    /// By the node, over the text of [`signed_text`](super::super::signed_text).
+    /// By the node, over the text of [`signed_text`](crate::registry::signed_text).
     #[serde(skip_serializing_if = "Sent::is_missing")]
     pub signature: Sent<Signature>,
 }
@@ -161,7 +161,7 @@ pub struct RotateKey {
     /// old key. If the recovery key signed it, it stands for the signature.
     #[serde(deserialize_with = "lenient::text", skip_serializing_if = "String::is_empty")]
     pub change: String,
-    /// By the node, over the text of [`signed_text`](super::super::signed_text).
+    /// By the node, over the text of [`signed_text`](crate::registry::signed_text).
     #[serde(skip_serializing_if = "Sent::is_missing")]
     pub signature: Sent<Signature>,
 }
