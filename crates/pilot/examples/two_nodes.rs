@@ -7,9 +7,10 @@
 
 #![expect(clippy::print_stdout, reason = "it shows what happened")]
 
+use std::path::Path;
 use std::time::Duration;
 
-use pilot::{Client, Node, Outgoing, Port, mailbox::Filter};
+use pilot::{Addr, Client, Node, Outgoing, Port, mailbox::Filter};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
@@ -19,38 +20,41 @@ const SHOUT: Port = Port(5000);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failed> {
-    let registry = std::env::args().nth(1).ok_or("usage: two_nodes REGISTRY")?;
-    for line in tell(&registry).await? {
+    let Some(registry) = std::env::args().nth(1) else {
+        println!("through the daemon: {}", through_the_daemon().await?);
+        return Ok(());
+    };
+    let folder = std::env::temp_dir().join("two_nodes");
+    for line in tell(&registry, &folder).await? {
         println!("{line}");
     }
     Ok(())
 }
 
-/// What the two say to each other.
-pub async fn tell(registry: &str) -> Result<Vec<String>, Failed> {
-    // ANCHOR: start
+/// Without a registry to join: who this machine's daemon is.
+async fn through_the_daemon() -> Result<Addr, Failed> {
+    let client = Client::connect().await?;
+    Ok(client.info().await?.address)
+}
+
+/// What the two say to each other. The second one keeps its address, in `folder`.
+pub async fn tell(registry: &str, folder: &Path) -> Result<Vec<String>, Failed> {
     let here = "127.0.0.1:0".parse()?;
     let alice = Node::builder().registry(registry).listen(here).hostname("alice").start().await?;
-    let bob = Node::builder().registry(registry).listen(here).hostname("bob").approve([alice.id()]);
-    let bob = bob.start().await?;
-    // ANCHOR_END: start
+    let node = Node::builder().registry(registry).listen(here).identity(folder.join("identity.json"));
+    let bob = node.hostname("bob").approve([alice.id()]).start().await?;
 
-    // ANCHOR: trust
     let (a, b) = (alice.client(), bob.client());
     a.handshake(bob.id(), "we are in one program").await?;
     a.wait_trust(bob.id(), Duration::from_secs(10)).await?;
-    // ANCHOR_END: trust
 
     let said = [stream(&a, &b).await?, message(&a, &b).await?, event(&a, &b).await?];
 
-    // ANCHOR: end
     alice.shutdown().await?;
     bob.shutdown().await?;
-    // ANCHOR_END: end
     Ok(said.into())
 }
 
-// ANCHOR: stream
 /// One dials by name, the other accepts and answers.
 async fn stream(a: &Client, b: &Client) -> Result<String, Failed> {
     let mut listener = b.listen(SHOUT).await?;
@@ -65,9 +69,7 @@ async fn stream(a: &Client, b: &Client) -> Result<String, Failed> {
     dialled.read_to_string(&mut answer).await?;
     Ok(format!("stream: {answer}"))
 }
-// ANCHOR_END: stream
 
-// ANCHOR: message
 /// One leaves a message in the inbox of the other.
 async fn message(a: &Client, b: &Client) -> Result<String, Failed> {
     let bob = a.resolve("bob").await?;
@@ -75,9 +77,7 @@ async fn message(a: &Client, b: &Client) -> Result<String, Failed> {
     let mail = b.take_message(Filter::default(), Duration::from_secs(10)).await?.ok_or("no message came")?;
     Ok(format!("message: {}", mail.message.data.unwrap_or_default()))
 }
-// ANCHOR_END: message
 
-// ANCHOR: event
 /// One publishes what the other subscribes to.
 async fn event(a: &Client, b: &Client) -> Result<String, Failed> {
     let (mut theirs, mut ours) = (b.open_event_stream().await?, a.open_event_stream().await?);
@@ -86,4 +86,3 @@ async fn event(a: &Client, b: &Client) -> Result<String, Failed> {
     let event = theirs.next().await;
     Ok(format!("event: {} {}", event.topic, String::from_utf8_lossy(&event.payload)))
 }
-// ANCHOR_END: event

@@ -149,7 +149,7 @@ impl Builder {
     /// When an address or folder cannot be used; see [`StartError::hint`].
     ///
     /// # Panics
-    /// Outside a tokio runtime with I/O and time enabled.
+    /// Outside a tokio runtime with I/O and time enabled, unless the node has a [thread of its own](Self::own_thread).
     pub async fn start(self) -> Result<Node, StartError> {
         Node::start(self).await
     }

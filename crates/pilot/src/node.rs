@@ -106,27 +106,27 @@ impl Node {
         let (door, entrance) = local::door();
         let (ready, is_ready) = oneshot::channel();
         let (stop, stopped) = oneshot::channel::<()>();
-        let (end, mut ended) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
         let inside = door.clone();
         let life = async move {
             let result = run(config, inside, entrance, ready, stopped).await;
             drop(folder);
-            // Whoever started it may not care any more.
-            let _ = end.send(result);
+            result
         };
         let thread = match place {
             Place::Here => {
-                tokio::spawn(life);
+                tokio::spawn(async move {
+                    // Whoever started it may not care any more.
+                    let _ = end.send(life.await);
+                });
                 None
             }
-            Place::OwnThread => Some(on_own_thread(life)?),
+            Place::OwnThread => Some(on_own_thread(life, end)?),
         };
         let Ok(running) = is_ready.await else {
-            return Err(match ended.try_recv() {
+            return Err(match ended.await {
                 Ok(Err(error)) => error.into(),
-                Ok(Ok(())) | Err(_) => {
-                    (&mut ended).await.ok().and_then(Result::err).map_or(StartError::Ended, Into::into)
-                }
+                Ok(Ok(())) | Err(_) => StartError::Ended,
             });
         };
         let client = door.connect().await.map_err(|_| StartError::Ended)?;
@@ -186,8 +186,8 @@ impl Node {
         drop(self.stop.take());
         let ended = (&mut self.ended).await.unwrap_or(Ok(()));
         if let Some(thread) = self.thread.take() {
-            // It has only its runtime left to take down; a panic inside has been reported by its hook.
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+            // It has done everything; a panic inside has been reported by its hook.
+            let _ = thread.join();
         }
         ended
     }
@@ -211,13 +211,16 @@ async fn run(
 }
 
 fn on_own_thread(
-    life: impl Future<Output = ()> + Send + 'static,
+    life: impl Future<Output = Result<(), RunError>> + Send + 'static,
+    end: oneshot::Sender<Result<(), RunError>>,
 ) -> Result<thread::JoinHandle<()>, StartError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
     let work = move || {
-        runtime.block_on(life);
+        let result = runtime.block_on(life);
         runtime.shutdown_timeout(DISK_LIMIT);
+        // Whoever started it may not care any more.
+        let _ = end.send(result);
     };
     thread::Builder::new().name("pilot-node".to_owned()).spawn(work).map_err(StartError::Thread)
 }

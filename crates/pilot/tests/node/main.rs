@@ -284,6 +284,21 @@ async fn a_node_without_a_registry_starts_at_once_and_says_that_it_has_no_number
 async fn the_example_does_what_it_shows() {
     let rendezvous = Rendezvous::start().await;
     // The example takes the beacon to be one port above the registry; on loopback nobody has to be found.
-    let said = within("the example", two_nodes::tell(&rendezvous.registry)).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let told = two_nodes::tell(&rendezvous.registry, folder.path());
+    let said = within("the example", told).await.unwrap();
     assert_eq!(said, ["stream: HELLO", "message: process this", r#"event: alice.progress {"done":1}"#]);
+}
+
+#[test]
+fn the_rust_of_the_document_is_that_of_the_example() {
+    let lines = |text: &str| text.lines().map(|line| format!("{}\n", line.trim())).collect::<String>();
+    let example = lines(include_str!("../../examples/two_nodes.rs"));
+    let document = include_str!("../../../../docs/library.md");
+    let blocks: Vec<&str> =
+        document.split("```rust\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(blocks.len() > 5);
+    for block in blocks {
+        assert!(example.contains(&lines(block)), "the example has no\n{block}");
+    }
 }
