@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
 use crate::driver::Link;
+use crate::local::Door;
 use crate::session::{Answer, Dialect};
 use crate::{ConnectError, Datagrams, Error, Listener, Stream, default_socket};
 
@@ -23,8 +24,18 @@ use crate::{ConnectError, Datagrams, Error, Listener, Stream, default_socket};
 #[derive(Clone)]
 pub struct Client {
     link: Link,
-    /// Where the daemon was found; none for a pipe.
-    socket: Option<Arc<Path>>,
+    origin: Origin,
+}
+
+/// How the daemon was reached.
+#[derive(Clone)]
+enum Origin {
+    /// Through this socket.
+    Socket(Arc<Path>),
+    /// It runs in this process.
+    Door(Door),
+    /// Through something that was handed over; there is no second one.
+    Pipe,
 }
 
 impl Client {
@@ -53,18 +64,21 @@ impl Client {
             }
         })?;
         let client = Self::over(stream).await?;
-        Ok(Self { socket: Some(path.into()), ..client })
+        Ok(Self { origin: Origin::Socket(path.into()), ..client })
     }
 
-    /// Connects anew to the daemon at the same socket, which may be another process by now. What was opened through
-    /// this client stays with it.
+    /// Connects anew: to the daemon at the same socket, which may be another process by now, or to the same node in this
+    /// process. What was opened through this client stays with it.
     ///
     /// # Errors
-    /// When no daemon answers there, or this client does not speak over a socket.
+    /// When no daemon answers there, the node has ended, or this client speaks over a pipe.
     pub async fn reconnect(&self) -> Result<Self, ConnectError> {
-        match &self.socket {
-            Some(socket) => Self::connect_to(socket).await,
-            None => Err(ConnectError::Strange { reason: "a pipe cannot be connected again".to_owned() }),
+        match &self.origin {
+            Origin::Socket(socket) => Self::connect_to(socket).await,
+            Origin::Door(door) => door.connect().await,
+            Origin::Pipe => {
+                Err(ConnectError::Strange { reason: "a pipe cannot be connected again".to_owned() })
+            }
         }
     }
 
@@ -85,7 +99,7 @@ impl Client {
     where
         Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        Ok(Self { link: Link::start(io).await?, socket: None })
+        Ok(Self { link: Link::start(io).await?, origin: Origin::Pipe })
     }
 
     /// True when the daemon speaks the reference dialect only: no half-close, no [`Stream::drain`], no
@@ -188,7 +202,12 @@ impl Client {
     }
 
     pub(crate) const fn from_link(link: Link) -> Self {
-        Self { link, socket: None }
+        Self { link, origin: Origin::Pipe }
+    }
+
+    /// A client of a node in this process.
+    pub(crate) const fn behind(link: Link, door: Door) -> Self {
+        Self { link, origin: Origin::Door(door) }
     }
 
     /// A datagram that the daemon does not confirm.

@@ -28,6 +28,11 @@ impl Link {
         lock(&self.0.0)
     }
 
+    /// A share in a connection that needs no task: to a daemon in this process.
+    pub(crate) fn to(session: Arc<Mutex<Session>>) -> Self {
+        Self(Arc::new(Share(session)))
+    }
+
     /// Agrees on a dialect with the daemon at the other end of `io` and starts the task.
     pub(crate) async fn start<Io>(mut io: Io) -> Result<Self, ConnectError>
     where
@@ -39,7 +44,7 @@ impl Link {
             .map_err(|_| strange(format!("no answer within {} s", HELLO_TIMEOUT.as_secs())))??;
         let session = Arc::new(Mutex::new(Session::new(dialect)));
         tokio::spawn(run(session.clone(), io, decoder));
-        Ok(Self(Arc::new(Share(session))))
+        Ok(Self::to(session))
     }
 }
 
@@ -49,7 +54,7 @@ impl Drop for Share {
     }
 }
 
-fn lock(session: &Mutex<Session>) -> MutexGuard<'_, Session> {
+pub(crate) fn lock(session: &Mutex<Session>) -> MutexGuard<'_, Session> {
     session.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -35,13 +35,16 @@ pub enum ConnectError {
         /// What happened.
         reason: String,
     },
+    /// The node in this process was shut down.
+    #[error("the node in this process has ended")]
+    Ended,
 }
 
 impl ConnectError {
     /// The class of the error.
     pub const fn code(&self) -> Code {
         match self {
-            Self::NotRunning { .. } => Code::NotRunning,
+            Self::NotRunning { .. } | Self::Ended => Code::NotRunning,
             Self::Denied { .. } => Code::PermissionDenied,
             Self::Unusable { .. } | Self::Strange { .. } => Code::Internal,
         }
@@ -55,6 +58,7 @@ impl ConnectError {
             Self::Unusable { .. } | Self::Strange { .. } => {
                 Some("is PILOT_SOCKET the socket of a Pilot daemon?")
             }
+            Self::Ended => Some("start a node again and take a client of that one"),
         }
     }
 }
@@ -71,6 +75,10 @@ pub enum Error {
     /// The daemon ended the connection: it stopped, or dropped this client.
     #[error("the daemon ended the connection")]
     Disconnected,
+    /// The node in this process has ended. Unlike a daemon that was reached through a socket, it does not come back:
+    /// another one has clients of its own.
+    #[error("the node in this process has ended")]
+    Ended,
     /// The daemon said something that no daemon should.
     #[error("the daemon broke the protocol: {0}")]
     Protocol(String),
@@ -94,7 +102,7 @@ impl Error {
         match self {
             Self::Connect(error) => error.code(),
             Self::Failed(failure) => failure.code,
-            Self::Disconnected => Code::NotRunning,
+            Self::Disconnected | Self::Ended => Code::NotRunning,
             Self::Protocol(_) | Self::Io(_) => Code::Internal,
             Self::Unsupported(_) => Code::Unsupported,
             Self::Invalid(_) => Code::InvalidArgument,
@@ -108,6 +116,7 @@ impl Error {
             Self::Connect(error) => error.hint(),
             Self::Failed(failure) => failure.hint.as_deref(),
             Self::Disconnected => Some("see `pilotctl daemon status`"),
+            Self::Ended => ConnectError::Ended.hint(),
             Self::Unsupported(_) => Some("stop it and start `pilotctl daemon start` in its place"),
             Self::Protocol(_) | Self::Invalid(_) | Self::Closed | Self::Io(_) => None,
         }
@@ -121,6 +130,7 @@ impl Error {
             Self::Failed(failure) => failure.unreachable.as_deref(),
             Self::Connect(_)
             | Self::Disconnected
+            | Self::Ended
             | Self::Protocol(_)
             | Self::Unsupported(_)
             | Self::Invalid(_)

@@ -352,6 +352,9 @@ impl Subscription {
                     if matches!(error, Error::Disconnected | Error::Connect(_)) {
                         pause = pause.min(PAUSE_MAX_HERE);
                     }
+                    if error == Error::Ended {
+                        return;
+                    }
                     self.client = self.client.mended(&error).await;
                 }
             }

@@ -103,6 +103,7 @@ mod events;
 mod file;
 mod inbox;
 mod listener;
+pub mod local;
 mod mailboxes;
 mod message;
 mod networks;

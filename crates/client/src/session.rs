@@ -124,7 +124,7 @@ impl Session {
             DaemonFrame::Finish { stream } => self.streams.on_finish(stream),
             DaemonFrame::Reset { stream, failure } => self.streams.on_end(stream, Some(failure)),
             DaemonFrame::Accept { port, stream, from } => self.on_accept(port, Incoming { stream, from }),
-            DaemonFrame::Recv { stream, data } => self.streams.on_data(stream, frame.slice_ref(data))?,
+            DaemonFrame::Recv { stream, data } => self.on_data(stream, frame.slice_ref(data))?,
             DaemonFrame::RecvFrom { from, port, data } => {
                 if let Some(waiting) = self.datagrams.get_mut(&port)
                     && waiting.queue.len() < DATAGRAM_BACKLOG
@@ -136,6 +136,11 @@ impl Session {
             DaemonFrame::Reply(reply) => self.on_reply(None, frame, reply),
         }
         Ok(())
+    }
+
+    /// Takes data of a stream.
+    pub(crate) fn on_data(&mut self, stream: StreamId, data: Bytes) -> Result<(), Error> {
+        self.streams.on_data(stream, data)
     }
 
     fn on_reply(&mut self, tag: Option<u32>, frame: &Bytes, reply: Reply<'_>) {
@@ -189,7 +194,7 @@ impl Session {
     }
 
     /// True when the driver has nothing left to do.
-    pub(crate) const fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.over.is_some() || (self.abandoned && self.outbox.is_empty())
     }
 

@@ -1,8 +1,11 @@
 //! What a daemon is told at start, already checked: flags, environment and file have been merged by the caller.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use pilot_wire::NodeId;
 
 use crate::tls::Fingerprint;
 
@@ -19,6 +22,8 @@ pub struct Config {
     pub home: PathBuf,
     /// Path of the IPC socket.
     pub socket: PathBuf,
+    /// Whether there is one, for the programs of this machine. Off for a node that only its own process talks to.
+    pub serve_socket: bool,
     /// Path of the identity file; trust is kept beside it.
     pub identity: PathBuf,
     /// Registries as `host:port`, in order of preference. Without any, only known peers can be reached.
@@ -38,6 +43,8 @@ pub struct Config {
     pub encrypt: bool,
     /// Trust every node that asks.
     pub trust_auto_approve: bool,
+    /// Trust these if they ask.
+    pub approved: BTreeSet<NodeId>,
     /// Time between heartbeats.
     pub keepalive: Duration,
     /// Idle time-out of streams.
@@ -56,6 +63,9 @@ pub struct Config {
     pub services: Services,
     /// Whether to write `pilot.pid` into the home folder. Off for daemons inside another process.
     pub pid_file: bool,
+    /// How long an orderly end may take to deliver what was written to streams. What is left then is lost, and the peer sees
+    /// its stream break.
+    pub linger: Duration,
 }
 
 /// How much peers may put here as files.
@@ -197,6 +207,7 @@ impl Config {
         let home = home.into();
         Self {
             socket: home.join("pilot.sock"),
+            serve_socket: true,
             identity: home.join("identity.json"),
             registries: Vec::new(),
             registry_tls: RegistryTls::default(),
@@ -206,6 +217,7 @@ impl Config {
             public: None,
             encrypt: true,
             trust_auto_approve: false,
+            approved: BTreeSet::new(),
             keepalive: KEEPALIVE,
             idle_timeout: IDLE_TIMEOUT,
             port_mapping: true,
@@ -215,6 +227,7 @@ impl Config {
             webhook: Webhook::default(),
             services: Services::default(),
             pid_file: true,
+            linger: Duration::ZERO,
             home,
         }
     }

@@ -13,6 +13,7 @@ mod clients;
 mod deadlines;
 mod envelope;
 mod info;
+mod locals;
 mod membership;
 mod names;
 mod netcheck;
@@ -31,6 +32,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime};
 
+use pilot_client::local::{End, Entrance};
 use pilot_proto::{Event, Node, PingId, Query, QueryId};
 use pilot_wire::ipc::{self, Code, MAX_DATA, Reply};
 use pilot_wire::record::RecordSeq;
@@ -44,6 +46,7 @@ use tokio::time::Sleep;
 use crate::handle::{PeerIdentity, ServiceOrder, Sign};
 use crate::ipc::io::{FrameReader, write_batches};
 use crate::ipc::listener::Listener;
+use crate::ipc::local::{Locals, Outlet};
 use crate::ipc::outbox::Outbox;
 use crate::memberships::Memberships;
 use crate::network::News;
@@ -54,7 +57,7 @@ use crate::udp::{Sent, UdpSocket};
 use crate::webhook::{self, Webhook};
 use crate::{Config, Running};
 
-use clients::{CLIENTS_MAX, Client};
+use clients::{CLIENTS_MAX, Client, Tasks};
 pub(crate) use clients::{ClientEvent, ClientId};
 use deadlines::Deadlines;
 pub(crate) use network::Edge;
@@ -119,6 +122,10 @@ enum Wake {
     Timer,
     Command(Command),
     Program(UnixStream),
+    /// A new client in this process.
+    Guest(End),
+    /// Clients in this process have something to say.
+    Locals,
     /// The tunnel socket takes datagrams again.
     Writable,
     /// The last turn left something to send.
@@ -144,7 +151,9 @@ pub(crate) struct Parts {
     pub(crate) config: Config,
     pub(crate) node: Node,
     pub(crate) socket: UdpSocket,
-    pub(crate) listener: Listener,
+    /// None when only this process may talk to the node.
+    pub(crate) listener: Option<Listener>,
+    pub(crate) entrance: Entrance,
     pub(crate) inbox: mpsc::Receiver<Command>,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) link: Link,
@@ -169,7 +178,8 @@ pub(crate) struct Driver {
     config: Config,
     node: Node,
     socket: UdpSocket,
-    listener: Listener,
+    listener: Option<Listener>,
+    entrance: Entrance,
     inbox: mpsc::Receiver<Command>,
     /// For the tasks of local programs.
     commands: mpsc::Sender<Command>,
@@ -199,6 +209,7 @@ pub(crate) struct Driver {
     ready: Option<Box<dyn FnOnce(Running) + Send>>,
 
     clients: BTreeMap<ClientId, Client>,
+    locals: Locals,
     next_client: u64,
     /// Programs with something new in their queue.
     unflushed: BTreeSet<ClientId>,
@@ -251,6 +262,7 @@ impl Driver {
             node: parts.node,
             socket: parts.socket,
             listener: parts.listener,
+            entrance: parts.entrance,
             inbox: parts.inbox,
             commands: parts.commands,
             link: parts.link,
@@ -272,6 +284,7 @@ impl Driver {
             policy: parts.policy,
             ready: Some(parts.ready),
             clients: BTreeMap::new(),
+            locals: Locals::new(),
             next_client: 0,
             unflushed: BTreeSet::new(),
             ports: BTreeMap::new(),
@@ -314,25 +327,58 @@ impl Driver {
     /// Runs until `shutdown` is ready or a program asks for the end.
     pub(crate) async fn run(mut self, shutdown: impl Future<Output = ()>) {
         tokio::pin!(shutdown);
-        self.drain(Instant::now());
+        let now = Instant::now();
+        self.approve_all_listed(now);
+        self.drain(now);
         while !self.stopping {
             let wake = self.next(shutdown.as_mut()).await;
-            let now = Instant::now();
-            self.notice_sleep(now);
-            match wake {
-                Wake::Datagrams => self.receive(now),
-                Wake::Timer => self.on_time(now),
-                Wake::Command(command) => self.on_commands(now, command),
-                Wake::Program(stream) => {
-                    let (reader, writer) = stream.into_split();
-                    self.attach(reader, writer);
-                }
-                Wake::Writable | Wake::Continue => {}
-                Wake::Shutdown => self.stopping = true,
-            }
-            self.drain(now);
+            self.on_wake(wake);
         }
+        self.linger().await;
         self.close().await;
+    }
+
+    fn on_wake(&mut self, wake: Wake) {
+        let now = Instant::now();
+        self.notice_sleep(now);
+        match wake {
+            Wake::Datagrams => self.receive(now),
+            Wake::Timer => self.on_time(now),
+            Wake::Command(command) => self.on_commands(now, command),
+            Wake::Program(stream) => {
+                let (reader, writer) = stream.into_split();
+                self.attach(reader, writer);
+            }
+            Wake::Guest(end) => self.attach_local(now, end),
+            Wake::Locals => self.on_locals(now),
+            Wake::Writable | Wake::Continue => {}
+            Wake::Shutdown => self.stopping = true,
+        }
+        self.drain(now);
+    }
+
+    /// Goes on for a while at the end, if that is wished, until peers have what was written to them.
+    async fn linger(&mut self) {
+        if self.config.linger.is_zero() {
+            return;
+        }
+        let over = tokio::time::sleep(self.config.linger);
+        tokio::pin!(over);
+        // What was written before the end was asked for may not have been looked at.
+        self.on_wake(Wake::Locals);
+        while self.has_undelivered() {
+            match self.next(over.as_mut()).await {
+                Wake::Shutdown => return,
+                wake => self.on_wake(wake),
+            }
+        }
+    }
+
+    fn has_undelivered(&self) -> bool {
+        let undelivered = |(id, stream): (&StreamId, &Attachment)| {
+            !stream.untaken.is_empty() || self.node.is_drained(*id) == Some(false)
+        };
+        self.locals.is_rung() || self.streams.iter().any(undelivered)
     }
 
     async fn next(&mut self, shutdown: Pin<&mut impl Future<Output = ()>>) -> Wake {
@@ -347,7 +393,9 @@ impl Driver {
             },
             // The loop itself holds a sender, so the channel never ends.
             Some(command) = self.inbox.recv() => Wake::Command(command),
-            stream = self.listener.accept() => Wake::Program(stream),
+            () = self.locals.rung() => Wake::Locals,
+            Some(end) = self.entrance.accept() => Wake::Guest(end),
+            Some(stream) = accept(self.listener.as_mut()), if self.listener.is_some() => Wake::Program(stream),
             () = self.sleep.as_mut() => Wake::Timer,
             _ = self.socket.writable(), if self.blocked.is_some() => Wake::Writable,
             () = std::future::ready(()), if self.more_to_send => Wake::Continue,
@@ -465,8 +513,8 @@ impl Driver {
         }
     }
 
-    /// A new connection of a local program, or of a built-in service.
-    pub(crate) fn attach<R, W>(&mut self, reader: R, writer: W)
+    /// A new connection of a local program.
+    fn attach<R, W>(&mut self, reader: R, writer: W)
     where
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
@@ -491,7 +539,8 @@ impl Driver {
                 let _ = commands.send(Command::Client(id, ClientEvent::Gone)).await;
             }
         });
-        self.clients.insert(id, Client::new(Outbox::new(batches), reading, writing));
+        let outlet = Outlet::Socket(Outbox::new(batches));
+        self.clients.insert(id, Client::new(outlet, Some(Tasks { reading, writing })));
     }
 
     fn on_event(&mut self, now: Instant, event: Event) {
@@ -670,6 +719,14 @@ impl Driver {
 
     fn answer<T: serde::Serialize>(&mut self, to: ReplyTo, command: ipc::Command, value: &T) {
         self.reply(to, &Reply::json(command, value));
+    }
+}
+
+/// The next program that comes through the socket, if there is one.
+async fn accept(listener: Option<&mut Listener>) -> Option<UnixStream> {
+    match listener {
+        Some(listener) => Some(listener.accept().await),
+        None => None,
     }
 }
 

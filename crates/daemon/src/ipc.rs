@@ -2,6 +2,7 @@
 
 pub(crate) mod io;
 pub(crate) mod listener;
+pub(crate) mod local;
 pub(crate) mod outbox;
 
 pub use listener::SocketError;

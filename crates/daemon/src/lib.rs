@@ -2,7 +2,8 @@
 //!
 //! [`run`] is a whole daemon. Inside, `driver` owns everything that is protocol state and runs the only loop; `ipc` talks
 //! to local programs, `registry` to the registry, `udp` is the tunnel socket, `web` the way to the beacon where UDP does not pass, `service` the built-in applications,
-//! which use the same [client](pilot_client) as everybody else, over a pipe. `files` and `state` keep what must survive.
+//! which use the same [client](pilot_client) as everybody else, without a socket in between. [`run_behind`] is a daemon inside a
+//! program, which is such a client too. `files` and `state` keep what must survive.
 
 mod belief;
 mod config;
@@ -29,7 +30,7 @@ pub use config::{
 };
 pub use ipc::SocketError;
 pub use recovery::{RecoverError, Recovered, make_recovery_key, recover};
-pub use run::{RunError, Running, run};
+pub use run::{RunError, Running, run, run_behind};
 pub use state::StateError;
 pub use tls::{Fingerprint, FingerprintError};
 pub use web::{ProxyError, TargetError as BeaconWebError, derived as beacon_urls};

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use pilot_client::Client;
+use pilot_client::local::{self, Door, Entrance};
 use pilot_crypto::{Identity, KeyFileError, RandomUnavailable};
 use pilot_proto::{Encryption, Node, Visibility};
 use pilot_wire::ipc::LanStatus;
@@ -25,9 +25,6 @@ use crate::udp::UdpSocket;
 use crate::web::{self, Proxy};
 use crate::webhook::{Target, TargetError, Webhook};
 use crate::{Config, SocketError, StateError, files, state};
-
-/// Bytes in the pipe between the loop and the built-in services, each way.
-const PIPE: usize = 256 << 10;
 
 /// Handshake messages on their way to peers.
 const DELIVERIES: usize = 64;
@@ -147,6 +144,21 @@ pub async fn run(
     ready: impl FnOnce(Running) + Send + 'static,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), RunError> {
+    let (door, entrance) = local::door();
+    run_behind(door, entrance, config, ready, shutdown).await
+}
+
+/// The same inside a program, which connects through the door.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_behind(
+    door: Door,
+    entrance: Entrance,
+    config: Config,
+    ready: impl FnOnce(Running) + Send + 'static,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), RunError> {
     let proxy = web_settings(&config)?;
     let home_error = |path: &Path, source| RunError::Home { path: path.to_owned(), source };
     files::create_private_dir(&config.home).map_err(|source| home_error(&config.home, source))?;
@@ -155,7 +167,7 @@ pub async fn run(
     let memory = NodeFile::load(&config.node_file(), &identity.public())?;
     let book = state::load_trust(&config.trust_file())?;
     let memberships = state::load_networks(&config.networks_file())?;
-    let listener = Listener::bind(&config.socket)?;
+    let listener = config.serve_socket.then(|| Listener::bind(&config.socket)).transpose()?;
     let socket = bind_tunnel(config.listen, memory.listen_port)
         .map_err(|source| RunError::Listen { listen: config.listen, source })?;
     let _pid = config.pid_file.then(|| PidFile::write(config.pid_path())).transpose();
@@ -223,16 +235,15 @@ pub async fn run(
     let (signs, _) = broadcast::channel(SIGNS);
     let policy = Policy::load(&config.home);
     let handle = Handle::new(commands.clone(), trusted_watch, own_watch, signs.clone());
-    let (ours, theirs) = tokio::io::duplex(PIPE);
-    let (reader, writer) = tokio::io::split(ours);
     let services = service_config(&config);
-    tasks.spawn(start_services(services, theirs, handle, policy.clone(), to_deliver, commands.clone()));
+    tasks.spawn(start_services(services, door, handle, policy.clone(), to_deliver, commands.clone()));
 
-    let mut driver = Driver::new(Parts {
+    let driver = Driver::new(Parts {
         config,
         node,
         socket,
         listener,
+        entrance,
         inbox,
         commands,
         link,
@@ -251,7 +262,6 @@ pub async fn run(
         edge,
         ready: Box::new(ready),
     });
-    driver.attach(reader, writer);
     driver.run(shutdown).await;
     outposts.stop().await;
     Ok(())
@@ -375,13 +385,13 @@ fn service_config(config: &Config) -> service::Config {
 
 async fn start_services(
     config: service::Config,
-    pipe: tokio::io::DuplexStream,
+    door: Door,
     handle: Handle,
     policy: Policy,
     deliveries: mpsc::Receiver<Delivery>,
     commands: mpsc::Sender<Command>,
 ) {
-    let client = match Client::over(pipe).await {
+    let client = match door.connect().await {
         Ok(client) => client,
         Err(error) => return tracing::error!(%error, "the built-in services cannot reach the daemon"),
     };

@@ -1,7 +1,7 @@
 //! The built-in services: handshake (444), data exchange (1001), event stream (1002), tasks (1003).
 //!
 //! They are applications of this daemon like any other: they listen and dial through a
-//! [`Client`](pilot_client::Client) whose socket is a pipe inside the process. Each service proper works on any
+//! [`Client`](pilot_client::Client) of the same process. Each service proper works on any
 //! byte stream and is told who is at its other end; what is here accepts the streams, knows the peers, and keeps
 //! each of them within bounds.
 

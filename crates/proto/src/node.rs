@@ -10,6 +10,8 @@ mod peer;
 mod pings;
 mod probing;
 mod reports;
+#[cfg(test)]
+mod sizes;
 mod stats;
 mod streams;
 mod trusting;

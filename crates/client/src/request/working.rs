@@ -184,7 +184,10 @@ impl Link {
                 Ok(client) => client,
                 Err(ConnectError::NotRunning { .. }) => continue,
                 Err(ConnectError::Unusable { .. }) => continue,
-                Err(error @ (ConnectError::Denied { .. } | ConnectError::Strange { .. })) => {
+                Err(
+                    error
+                    @ (ConnectError::Denied { .. } | ConnectError::Strange { .. } | ConnectError::Ended),
+                ) => {
                     return Err(error.into());
                 }
             };

@@ -1,19 +1,31 @@
-//! Bytes on their way to the daemon. Small frames gather here and leave in one write.
+//! Bytes on their way to the daemon. Small frames gather here and leave in one write, or, in the same process, in one go.
 
+use std::collections::VecDeque;
+use std::io::IoSlice;
 use std::mem;
 use std::task::{Context, Waker};
 
+use pilot_wire::StreamId;
+use pilot_wire::ipc::{Command, data_header};
+
 use super::{remember, wake};
+use crate::local::{self, Lane};
 
 /// From this many waiting bytes on, writers wait. It holds a few full frames, so that the driver always has a
 /// whole system call's worth at hand.
 const LIMIT: usize = 256 * 1024;
 
+/// Largest piece of data in one frame. Larger pieces would make other streams wait longer for their turn; smaller
+/// ones cost more frames.
+pub(super) const MAX_PIECE: usize = 64 * 1024;
+
 #[derive(Default)]
 pub(crate) struct Outbox {
     /// Frames the driver has not taken yet.
     gathering: Vec<u8>,
-    /// Bytes ever gathered, and of those, bytes ever written to the connection.
+    /// Instead, when the daemon is in this process.
+    lane: Option<Lane>,
+    /// Bytes ever gathered, and of those, bytes ever written to the connection. Of a lane, times it was handed over.
     gathered: u64,
     written: u64,
     /// Writers and requests that wait for room.
@@ -25,16 +37,51 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
+    /// What is written is for a daemon in this process, which takes it with [`Outbox::hand_over`].
+    pub(crate) fn run_in_process(&mut self) {
+        self.lane = Some(Lane::default());
+    }
+
     /// Where to append a frame. Small frames (credit, closing) may always be appended; others ask
     /// [`Outbox::has_room`] first.
     pub(crate) fn frame(&mut self) -> &mut Vec<u8> {
         wake(&mut self.driver);
-        &mut self.gathering
+        match &mut self.lane {
+            Some(lane) => lane.frame(),
+            None => &mut self.gathering,
+        }
+    }
+
+    /// Appends the first `length` bytes of `parts`, at most [`MAX_PIECE`], as data of a stream.
+    pub(super) fn data(&mut self, stream: StreamId, parts: &[IoSlice<'_>], length: usize) {
+        if let Some(lane) = &mut self.lane {
+            wake(&mut self.driver);
+            return lane.data(stream, parts, length, MAX_PIECE);
+        }
+        let out = self.frame();
+        out.extend_from_slice(&data_header(Command::Send, stream, length));
+        local::append(out, parts, length);
+    }
+
+    /// Gives a daemon in this process all there is; it is woken when there is more, or [`Outbox::ring`] is called.
+    pub(crate) fn hand_over(&mut self, items: &mut VecDeque<local::Item>, cx: &Context<'_>) {
+        let Some(lane) = &mut self.lane else { return };
+        if lane.len() > 0 {
+            lane.hand_over(items);
+            self.gathered += 1;
+            self.crowd.drain(..).for_each(Waker::wake);
+            self.on_written(1);
+        }
+        self.listen(cx);
+    }
+
+    fn waiting(&self) -> usize {
+        self.lane.as_ref().map_or(self.gathering.len(), Lane::len)
     }
 
     /// Is there room for another frame? If not, the caller is woken when there is.
     pub(crate) fn has_room(&mut self, cx: &Context<'_>) -> bool {
-        let room = self.gathering.len() < LIMIT;
+        let room = self.waiting() < LIMIT;
         // A task may look again and again before there is room, and is still one waiter.
         if !room && !self.crowd.iter().any(|waker| waker.will_wake(cx.waker())) {
             self.crowd.push(cx.waker().clone());
@@ -43,8 +90,11 @@ impl Outbox {
     }
 
     /// How many bytes will have been written once all that is here now is.
-    pub(crate) const fn position(&self) -> u64 {
-        self.gathered + self.gathering.len() as u64
+    pub(crate) fn position(&self) -> u64 {
+        match &self.lane {
+            Some(lane) => self.gathered + u64::from(lane.len() > 0),
+            None => self.gathered + self.gathering.len() as u64,
+        }
     }
 
     /// Has everything up to `position` been written? If not, the caller is woken when it has.
@@ -85,8 +135,8 @@ impl Outbox {
     }
 
     /// Nothing waits, and nothing is under way.
-    pub(crate) const fn is_empty(&self) -> bool {
-        self.gathering.is_empty() && self.written == self.gathered
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting() == 0 && self.written == self.gathered
     }
 
     /// Wakes the driver without giving it bytes: something else changed.

@@ -6,15 +6,12 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 use pilot_wire::StreamId;
-use pilot_wire::ipc::{ClientFrame, Command, Failure, data_header};
+use pilot_wire::ipc::{ClientFrame, Failure};
 use tokio::io::ReadBuf;
 
+use super::outbox::MAX_PIECE;
 use super::{Dialect, Outbox, remember, wake};
 use crate::Error;
-
-/// Largest piece of data in one frame. Larger pieces would make other streams wait longer for their turn; smaller
-/// ones cost more frames.
-const MAX_PIECE: usize = 64 * 1024;
 
 /// Reference dialect: once so many bytes wait to be read, the connection itself is not read. A 1.18 daemon then
 /// gives up on us after 10 s, so the bound is generous.
@@ -193,14 +190,7 @@ impl Streams {
         if let Dialect::Extended { .. } = self.dialect {
             stream.credit -= length;
         }
-        let out = outbox.frame();
-        out.extend_from_slice(&data_header(Command::Send, id, length));
-        let mut left = length;
-        for part in parts {
-            let part = &part[..left.min(part.len())];
-            out.extend_from_slice(part);
-            left -= part.len();
-        }
+        outbox.data(id, parts, length);
         stream.last_write = outbox.position();
         Poll::Ready(Ok(length))
     }

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use pilot_wire::ipc::{DaemonFrame, Failure, Reply, data_header};
-use pilot_wire::{Port, StreamId, ipc};
+use pilot_wire::ipc::{DaemonFrame, Failure, Reply};
+use pilot_wire::{Port, StreamId};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::replies::{Refusal, Slot};
 use crate::ipc::io::Received;
-use crate::ipc::outbox::Outbox;
+use crate::ipc::local::Outlet;
 
 /// Local programs connected at once (the reference's limit).
 pub(super) const CLIENTS_MAX: usize = 1024;
@@ -44,7 +44,7 @@ pub(crate) enum ClientEvent {
 
 /// One connected program.
 pub(super) struct Client {
-    pub(super) outbox: Outbox,
+    pub(super) outbox: Outlet,
     pub(super) dialect: Dialect,
     pub(super) streams: BTreeSet<StreamId>,
     pub(super) ports: BTreeSet<Port>,
@@ -55,14 +55,19 @@ pub(super) struct Client {
     /// Replies that must leave in the order of their requests: programs of the reference tell them apart by order only.
     in_order: VecDeque<(u64, Option<Vec<u8>>)>,
     next_slot: u64,
-    reading: AbortHandle,
-    writing: Option<AbortHandle>,
+    tasks: Option<Tasks>,
     /// Dropped with the program.
     present: watch::Sender<()>,
 }
 
+/// The tasks of a program that came through the socket; they end with it.
+pub(super) struct Tasks {
+    pub(super) reading: AbortHandle,
+    pub(super) writing: AbortHandle,
+}
+
 impl Client {
-    pub(super) fn new(outbox: Outbox, reading: AbortHandle, writing: AbortHandle) -> Self {
+    pub(super) fn new(outbox: Outlet, tasks: Option<Tasks>) -> Self {
         Self {
             outbox,
             dialect: Dialect::Reference,
@@ -72,8 +77,7 @@ impl Client {
             deferred: VecDeque::new(),
             in_order: VecDeque::new(),
             next_slot: 0,
-            reading,
-            writing: Some(writing),
+            tasks,
             present: watch::Sender::new(()),
         }
     }
@@ -126,7 +130,7 @@ impl Client {
 
     /// Queues stream data without copying it.
     pub(super) fn push_data(&mut self, stream: StreamId, data: bytes::Bytes) {
-        self.outbox.push_data(&data_header(ipc::Command::Recv, stream, data.len()), data);
+        self.outbox.push_data(stream, data);
     }
 
     /// Says that a stream ended, and how.
@@ -142,7 +146,9 @@ impl Client {
     /// The daemon ends: the writer gets what is queued and ends after it.
     pub(super) fn finish(mut self) {
         self.outbox.flush_last();
-        self.writing = None;
+        if let Some(Tasks { reading, .. }) = self.tasks.take() {
+            reading.abort();
+        }
     }
 
     fn settle(&mut self, number: u64, frame: Vec<u8>) {
@@ -159,8 +165,8 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        self.reading.abort();
-        if let Some(writing) = &self.writing {
+        if let Some(Tasks { reading, writing }) = &self.tasks {
+            reading.abort();
             writing.abort();
         }
     }

@@ -192,7 +192,7 @@ impl Driver {
         client: ClientId,
         id: StreamId,
         data: Bytes,
-        charge: tokio::sync::OwnedSemaphorePermit,
+        charge: Option<tokio::sync::OwnedSemaphorePermit>,
     ) {
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.owner == Owner::Client(client))
         else {
@@ -206,7 +206,7 @@ impl Driver {
             self.break_stream(now, client, id, Failure::new(Code::InvalidArgument, message));
             return;
         }
-        let _charge = (!stream.is_metered()).then_some(charge);
+        let _charge = charge.filter(|_| !stream.is_metered());
         stream.untaken.push_back(Chunk { data, _charge });
         self.pump_in(now, id);
     }

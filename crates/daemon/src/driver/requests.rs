@@ -54,6 +54,7 @@ impl Driver {
     /// A program is gone: its ports are free, its streams end in order, its requests are forgotten.
     pub(super) fn on_gone(&mut self, now: Instant, id: ClientId) {
         let Some(client) = self.clients.remove(&id) else { return };
+        self.locals.remove(id);
         for port in &client.ports {
             self.ports.remove(port);
             self.node.unlisten(*port);
@@ -139,7 +140,7 @@ impl Driver {
     ) {
         let command = request.answered_by().unwrap_or(Command::Error);
         if let Request::Send { stream, data } = request {
-            return self.on_send(now, client, stream, frame.slice_ref(data), charge);
+            return self.on_send(now, client, stream, frame.slice_ref(data), Some(charge));
         }
         let to = ReplyTo { client, slot, _charge: Some(charge) };
         match request {

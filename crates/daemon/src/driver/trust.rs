@@ -321,6 +321,7 @@ impl Driver {
                 self.notify("handshake.received", Some(data.clone()));
                 self.notify("handshake.pending", Some(data));
                 self.study(node, None);
+                self.approve_listed(now, node);
             }
             TrustEvent::Trusted { node, how } => {
                 tracing::info!(%node, ?how, "trusted");
@@ -356,6 +357,23 @@ impl Driver {
                 tracing::warn!(%node, reason, "the request for trust cannot be delivered");
                 self.settle_requests(node, Err(&reason));
             }
+        }
+    }
+
+    /// Agrees for the owner, if the settings say so of this node.
+    fn approve_listed(&mut self, now: Instant, node: NodeId) {
+        if self.config.approved.contains(&node)
+            && let Err(error) = self.node.approve(now, wall(), node)
+        {
+            tracing::debug!(%node, %error, "not approved");
+        }
+    }
+
+    /// Agrees to those who asked in an earlier life, before the settings said so.
+    pub(super) fn approve_all_listed(&mut self, now: Instant) {
+        let pending: Vec<NodeId> = self.node.trust().pending().map(|(node, _)| node).collect();
+        for node in pending {
+            self.approve_listed(now, node);
         }
     }
 

@@ -12,10 +12,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Bytes of frames of one client that the driver may hold: four of the longest.
-const BUDGET: usize = 4 << 20;
+pub(super) const BUDGET: usize = 4 << 20;
 
 /// Least that a frame counts, so that small requests are bounded in number: 4096 of them.
-const LEAST_CHARGE: usize = 1 << 10;
+pub(super) const LEAST_CHARGE: usize = 1 << 10;
 
 /// A frame without its length, and its share of the client's budget, given back when dropped.
 #[derive(Debug)]
