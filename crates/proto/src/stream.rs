@@ -30,6 +30,7 @@ use pilot_wire::{
 mod ack;
 mod config;
 mod congestion;
+mod delivery;
 mod ending;
 mod error;
 mod input;
@@ -51,6 +52,7 @@ mod stats;
 use ack::AckPlan;
 pub use config::Config;
 use config::Limits;
+pub use congestion::Congestion;
 pub use error::{CloseReason, StreamError};
 use liveness::Liveness;
 use opening::{FIRST_SYN_WAIT, Opening};
@@ -383,6 +385,17 @@ impl Stream {
     pub fn set_path_segment(&mut self, _now: Instant, bytes: u16) {
         self.path_segment = bytes.max(1);
         self.sender.set_path_segment(self.path_segment);
+    }
+
+    /// The largest segment that the peer takes, in payload bytes, whatever the path carries.
+    pub fn max_segment(&self) -> u16 {
+        self.agreed.max_segment
+    }
+
+    /// True, once, if segments got lost in a way that the size of the path explains: several in a row did not arrive
+    /// though each was repeated, or only those larger than the first size of the path.
+    pub fn take_suspicion(&mut self) -> bool {
+        self.sender.take_suspicion()
     }
 
     /// A SYN has at most this much payload from now on, because nobody may be bothered by more where it goes.

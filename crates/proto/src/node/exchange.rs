@@ -6,7 +6,7 @@ use pilot_wire::tunnel::{KeyExchange, Nonce};
 use pilot_wire::{AgreementPublic, NodeId, PublicKey, Signature};
 use rand::Rng;
 
-use super::{Drop, Lookup, Node, PEERS_MAX, Purpose, Source, Via};
+use super::{Drop, Frame, Lookup, Node, PEERS_MAX, Purpose, Source, Via};
 use crate::path::candidate::CandidateSource;
 use crate::rate::Rate;
 use crate::tunnel::KeyShown;
@@ -266,7 +266,7 @@ impl Node {
         if let Some(peer) = self.peers.get_mut(&node)
             && peer.tunnel.seal_candidate(us, &mut frame, |out| out.extend_from_slice(&packet))
         {
-            self.outbox.push_back((destination, frame));
+            self.outbox.push_back(Frame::whole(destination, frame));
         }
     }
 
@@ -302,7 +302,7 @@ impl Node {
         let mut frame = Vec::new();
         if let Some(destination) = self.open_frame(node, via, &mut frame) {
             pilot_wire::tunnel::emit_key_request(us, &self.request_key, &mut frame);
-            self.outbox.push_back((destination, frame));
+            self.outbox.push_back(Frame::whole(destination, frame));
         }
     }
 
@@ -326,7 +326,7 @@ impl Node {
             }
             peer.tunnel.emit_offer(us, &self.config.identity, &mut frame);
             peer.sent = now;
-            self.outbox.push_back((destination, frame));
+            self.outbox.push_back(Frame::whole(destination, frame));
         }
         self.arm_peer(node);
     }
@@ -358,7 +358,7 @@ impl Node {
             let mut frame = Vec::new();
             if let Some(destination) = self.open_frame(node, via, &mut frame) {
                 peer.tunnel.emit_request(us, &mut frame);
-                self.outbox.push_back((destination, frame));
+                self.outbox.push_back(Frame::whole(destination, frame));
             }
         }
     }

@@ -20,7 +20,7 @@ use transmit::looks_like_sack;
 
 use super::{
     Config,
-    congestion::Cubic,
+    congestion::Controller,
     options::Agreed,
     outbox::Outbox,
     pacing::Pacer,
@@ -116,7 +116,7 @@ pub(super) struct Sender {
     outbox: Outbox,
     board: Scoreboard,
     rtt: Rtt,
-    cubic: Cubic,
+    control: Controller,
     rack: Rack,
     pacer: Pacer,
     phase: Phase,
@@ -127,7 +127,13 @@ pub(super) struct Sender {
     agreed: Agreed,
     /// Payload bytes of a full segment.
     segment: u32,
-    max_rto: Duration,
+    /// The same on any path, and how many larger ones got lost while smaller ones arrived.
+    base_segment: u16,
+    large_lost: u16,
+    /// The path may not carry what it carried.
+    suspicious: bool,
+    /// In milliseconds.
+    max_rto: u32,
     /// The peer's window: up to which offset, and in how many segments.
     edge: u64,
     slots: u32,
@@ -159,7 +165,13 @@ impl Sender {
             outbox: Outbox::default(),
             board: Scoreboard::default(),
             rtt: Rtt::default(),
-            cubic: Cubic::new(u64::from(config.initial_window), u64::from(segment)),
+            control: Controller::new(
+                config.congestion,
+                now,
+                u64::from(config.initial_window),
+                u64::from(segment),
+                initial.0,
+            ),
             rack: Rack::default(),
             pacer: Pacer::new(now),
             phase: Phase::Open,
@@ -168,7 +180,10 @@ impl Sender {
             fin: Fin::Open,
             agreed,
             segment: u32::from(segment),
-            max_rto: config.max_rto,
+            base_segment: config.path_segment,
+            large_lost: 0,
+            suspicious: false,
+            max_rto: u32::try_from(config.max_rto.as_millis()).unwrap_or(u32::MAX),
             edge: 0,
             slots: 0,
             window_from: None,
@@ -191,7 +206,7 @@ impl Sender {
     pub(super) fn agree(&mut self, agreed: Agreed, path_segment: u16, syn: &Header, taken: u64) {
         self.agreed = agreed;
         self.segment = u32::from(path_segment.min(agreed.max_segment));
-        self.cubic.set_segment(u64::from(self.segment));
+        self.control.set_segment(u64::from(self.segment));
         self.set_window_at(syn.window, taken);
         self.window_from = Some((syn.seq, taken));
     }
@@ -223,7 +238,17 @@ impl Sender {
             );
         }
         self.segment = segment;
-        self.cubic.set_segment(u64::from(segment));
+        self.large_lost = 0;
+        self.control.set_segment(u64::from(segment));
+    }
+
+    /// Whether losses since the last call look as if the path carried less than it did.
+    pub(super) fn take_suspicion(&mut self) -> bool {
+        std::mem::take(&mut self.suspicious)
+    }
+
+    fn max_rto(&self) -> Duration {
+        Duration::from_millis(u64::from(self.max_rto))
     }
 
     /// The number on the wire of an offset.
@@ -316,7 +341,7 @@ impl Sender {
 
     /// Congestion window and slow-start threshold.
     pub(super) fn windows(&self) -> (u64, u64) {
-        (self.cubic.window(), self.cubic.threshold())
+        (self.control.window(), self.control.threshold())
     }
 
     /// Bytes in the network.
