@@ -564,10 +564,10 @@ impl Stream {
             segments_received: self.segments_received,
             retransmits: sent.retransmits,
             fast_retransmits: sent.fast_retransmits,
-            timeouts: sent.timeouts,
+            timeouts: sent.timeouts.into(),
             sacks_received: sent.sacks_received,
             sacks_sent: self.sacks_sent,
-            duplicate_acks: sent.duplicate_acks,
+            duplicate_acks: sent.duplicate_acks.into(),
         }
     }
 

@@ -103,8 +103,8 @@ pub(super) struct SendStats {
     pub(super) segments_sent: u64,
     pub(super) retransmits: u64,
     pub(super) fast_retransmits: u64,
-    pub(super) timeouts: u64,
-    pub(super) duplicate_acks: u64,
+    pub(super) timeouts: u32,
+    pub(super) duplicate_acks: u32,
     pub(super) sacks_received: u64,
 }
 

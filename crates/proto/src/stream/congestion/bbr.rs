@@ -28,9 +28,6 @@ const BETA: f64 = 0.7;
 /// Room that is left below the ceiling for others (draft 2.5, Headroom).
 const HEADROOM: f64 = 0.85;
 
-/// Rounds for which the highest rate is remembered.
-const RATE_ROUNDS: u64 = 10;
-
 /// How long the shortest round trip is believed, and how long it is measured again with little under way.
 const RTT_LIFE: Duration = Duration::from_secs(10);
 const RTT_PROBE: Duration = Duration::from_millis(200);
@@ -71,8 +68,8 @@ pub(in crate::stream) struct Bbr {
     window: u64,
     initial: u64,
     segment: u64,
-    /// Bytes per second, with the round they were measured in: the highest, and two later candidates.
-    rates: [(u64, u64); 3],
+    /// The highest rate since the last probe began, and between that and the one before, in bytes per second.
+    rates: [u64; 2],
     min_rtt: Option<Duration>,
     min_rtt_at: Instant,
     round: u64,
@@ -106,7 +103,7 @@ impl Bbr {
             window: initial.max(MIN_SEGMENTS * segment),
             initial,
             segment,
-            rates: [(0, 0); 3],
+            rates: [0; 2],
             min_rtt: None,
             min_rtt_at: now,
             round: 0,
@@ -195,8 +192,8 @@ impl Bbr {
             self.measure_rtt(now, rtt);
         }
         if let Some(sample) = self.sampler.acknowledged(now, ack.bytes, ack.newest) {
-            if !sample.limited || sample.rate >= self.rates[0].0 {
-                self.measure_rate(sample.rate);
+            if !sample.limited || sample.rate >= self.highest() {
+                self.rates[0] = self.rates[0].max(sample.rate);
             }
             if sample.prior >= self.round_end {
                 self.round_end = self.sampler.delivered();
@@ -205,38 +202,6 @@ impl Bbr {
         }
         self.proceed(now, ack);
         self.set_window(ack);
-    }
-
-    /// A maximum over the last rounds, kept in three candidates (as in Linux' win_minmax).
-    fn measure_rate(&mut self, rate: u64) {
-        let now = (rate, self.round);
-        let [first, second, third] = &mut self.rates;
-        if rate >= first.0 || self.round - third.1 > RATE_ROUNDS {
-            *first = now;
-            *second = now;
-            *third = now;
-            return;
-        }
-        if rate >= second.0 {
-            *second = now;
-            *third = now;
-        } else if rate >= third.0 {
-            *third = now;
-        }
-        if self.round - first.1 > RATE_ROUNDS {
-            *first = *second;
-            *second = *third;
-            *third = now;
-            if self.round - first.1 > RATE_ROUNDS {
-                *first = *second;
-                *second = now;
-            }
-        } else if second.1 == first.1 && self.round - first.1 > RATE_ROUNDS / 4 {
-            *second = now;
-            *third = now;
-        } else if third.1 == second.1 && self.round - second.1 > RATE_ROUNDS / 2 {
-            *third = now;
-        }
     }
 
     fn measure_rtt(&mut self, now: Instant, rtt: Duration) {
@@ -347,6 +312,10 @@ impl Bbr {
                     Duration::from_millis(u64::from(self.seed.rotate_left((self.round & 31) as u32) % 1000));
                 if lasted >= CRUISE + spread || self.round - self.since_round >= reno {
                     self.rate_bound = u64::MAX;
+                    // What was measured before the last probe is forgotten, if anything was since (draft 4.5.2.4).
+                    if self.rates[0] > 0 {
+                        self.rates = [0, self.rates[0]];
+                    }
                     self.round_end = self.sampler.delivered();
                     self.enter(now, State::Refill);
                 }
@@ -412,9 +381,13 @@ impl Bbr {
         }
     }
 
+    fn highest(&self) -> u64 {
+        self.rates[0].max(self.rates[1])
+    }
+
     /// Bytes per second that the path is believed to carry for us.
     fn rate(&self) -> u64 {
-        self.rates[0].0.min(self.rate_bound)
+        self.highest().min(self.rate_bound)
     }
 
     /// Bytes that fill the path without a queue.
