@@ -6,7 +6,11 @@ use pilot_proto::Visibility;
 use pilot_sim::{Conditions, Content, Detail, Finishes, Host, Role, Script, Transfer, TransferId, World};
 use pilot_wire::Port;
 
-const BYTES: u64 = 4_000_000;
+/// Half of it takes longer than any search.
+const BYTES: u64 = 100_000_000;
+
+/// What is enough where nothing has to be found first.
+const LITTLE: u64 = 4_000_000;
 
 /// 10 MB/s and 20 ms of round trip, for datagrams of at most so many bytes.
 fn line(mtu: usize) -> Conditions {
@@ -24,10 +28,11 @@ struct Case {
     id: TransferId,
     from: Host,
     to: Host,
+    bytes: u64,
 }
 
 impl Case {
-    fn new(conditions: Conditions, legacy: bool) -> Self {
+    fn new(conditions: Conditions, bytes: u64, legacy: bool) -> Self {
         let mut world = World::new(5, Detail::Nothing);
         world.set_conditions(conditions);
         let from = world.node_with("from", Visibility::Public, |_| {});
@@ -37,10 +42,10 @@ impl Case {
             listener: to,
             port: Port::STDIO,
             starts: Duration::ZERO,
-            dialing: Script::eager(BYTES, Content::Noise(1)),
+            dialing: Script::eager(bytes, Content::Noise(1)),
             listening: Script { finishes: Finishes::AfterPeer, ..Script::eager(0, Content::Noise(0)) },
         });
-        Self { world, id, from, to }
+        Self { world, id, from, to, bytes }
     }
 
     fn read(&self) -> u64 {
@@ -56,7 +61,7 @@ impl Case {
     /// Datagrams from the sender from now to the end, by length.
     fn lengths_to_the_end(&mut self) -> Vec<usize> {
         self.world.record_datagrams(self.from, self.to);
-        self.run_until_read(BYTES);
+        self.run_until_read(self.bytes);
         self.world.take_recorded().iter().map(Vec::len).collect()
     }
 }
@@ -64,7 +69,7 @@ impl Case {
 #[test]
 fn most_of_a_transfer_goes_in_the_largest_datagrams_that_pass() {
     for (mtu, expected) in [(1472, 1472), (1400, 1392), (1240, 1222), (8972, 8972), (65_535, 16_454)] {
-        let mut case = Case::new(line(mtu), false);
+        let mut case = Case::new(line(mtu), BYTES, false);
         case.run_until_read(BYTES / 2);
         let lengths = case.lengths_to_the_end();
         let full = lengths.iter().filter(|&&len| len == expected).count();
@@ -77,14 +82,14 @@ fn most_of_a_transfer_goes_in_the_largest_datagrams_that_pass() {
 
 #[test]
 fn a_peer_of_the_reference_gets_no_probe_and_no_larger_segment() {
-    let mut case = Case::new(line(65_535), true);
+    let mut case = Case::new(line(65_535), LITTLE, true);
     assert!(case.lengths_to_the_end().iter().all(|&len| len <= 1222));
 }
 
 #[test]
 fn a_path_that_narrows_stops_a_transfer_for_about_a_second_and_loses_nothing() {
     for (before, after) in [(1472, 1372), (16_454, 1472), (8972, 1240)] {
-        let mut case = Case::new(line(before), false);
+        let mut case = Case::new(line(before), BYTES, false);
         case.run_until_read(BYTES / 4);
         case.world.set_conditions(line(after));
         let narrowed = case.world.elapsed();
@@ -102,8 +107,8 @@ fn a_path_that_narrows_stops_a_transfer_for_about_a_second_and_loses_nothing() {
 
 #[test]
 fn a_path_that_carries_less_than_the_base_works_in_fragments() {
-    let mut case = Case::new(line(1172), false);
-    case.run_until_read(BYTES);
+    let mut case = Case::new(line(1172), LITTLE, false);
+    case.run_until_read(LITTLE);
     assert!(case.world.elapsed() < Duration::from_secs(5), "{:?}", case.world.elapsed());
 }
 
@@ -111,10 +116,10 @@ fn a_path_that_carries_less_than_the_base_works_in_fragments() {
 fn a_train_that_arrives_as_one_batch_is_acknowledged_once() {
     // No bandwidth: what leaves in one instant arrives in one.
     let conditions = Conditions { delay: Duration::from_millis(10), ..Conditions::PERFECT };
-    let mut case = Case::new(conditions, false);
+    let mut case = Case::new(conditions, LITTLE, false);
     case.world.record_datagrams(case.to, case.from);
-    case.run_until_read(BYTES);
+    case.run_until_read(LITTLE);
     let acknowledgements = case.world.take_recorded().len() as u64;
     // 2,850 segments come in trains of sixteen and less.
-    assert!(acknowledgements < BYTES / 1402 / 5, "{acknowledgements} for {} bytes", BYTES);
+    assert!(acknowledgements < LITTLE / 1402 / 5, "{acknowledgements} for {LITTLE} bytes");
 }

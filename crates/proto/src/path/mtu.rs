@@ -33,15 +33,20 @@ const FULL_BEFORE: u8 = 16;
 /// Probes of one size (RFC 8899 5.1.2).
 const TRIES: u8 = 3;
 
-/// An answer is waited for this long at least (RFC 8899 5.1.1), or four round trips.
-const WAIT_MIN: Duration = Duration::from_secs(1);
+/// An answer is waited for during four round trips, as QUIC does, but this long at least. RFC 8899 5.1.1 has a second for
+/// those who do not know the round trip.
+const WAIT_MIN: Duration = Duration::from_millis(300);
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// A path that did not carry all we would send is tried again this much later (RFC 8899 5.1.1).
 const RAISE_AFTER: Duration = Duration::from_secs(600);
 
-/// After the first, second, later times that a path stopped carrying what it had carried.
-const HOLE_RESTS: [Duration; 3] = [Duration::from_secs(2), Duration::from_secs(30), RAISE_AFTER];
+/// After the first, second, later times that a path stopped carrying what it had carried, as it seemed: it may have
+/// carried nothing at all for a while.
+const HOLE_RESTS: [Duration; 3] = [Duration::from_secs(2), Duration::from_secs(10), Duration::from_secs(60)];
+
+/// After so long without that it is the first time again.
+const HOLES_FORGOTTEN: Duration = RAISE_AFTER;
 
 /// What is known of the path in use.
 #[derive(Debug)]
@@ -53,6 +58,7 @@ pub(crate) struct Mtu {
     full: u8,
     /// How often the path stopped carrying what it had carried.
     holes: u8,
+    hole_at: Option<Instant>,
     /// Not even the base arrives, as it seems: fragments are better than nothing.
     narrow: bool,
     rest_until: Option<Instant>,
@@ -72,6 +78,8 @@ struct Hunt {
     token: u64,
     tries: u8,
     deadline: Instant,
+    /// Size and name of the probes before, which were given up.
+    given_up: Option<(u16, u64)>,
 }
 
 /// A probe to be sent.
@@ -85,7 +93,16 @@ pub(crate) struct Probe {
 
 impl Default for Mtu {
     fn default() -> Self {
-        Self { addr: None, proven: BASE, full: 0, holes: 0, narrow: false, rest_until: None, hunt: None }
+        Self {
+            addr: None,
+            proven: BASE,
+            full: 0,
+            holes: 0,
+            hole_at: None,
+            narrow: false,
+            rest_until: None,
+            hunt: None,
+        }
     }
 }
 
@@ -137,7 +154,16 @@ impl Mtu {
         if begins {
             let too_large = ceiling.saturating_add(1);
             // The first size is chosen when the probe is asked for.
-            let hunt = Hunt { ceiling, too_large, rounds: 0, size: 0, token: 0, tries: 0, deadline: now };
+            let hunt = Hunt {
+                ceiling,
+                too_large,
+                rounds: 0,
+                size: 0,
+                token: 0,
+                tries: 0,
+                deadline: now,
+                given_up: None,
+            };
             self.hunt = Some(Box::new(hunt));
             self.rest_until = Some(now + RAISE_AFTER);
         }
@@ -150,6 +176,7 @@ impl Mtu {
         let hunt = self.hunt.as_mut().filter(|hunt| hunt.deadline <= now)?;
         if hunt.tries >= TRIES {
             hunt.too_large = hunt.size;
+            hunt.given_up = Some((hunt.size, hunt.token));
             hunt.tries = 0;
         }
         if hunt.tries == 0 {
@@ -167,9 +194,15 @@ impl Mtu {
 
     /// The peer got a probe. Whether larger datagrams may be sent from now on.
     pub(crate) fn answered(&mut self, now: Instant, token: u64) -> bool {
-        let Some(hunt) = self.hunt.as_mut().filter(|hunt| hunt.tries > 0 && hunt.token == token) else {
+        let Some(hunt) = &mut self.hunt else { return false };
+        if let Some((size, _)) = hunt.given_up.filter(|&(size, name)| name == token && size > self.proven) {
+            // Late: the path has a longer queue than was thought. Larger ones have another chance.
+            hunt.given_up = None;
+            hunt.too_large = hunt.ceiling.saturating_add(1);
+            hunt.size = size;
+        } else if hunt.tries == 0 || hunt.token != token {
             return false;
-        };
+        }
         self.proven = self.proven.max(hunt.size);
         self.narrow = false;
         hunt.tries = 0;
@@ -194,6 +227,9 @@ impl Mtu {
     /// Datagrams of the present size do not arrive any more, as far as one can tell. Whether the size fell.
     pub(crate) fn lost(&mut self, now: Instant) -> bool {
         self.hunt = None;
+        if self.hole_at.is_some_and(|at| at + HOLES_FORGOTTEN <= now) {
+            self.holes = 0;
+        }
         let rest = HOLE_RESTS[usize::from(self.holes).min(HOLE_RESTS.len() - 1)];
         self.rest_until = Some(now + rest);
         self.narrow |= self.proven == BASE;
@@ -201,6 +237,7 @@ impl Mtu {
             return false;
         }
         self.holes = self.holes.saturating_add(1);
+        self.hole_at = Some(now);
         self.proven = BASE;
         true
     }
@@ -314,6 +351,23 @@ mod tests {
         assert!(mtu.answered(now, 7));
         assert!(!mtu.answered(now, 7), "once");
         assert_eq!(mtu.datagram(), 1472);
+    }
+
+    #[test]
+    fn an_answer_that_comes_late_still_counts() {
+        let mut mtu = searching(1472);
+        let mut now = start();
+        let first = mtu.poll(now, None, 1).unwrap();
+        let mut other = first;
+        while other.size == first.size {
+            now = mtu.poll_timeout().unwrap();
+            other = mtu.poll(now, None, 2).unwrap();
+        }
+        assert!(other.size < first.size);
+        assert!(mtu.answered(now, 1));
+        assert_eq!(mtu.datagram(), 1472);
+        assert!(!mtu.answered(now, 1));
+        assert_eq!((mtu.poll(now, None, 3), mtu.poll_timeout()), (None, None), "the end");
     }
 
     #[test]

@@ -122,7 +122,7 @@ pub(super) struct Sender {
     phase: Phase,
     next: u64,
     /// Bytes that SYNs carried: the peer may acknowledge them although no segment did.
-    early: u64,
+    early: u32,
     fin: Fin,
     agreed: Agreed,
     /// Payload bytes of a full segment.
@@ -130,6 +130,8 @@ pub(super) struct Sender {
     /// The same on any path, and how many larger ones got lost while smaller ones arrived.
     base_segment: u16,
     large_lost: u16,
+    /// Time-outs and renewed tries since the peer last acknowledged something.
+    fruitless: u8,
     /// The path may not carry what it carried.
     suspicious: bool,
     /// In milliseconds.
@@ -182,6 +184,7 @@ impl Sender {
             segment: u32::from(segment),
             base_segment: config.path_segment,
             large_lost: 0,
+            fruitless: 0,
             suspicious: false,
             max_rto: u32::try_from(config.max_rto.as_millis()).unwrap_or(u32::MAX),
             edge: 0,
@@ -219,12 +222,12 @@ impl Sender {
 
     /// A SYN carried this many.
     pub(super) fn sent_early(&mut self, bytes: u64) {
-        self.early = self.early.max(bytes);
+        self.early = self.early.max(u32::try_from(bytes).unwrap_or(u32::MAX));
     }
 
     /// The most that a SYN carried.
     pub(super) fn early(&self) -> u64 {
-        self.early
+        u64::from(self.early)
     }
 
     /// The path carries segments of this size from now on.
@@ -239,6 +242,7 @@ impl Sender {
         }
         self.segment = segment;
         self.large_lost = 0;
+        self.fruitless = 0;
         self.control.set_segment(u64::from(segment));
     }
 

@@ -24,7 +24,7 @@ impl Sender {
             return Acknowledged::Nothing;
         }
         let ack = self.board.acked() + u64::from(distance.cast_unsigned());
-        if ack > self.next.max(self.early) {
+        if ack > self.next.max(self.early()) {
             return Acknowledged::Unsent;
         }
         self.skip_to(ack);
@@ -52,7 +52,7 @@ impl Sender {
 
     /// The answer to our SYN says that the peer has the bytes up to `ack` from there. Whether that is news.
     pub(in crate::stream) fn on_early_ack(&mut self, now: Instant, ack: u64) -> bool {
-        if ack > self.early || ack <= self.board.acked() {
+        if ack > self.early() || ack <= self.board.acked() {
             return false;
         }
         self.skip_to(ack);
@@ -137,6 +137,7 @@ impl Sender {
         let lost = self.detect_losses(now);
         self.leave_phase();
         self.on_losses(lost, flight, delivered);
+        self.fruitless = 0;
         self.watch_size(lost, delivered);
         // A window that was not in use must not grow (RFC 9002 7.8).
         let was_used =

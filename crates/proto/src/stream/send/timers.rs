@@ -11,9 +11,10 @@ enum Tail {
     Timeout,
 }
 
-/// Time-outs in a row, or copies of the oldest segment that all got lost, after which the path may not carry segments of this size.
+/// Time-outs in a row, or repetitions that brought nothing though the peer gave signs of life in between, after which the
+/// path may not carry segments of this size.
 const SUSPICIOUS_TIMEOUTS: u32 = 2;
-const SUSPICIOUS_COPIES: u8 = 3;
+const SUSPICIOUS_REPETITIONS: u8 = 3;
 
 impl Sender {
     /// When [`on_timeout`](Self::on_timeout) wants to be called.
@@ -65,10 +66,11 @@ impl Sender {
         }
     }
 
+    /// What was sent last brought no answer either.
     fn suspect_size(&mut self) {
-        let front = self.board.front();
-        self.suspicious |= self.rtt.backoff() >= SUSPICIOUS_TIMEOUTS
-            || front.is_some_and(|front| front.copies >= SUSPICIOUS_COPIES);
+        self.fruitless = self.fruitless.saturating_add(1);
+        self.suspicious |=
+            self.rtt.backoff() >= SUSPICIOUS_TIMEOUTS || self.fruitless >= SUSPICIOUS_REPETITIONS;
     }
 
     fn tail_timer(&self) -> Option<(Instant, Tail)> {
