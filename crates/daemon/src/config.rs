@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pilot_proto::{TunnelConfig, stream::Congestion};
 use pilot_wire::NodeId;
 
 use crate::tls::Fingerprint;
@@ -49,6 +50,10 @@ pub struct Config {
     pub keepalive: Duration,
     /// Idle time-out of streams.
     pub idle_timeout: Duration,
+    /// How streams find out how fast they may send.
+    pub congestion: Congestion,
+    /// The largest datagram, in bytes of UDP payload, that paths are searched for; 1222 or less: none.
+    pub max_datagram: u16,
     /// Ask the gateway to map a port to the tunnel socket, if this host has private addresses only.
     pub port_mapping: bool,
     /// Let trusted peers in the same network find this node without a rendezvous, and find them.
@@ -220,6 +225,8 @@ impl Config {
             approved: BTreeSet::new(),
             keepalive: KEEPALIVE,
             idle_timeout: IDLE_TIMEOUT,
+            congestion: Congestion::default(),
+            max_datagram: TunnelConfig::default().max_datagram,
             port_mapping: true,
             lan_discovery: true,
             web: Web::default(),

@@ -144,6 +144,7 @@ enum PortOwner {
 struct Blocked {
     destination: SocketAddr,
     segment_size: usize,
+    may_fragment: bool,
 }
 
 /// What the loop is made of, besides the node.
@@ -484,7 +485,7 @@ impl Driver {
     fn send(&mut self, now: Instant) {
         self.more_to_send = false;
         if let Some(blocked) = self.blocked.take()
-            && self.socket.send(blocked.destination, blocked.segment_size, &self.train) == Sent::Blocked
+            && self.put_out(now, &blocked) == Sent::Blocked
         {
             self.blocked = Some(blocked);
             return;
@@ -497,12 +498,22 @@ impl Driver {
             if self.sent_over_web(destination, segment_size, &self.train) {
                 continue;
             }
-            if self.socket.send(destination, segment_size, &self.train) == Sent::Blocked {
-                self.blocked = Some(Blocked { destination, segment_size });
+            let train = Blocked { destination, segment_size, may_fragment: transmit.may_fragment };
+            if self.put_out(now, &train) == Sent::Blocked {
+                self.blocked = Some(train);
                 return;
             }
         }
         self.more_to_send = true;
+    }
+
+    fn put_out(&mut self, now: Instant, train: &Blocked) -> Sent {
+        let Blocked { destination, segment_size, may_fragment } = *train;
+        let sent = self.socket.send(destination, segment_size, may_fragment, &self.train);
+        if sent == Sent::TooLarge {
+            self.node.datagram_too_large(now, destination, segment_size);
+        }
+        sent
     }
 
     fn set_alarm(&mut self, now: Instant) {

@@ -29,6 +29,7 @@ pub use config::{
     Web, Webhook,
 };
 pub use ipc::SocketError;
+pub use pilot_proto::stream::Congestion;
 pub use recovery::{RecoverError, Recovered, make_recovery_key, recover};
 pub use run::{RunError, Running, run, run_behind};
 pub use state::StateError;

@@ -347,6 +347,8 @@ fn node_config(
     node.visibility = if public { Visibility::Public } else { Visibility::Private };
     node.auto_approve = config.trust_auto_approve;
     node.streams.idle_timeout = Some(config.idle_timeout);
+    node.streams.congestion = config.congestion;
+    node.tunnel.max_datagram = config.max_datagram;
     Ok(node)
 }
 

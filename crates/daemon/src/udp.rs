@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -28,6 +29,8 @@ pub(crate) enum Sent {
     Gone,
     /// The kernel's buffer is full: offer it again when the socket is writable.
     Blocked,
+    /// The interface carries less, and fragments were forbidden.
+    TooLarge,
 }
 
 /// The tunnel socket with its receive buffers.
@@ -35,6 +38,8 @@ pub(crate) struct UdpSocket {
     io: tokio::net::UdpSocket,
     state: UdpSocketState,
     local: SocketAddr,
+    /// Whether the kernel may cut what is sent now into fragments.
+    fragments: AtomicBool,
     buffers: Vec<Box<[u8]>>,
 }
 
@@ -49,9 +54,9 @@ impl UdpSocket {
         let io = tokio::net::UdpSocket::from_std(socket.into())?;
         let state = UdpSocketState::new(UdpSockRef::from(&io))?;
         let local = io.local_addr()?;
-        allow_fragments(&io, local);
+        set_fragments(&io, local, false);
         let buffers = (0..RECEIVE_BUFFERS).map(|_| vec![0; BUFFER_LEN].into_boxed_slice()).collect();
-        Ok(Self { io, state, local, buffers })
+        Ok(Self { io, state, local, fragments: AtomicBool::new(false), buffers })
     }
 
     /// The bound address.
@@ -99,17 +104,29 @@ impl UdpSocket {
         Ok(count)
     }
 
-    /// Sends `train`, datagrams of `segment_size` bytes each (the last may be shorter), to `destination`.
-    pub(crate) fn send(&self, destination: SocketAddr, segment_size: usize, train: &[u8]) -> Sent {
+    /// Sends `train`, datagrams of `segment_size` bytes each (the last may be shorter), to `destination`, in fragments if
+    /// they are larger than the network carries and `may_fragment` allows it.
+    pub(crate) fn send(
+        &self,
+        destination: SocketAddr,
+        segment_size: usize,
+        may_fragment: bool,
+        train: &[u8],
+    ) -> Sent {
+        // Few datagrams may be cut, so the option of the socket is mostly right already.
+        if self.fragments.swap(may_fragment, Ordering::Relaxed) != may_fragment {
+            set_fragments(&self.io, self.local, may_fragment);
+        }
         let destination = self.reachable_form(destination);
         let segment_size = segment_size.clamp(1, MAX_PAYLOAD);
         let per_call = (MAX_PAYLOAD / segment_size).clamp(1, self.max_segments()) * segment_size;
         let mut rest = train;
         while !rest.is_empty() {
             let (now, later) = rest.split_at(per_call.min(rest.len()));
-            if self.send_one_call(destination, segment_size, now) == Sent::Blocked {
+            match self.send_one_call(destination, segment_size, now) {
+                Sent::Gone => {}
                 // What this call already sent would be repeated; receivers drop repeats, and a part sent is rare.
-                return Sent::Blocked;
+                other @ (Sent::Blocked | Sent::TooLarge) => return other,
             }
             rest = later;
         }
@@ -129,12 +146,14 @@ impl UdpSocket {
             // Some drivers refuse trains only when handed one; quinn-udp then turns the feature off for good.
             Err(_) if segments_before > 1 && self.max_segments() == 1 && contents.len() > segment_size => {
                 for segment in contents.chunks(segment_size) {
-                    if self.send_one_call(destination, segment_size, segment) == Sent::Blocked {
-                        return Sent::Blocked;
+                    match self.send_one_call(destination, segment_size, segment) {
+                        Sent::Gone => {}
+                        other @ (Sent::Blocked | Sent::TooLarge) => return other,
                     }
                 }
                 Sent::Gone
             }
+            Err(error) if is_too_large(&error) => Sent::TooLarge,
             Err(error) => {
                 tracing::debug!(%destination, len = contents.len(), %error, "datagram not sent");
                 Sent::Gone
@@ -153,24 +172,36 @@ impl UdpSocket {
     }
 }
 
-/// Overlay datagrams may have 64 KiB (spec/dataplane.md 4), more than most links carry in one packet. `quinn-udp` forbids
-/// fragments, which suits QUIC; streams never need them, and large datagrams would not arrive without.
+/// Whether the kernel may cut datagrams that are larger than a packet of the network. Streams never need that, because the
+/// node finds out what the path carries; but overlay datagrams may have 64 KiB (spec/dataplane.md 4). Otherwise they go
+/// out marked "do not fragment", and routers' reports of what they carry are not believed (RFC 8899 4.6).
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn allow_fragments(io: &tokio::net::UdpSocket, local: SocketAddr) {
-    use rustix::net::sockopt::{Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
+fn set_fragments(io: &tokio::net::UdpSocket, local: SocketAddr, allowed: bool) {
+    use rustix::net::sockopt::{Ipv4PathMtuDiscovery as V4, Ipv6PathMtuDiscovery as V6};
     use rustix::net::sockopt::{set_ip_mtu_discover, set_ipv6_mtu_discover};
-    let mut outcome = set_ip_mtu_discover(io, Ipv4PathMtuDiscovery::DONT);
+    let (v4, v6) = if allowed { (V4::DONT, V6::DONT) } else { (V4::PROBE, V6::PROBE) };
+    let mut outcome = set_ip_mtu_discover(io, v4);
     if local.is_ipv6() {
-        outcome = outcome.and(set_ipv6_mtu_discover(io, Ipv6PathMtuDiscovery::DONT));
+        outcome = outcome.and(set_ipv6_mtu_discover(io, v6));
     }
     if let Err(error) = outcome {
-        tracing::info!(%error, "datagrams larger than a packet of the network will not arrive");
+        tracing::info!(%error, allowed, "fragments could not be allowed or forbidden");
     }
 }
 
-/// Other systems fragment unless told not to, and are left as they are.
+/// On other systems it stays as `quinn-udp` has it.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn allow_fragments(_io: &tokio::net::UdpSocket, _local: SocketAddr) {}
+fn set_fragments(_io: &tokio::net::UdpSocket, _local: SocketAddr, _allowed: bool) {}
+
+#[cfg(unix)]
+fn is_too_large(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error())
+}
+
+#[cfg(not(unix))]
+fn is_too_large(_error: &io::Error) -> bool {
+    false
+}
 
 /// Addresses as everybody else writes them: `127.0.0.1`, not `::ffff:127.0.0.1`.
 fn canonical(address: SocketAddr) -> SocketAddr {
@@ -212,7 +243,7 @@ mod tests {
         let mut b = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let train: Vec<u8> = (0..2_500u32).map(|i| (i % 251) as u8).collect();
         a.writable().await.unwrap();
-        assert_eq!(a.send(b.local(), 1000, &train), Sent::Gone);
+        assert_eq!(a.send(b.local(), 1000, false, &train), Sent::Gone);
         let got = receive_all(&mut b, 3).await;
         let datagrams: Vec<_> = got.iter().map(|(_, d)| d.clone()).collect();
         assert_eq!(datagrams, train.chunks(1000).map(<[u8]>::to_vec).collect::<Vec<_>>());
@@ -224,7 +255,7 @@ mod tests {
         let any = UdpSocket::bind("0.0.0.0:0".parse().unwrap()).unwrap();
         let mut v4 = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         any.writable().await.unwrap();
-        assert_eq!(any.send(v4.local(), 5, b"hello"), Sent::Gone);
+        assert_eq!(any.send(v4.local(), 5, false, b"hello"), Sent::Gone);
         let got = receive_all(&mut v4, 1).await;
         assert_eq!(got[0].1, b"hello");
         assert_eq!(got[0].0, SocketAddr::new([127, 0, 0, 1].into(), any.local().port()));
@@ -232,11 +263,18 @@ mod tests {
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
     #[tokio::test]
-    async fn datagrams_larger_than_a_packet_are_fragmented() {
+    async fn only_what_may_be_cut_is_sent_without_the_mark() {
         use rustix::net::sockopt::{Ipv4PathMtuDiscovery, ip_mtu_discover};
         for listen in ["127.0.0.1:0", "0.0.0.0:0"] {
             let socket = UdpSocket::bind(listen.parse().unwrap()).unwrap();
-            assert_eq!(ip_mtu_discover(&socket.io).unwrap(), Ipv4PathMtuDiscovery::DONT);
+            let to = SocketAddr::new([127, 0, 0, 1].into(), socket.local().port());
+            let mode = || ip_mtu_discover(&socket.io).unwrap();
+            assert_eq!(mode(), Ipv4PathMtuDiscovery::PROBE);
+            socket.writable().await.unwrap();
+            assert_eq!(socket.send(to, 60_000, true, &[1; 60_000]), Sent::Gone);
+            assert_eq!(mode(), Ipv4PathMtuDiscovery::DONT);
+            assert_eq!(socket.send(to, 5, false, b"hello"), Sent::Gone);
+            assert_eq!(mode(), Ipv4PathMtuDiscovery::PROBE);
         }
     }
 
@@ -246,7 +284,7 @@ mod tests {
         let mut b = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let big = vec![7; MAX_PAYLOAD];
         a.writable().await.unwrap();
-        assert_eq!(a.send(b.local(), big.len(), &big), Sent::Gone);
+        assert_eq!(a.send(b.local(), big.len(), true, &big), Sent::Gone);
         assert_eq!(receive_all(&mut b, 1).await[0].1, big);
     }
 }

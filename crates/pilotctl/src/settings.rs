@@ -151,6 +151,20 @@ pub(crate) const KEYS: &[Key] = &[
         "silence after which a connection is given up",
     ),
     key(
+        "congestion",
+        "PILOT_CONGESTION",
+        Kind::OneOf(&["cubic", "bbr"]),
+        Some("cubic"),
+        "how connections find their speed: until packets get lost, or by measuring",
+    ),
+    key(
+        "max_datagram",
+        "PILOT_MAX_DATAGRAM",
+        Kind::Size,
+        None,
+        "largest datagram that paths are searched for; unset: 16454; 1222: none is",
+    ),
+    key(
         "port_mapping",
         "PILOT_PORT_MAPPING",
         Kind::Bool,

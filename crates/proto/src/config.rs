@@ -7,6 +7,9 @@ use pilot_crypto::Identity;
 
 use crate::stream;
 
+/// What a segment of 16 KiB needs: the network of one machine carries it, and few others carry half of that.
+const MAX_DATAGRAM: u16 = 16_454;
+
 /// Settings of a [`Node`](crate::Node). All randomness of the node comes from `seed`.
 #[derive(Debug)]
 pub struct Config {
@@ -75,6 +78,9 @@ pub struct TunnelConfig {
     pub unreachable_after: Duration,
     /// A dial to a peer that lives but does not answer the dial fails after this long.
     pub unanswered_after: Duration,
+    /// The largest datagram, in bytes of UDP payload, that paths are searched for (RFC 8899): up to 65,507. Below 1222,
+    /// the size that every path starts with, none is searched.
+    pub max_datagram: u16,
 }
 
 impl Default for TunnelConfig {
@@ -83,6 +89,7 @@ impl Default for TunnelConfig {
             keepalive: Duration::from_secs(25),
             unreachable_after: Duration::from_secs(2),
             unanswered_after: Duration::from_secs(10),
+            max_datagram: MAX_DATAGRAM,
         }
     }
 }

@@ -3,6 +3,7 @@
 mod directory;
 mod exchange;
 mod incoming;
+mod mtu;
 mod opened;
 mod outgoing;
 mod paths;
@@ -116,7 +117,7 @@ pub struct Node {
     syn_limits: Buckets<NodeId>,
     timers: Timers<Timer>,
     /// Whole datagrams to send, made outside the streams.
-    outbox: VecDeque<(SocketAddr, Vec<u8>)>,
+    outbox: VecDeque<Frame>,
     events: VecDeque<Event>,
     stats: Stats,
     scratch: Vec<u8>,
@@ -151,6 +152,24 @@ pub struct Transmit {
     pub destination: SocketAddr,
     /// Bytes of each datagram; the last may be shorter.
     pub segment_size: usize,
+    /// Whether they may go in fragments where the network does not carry that much. All others are to be sent marked
+    /// "do not fragment", because the node finds out what the path carries.
+    pub may_fragment: bool,
+}
+
+/// A datagram that was made outside the streams.
+#[derive(Debug)]
+struct Frame {
+    destination: SocketAddr,
+    bytes: Vec<u8>,
+    may_fragment: bool,
+}
+
+impl Frame {
+    /// One that must not be cut into fragments: most are small enough for every path.
+    fn whole(destination: SocketAddr, bytes: Vec<u8>) -> Self {
+        Self { destination, bytes, may_fragment: false }
+    }
 }
 
 /// Life.
@@ -291,6 +310,7 @@ impl Node {
             let peer = self.peer(now, node);
             peer.streams += 1;
             peer.dials.insert(id, now);
+            self.size_stream(now, id);
             self.want(now, node);
         }
         self.settle(now, id);
@@ -458,6 +478,7 @@ impl Node {
         use crate::stream::StreamEvent as Inner;
         let Some(entry) = self.streams.get_mut(id) else { return };
         let node = entry.peer();
+        let is_suspicious = entry.stream.take_suspicion();
         while let Some(event) = entry.stream.poll_event() {
             if let Inner::Established | Inner::Closed(_) = event
                 && let Some(peer) = self.peers.get_mut(&node)
@@ -479,6 +500,9 @@ impl Node {
             self.forget_stream(now, id);
         } else {
             self.timers.set(Timer::Stream(id), entry.stream.poll_timeout());
+        }
+        if is_suspicious {
+            self.path_lost_large(now, node);
         }
     }
 

@@ -9,6 +9,7 @@
 pub(crate) mod beacon;
 pub(crate) mod candidate;
 pub(crate) mod ledger;
+pub(crate) mod mtu;
 pub(crate) mod search;
 pub(crate) mod survey;
 

@@ -30,6 +30,7 @@ use pilot_wire::{
 mod ack;
 mod config;
 mod congestion;
+mod delivery;
 mod ending;
 mod error;
 mod input;
@@ -51,6 +52,7 @@ mod stats;
 use ack::AckPlan;
 pub use config::Config;
 use config::Limits;
+pub use congestion::Congestion;
 pub use error::{CloseReason, StreamError};
 use liveness::Liveness;
 use opening::{FIRST_SYN_WAIT, Opening};
@@ -385,6 +387,17 @@ impl Stream {
         self.sender.set_path_segment(self.path_segment);
     }
 
+    /// The largest segment that the peer takes, in payload bytes, whatever the path carries.
+    pub fn max_segment(&self) -> u16 {
+        self.agreed.max_segment
+    }
+
+    /// True, once, if segments got lost in a way that the size of the path explains: several in a row did not arrive
+    /// though each was repeated, or only those larger than the first size of the path.
+    pub fn take_suspicion(&mut self) -> bool {
+        self.sender.take_suspicion()
+    }
+
     /// A SYN has at most this much payload from now on, because nobody may be bothered by more where it goes.
     pub fn set_opening_max(&mut self, bytes: usize) {
         self.opening_max = bytes;
@@ -551,10 +564,10 @@ impl Stream {
             segments_received: self.segments_received,
             retransmits: sent.retransmits,
             fast_retransmits: sent.fast_retransmits,
-            timeouts: sent.timeouts,
+            timeouts: sent.timeouts.into(),
             sacks_received: sent.sacks_received,
             sacks_sent: self.sacks_sent,
-            duplicate_acks: sent.duplicate_acks,
+            duplicate_acks: sent.duplicate_acks.into(),
         }
     }
 

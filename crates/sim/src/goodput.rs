@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use pilot_proto::Visibility;
+use pilot_proto::{TunnelConfig, Visibility, stream::Congestion};
 use pilot_wire::Port;
 
 use crate::{Conditions, Content, Detail, Fault, Finishes, Role, Script, Transfer, World};
@@ -16,6 +16,23 @@ pub struct Bulk {
     pub conditions: Conditions,
     /// The stream speaks as release 1.18 does.
     pub legacy: bool,
+}
+
+/// How the nodes of a transfer are set.
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning {
+    /// How the sender finds its speed.
+    pub congestion: Congestion,
+    /// The largest datagram that the path is searched for; 1222 or less: none, segments stay at 1152 bytes. What passes
+    /// is up to [`Conditions::mtu`].
+    pub max_datagram: u16,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        let tunnel = TunnelConfig::default();
+        Self { congestion: Congestion::default(), max_datagram: tunnel.max_datagram }
+    }
 }
 
 /// What a transfer cost.
@@ -55,11 +72,20 @@ impl fmt::Display for Goodput {
 impl Bulk {
     /// Runs the transfer to its end.
     pub fn run(&self, seed: u64) -> Result<Goodput, Fault> {
+        self.run_with(seed, Tuning::default())
+    }
+
+    /// Runs it between nodes with other settings.
+    pub fn run_with(&self, seed: u64, tuning: Tuning) -> Result<Goodput, Fault> {
         let mut world = World::new(seed, Detail::Nothing);
         world.set_conditions(self.conditions);
         let legacy = self.legacy;
         let [dialer, listener] = ["from", "to"].map(|name| {
-            world.node_with(name, Visibility::Public, move |config| config.streams.options = !legacy)
+            world.node_with(name, Visibility::Public, move |config| {
+                config.streams.options = !legacy;
+                config.streams.congestion = tuning.congestion;
+                config.tunnel.max_datagram = tuning.max_datagram;
+            })
         });
         let id = world.transfer(Transfer {
             dialer,

@@ -15,12 +15,14 @@
 //! | `watch` | what must hold whatever happens |
 //! | `plan` | a random world from a seed |
 //! | `goodput` | how fast one stream is |
+//! | `contest` | streams that share a bottleneck, and the queue in front of it |
 //! | `history` | what happened, as text and as a digest |
 //!
 //! Read `tests/hello.rs` first: two nodes and one message.
 
 mod attacker;
 mod content;
+mod contest;
 mod directory;
 mod goodput;
 mod history;
@@ -33,7 +35,8 @@ mod watch;
 mod world;
 
 pub use content::Content;
-pub use goodput::{Bulk, Goodput};
+pub use contest::{Contest, Flow, Outcome, Share};
+pub use goodput::{Bulk, Goodput, Tuning};
 pub use history::{Detail, History};
 pub use link::{Arrival, Conditions, Link, Loss};
 pub use nat::{Dependence, Nat, PortChoice};

@@ -25,7 +25,8 @@ pub struct Conditions {
     pub bandwidth: Option<u64>,
     /// Bytes that wait in front of a limited link before datagrams are dropped.
     pub queue: u64,
-    /// The largest datagram that passes.
+    /// The largest datagram that passes whole. Others are cut into fragments, each with its own luck, or do not pass if
+    /// that is forbidden.
     pub mtu: usize,
 }
 
@@ -41,7 +42,7 @@ impl Conditions {
         corrupt: 0.0,
         bandwidth: None,
         queue: 0,
-        mtu: 65_535,
+        mtu: 1472,
     };
 
     /// Nothing passes.
@@ -62,7 +63,7 @@ pub enum Loss {
     Chance,
     /// The queue in front of the link was full.
     QueueFull,
-    /// It is larger than the link carries.
+    /// It is larger than the link carries, and must not be cut.
     TooLarge,
 }
 
@@ -100,19 +101,31 @@ impl Link {
         &self.conditions
     }
 
-    /// Puts a datagram of `len` bytes on the link. It arrives once, or twice, or not at all.
+    /// Puts a datagram of `len` bytes on the link that must not be cut. It arrives once, or twice, or not at all.
     pub fn send(
         &mut self,
         now: Instant,
         len: usize,
         chance: &mut StdRng,
     ) -> Result<(Arrival, Option<Arrival>), Loss> {
+        self.carry(now, len, false, chance)
+    }
+
+    /// The same with one that may be cut into fragments.
+    pub fn carry(
+        &mut self,
+        now: Instant,
+        len: usize,
+        may_fragment: bool,
+        chance: &mut StdRng,
+    ) -> Result<(Arrival, Option<Arrival>), Loss> {
         let conditions = self.conditions;
-        if len > conditions.mtu {
+        let fragments = len.div_ceil(conditions.mtu).max(1);
+        if fragments > 1 && !may_fragment {
             return Err(Loss::TooLarge);
         }
         let left = self.leave(now, len)?;
-        if happens(conditions.loss, chance) {
+        if (0..fragments).any(|_| happens(conditions.loss, chance)) {
             return Err(Loss::Chance);
         }
         let mut at = left + conditions.delay + upto(conditions.jitter, chance);
@@ -128,6 +141,11 @@ impl Link {
             self.arrival(later, len, chance)
         });
         Ok((first, copy))
+    }
+
+    /// How long a datagram waits that comes now.
+    pub fn queue_delay(&self, now: Instant) -> Duration {
+        self.free_at.map_or(Duration::ZERO, |free_at| free_at.saturating_duration_since(now))
     }
 
     /// When the last byte is on the link, behind everything that waits already.
@@ -191,6 +209,19 @@ mod tests {
         assert!((7800..8200).contains(&arrived.len()), "{} arrived", arrived.len());
         assert!((700..900).contains(&copies), "{copies} copies");
         assert!((340..460).contains(&corrupt), "{corrupt} corrupt");
+    }
+
+    #[test]
+    fn what_is_too_large_passes_only_in_fragments_and_those_get_lost_one_by_one() {
+        let mut chance = StdRng::seed_from_u64(2);
+        let mut link = Link::new(Conditions { loss: 0.1, mtu: 1000, ..Conditions::PERFECT });
+        let mut lost = |len, may_fragment| {
+            let fates = (0..1000).map(|_| link.carry(Instant::now(), len, may_fragment, &mut chance));
+            fates.filter(Result::is_err).count()
+        };
+        assert!((70..130).contains(&lost(1000, false)));
+        assert_eq!(lost(1001, false), 1000);
+        assert!((350..460).contains(&lost(5000, true)));
     }
 
     #[test]

@@ -382,7 +382,7 @@ fn random_conditions(chance: &mut StdRng, most_loss: f64) -> Conditions {
         corrupt,
         bandwidth,
         queue: 0,
-        mtu: 65_535,
+        mtu: [1272, 1372, 1472, 8972, 65_535][chance.random_range(0..5)],
     }
     .queue_of_one_round_trip(20)
 }

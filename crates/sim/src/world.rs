@@ -422,7 +422,7 @@ impl World {
                 let node = &mut self.hosts[host.0].node;
                 let Some(transmit) = node.poll_transmit(now, &mut buffer, SEGMENTS_MAX) else { break };
                 for segment in buffer.chunks(transmit.segment_size.max(1)) {
-                    self.send(host, transmit.destination, segment);
+                    self.send(host, transmit.destination, segment, transmit.may_fragment);
                 }
             }
             self.buffer = buffer;

@@ -69,6 +69,52 @@ pub enum Behaviour {
 }
 
 const CANDIDATES: u8 = 1;
+const MTU_PROBE: u8 = 2;
+const MTU_REPLY: u8 = 3;
+
+/// A question whether datagrams of some size arrive, or its answer (RFC 8899 4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mtu {
+    /// The message is as long as what is asked about; zeros fill it.
+    Probe {
+        /// Random; names the probe.
+        token: u64,
+    },
+    /// A probe arrived. Never longer than [`Mtu::LEN`].
+    Reply {
+        /// That of the probe.
+        token: u64,
+    },
+}
+
+impl Mtu {
+    /// Bytes of a reply, and of a probe without padding.
+    pub const LEN: usize = 9;
+
+    /// Parses the payload of a path message. What follows is padding.
+    ///
+    /// # Errors
+    /// [`ParseError`] for another message or one that is cut short.
+    pub fn parse(payload: &[u8]) -> Result<Self, ParseError> {
+        let mut reader = Reader::new(payload);
+        match reader.u8()? {
+            MTU_PROBE => Ok(Self::Probe { token: reader.u64()? }),
+            MTU_REPLY => Ok(Self::Reply { token: reader.u64()? }),
+            other => Err(ParseError::UnknownType { what: "path message", value: u32::from(other) }),
+        }
+    }
+
+    /// The message without padding.
+    pub fn to_bytes(self) -> [u8; Self::LEN] {
+        let (kind, token) = match self {
+            Self::Probe { token } => (MTU_PROBE, token),
+            Self::Reply { token } => (MTU_REPLY, token),
+        };
+        let mut bytes = [kind; Self::LEN];
+        bytes[1..].copy_from_slice(&token.to_be_bytes());
+        bytes
+    }
+}
 
 impl Candidates {
     /// Parses the payload of a path message. Bytes after the list are ignored.
@@ -161,6 +207,23 @@ mod tests {
         for len in 0..bytes.len() {
             assert!(Candidates::parse(&bytes[..len]).is_err(), "{len}");
         }
+    }
+
+    #[test]
+    fn a_probe_survives_its_padding_and_no_other_message_is_one() {
+        let probe = Mtu::Probe { token: 0x0102_0304_0506_0708 };
+        let mut bytes = probe.to_bytes().to_vec();
+        bytes.resize(1400, 0);
+        assert_eq!(Mtu::parse(&bytes).unwrap(), probe);
+        assert!(Candidates::parse(&bytes).is_err());
+        let reply = Mtu::Reply { token: 7 };
+        assert_eq!(Mtu::parse(&reply.to_bytes()).unwrap(), reply);
+        for len in 0..Mtu::LEN {
+            assert!(Mtu::parse(&bytes[..len]).is_err(), "{len}");
+        }
+        let mut candidates = Vec::new();
+        example().emit(&mut candidates);
+        assert!(Mtu::parse(&candidates).is_err());
     }
 
     #[test]

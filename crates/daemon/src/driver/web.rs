@@ -312,7 +312,7 @@ impl Driver {
         let Some(beacon) = self.web.beacon.filter(|beacon| *beacon != PLACEHOLDER) else { return };
         let mut message = Vec::new();
         Message::Discover { node, key: Some(self.own_key()), proof: None }.emit(&mut message);
-        if self.socket.send(beacon, message.len(), &message) == Sent::Blocked {
+        if self.socket.send(beacon, message.len(), false, &message) == Sent::Blocked {
             tracing::debug!("the socket is full; the beacon is asked again later");
         }
     }

@@ -113,6 +113,12 @@ pub(crate) struct DaemonFlags {
     /// Silence after which a connection is given up, such as 120s
     #[arg(long, value_name = "DURATION")]
     pub(crate) idle_timeout: Option<String>,
+    /// How connections find their speed: cubic takes loss for congestion, bbr measures
+    #[arg(long, value_name = "cubic|bbr")]
+    pub(crate) congestion: Option<String>,
+    /// Largest datagram that paths are searched for, in bytes; 1222: none is
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) max_datagram: Option<String>,
     /// Do not ask the gateway to map a port (PCP, NAT-PMP, UPnP)
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) no_port_mapping: Option<String>,
@@ -197,6 +203,8 @@ impl DaemonFlags {
             ("trust_auto_approve", &self.trust_auto_approve),
             ("keepalive", &self.keepalive),
             ("idle_timeout", &self.idle_timeout),
+            ("congestion", &self.congestion),
+            ("max_datagram", &self.max_datagram),
             ("port_mapping", &port_mapping),
             ("lan_discovery", &lan_discovery),
             ("no_echo", &self.no_echo),

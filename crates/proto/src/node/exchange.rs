@@ -6,7 +6,7 @@ use pilot_wire::tunnel::{KeyExchange, Nonce};
 use pilot_wire::{AgreementPublic, NodeId, PublicKey, Signature};
 use rand::Rng;
 
-use super::{Drop, Lookup, Node, PEERS_MAX, Purpose, Source, Via};
+use super::{Drop, Frame, Lookup, Node, PEERS_MAX, Purpose, Source, Via};
 use crate::path::candidate::CandidateSource;
 use crate::rate::Rate;
 use crate::tunnel::KeyShown;
@@ -282,7 +282,7 @@ impl Node {
         if let Some(peer) = self.peers.get_mut(&node)
             && peer.tunnel.seal_candidate(us, &mut frame, |out| out.extend_from_slice(&packet))
         {
-            self.outbox.push_back((destination, frame));
+            self.outbox.push_back(Frame::whole(destination, frame));
         }
     }
 
@@ -331,7 +331,7 @@ impl Node {
             Some(peer) => peer.tunnel.emit_request(us, &mut frame),
             None => pilot_wire::tunnel::emit_key_request(us, &self.request_key, &mut frame),
         }
-        self.outbox.push_back((destination, frame));
+        self.outbox.push_back(Frame::whole(destination, frame));
     }
 
     /// Whether a frame of an exchange may go this way.
@@ -354,7 +354,7 @@ impl Node {
             }
             peer.tunnel.emit_offer(us, &self.config.identity, &mut frame);
             peer.sent = now;
-            self.outbox.push_back((destination, frame));
+            self.outbox.push_back(Frame::whole(destination, frame));
         }
         self.arm_peer(node);
     }
@@ -386,7 +386,7 @@ impl Node {
             let mut frame = Vec::new();
             if let Some(destination) = self.open_frame(node, via, &mut frame) {
                 peer.tunnel.emit_request(us, &mut frame);
-                self.outbox.push_back((destination, frame));
+                self.outbox.push_back(Frame::whole(destination, frame));
             }
         }
     }

@@ -6,10 +6,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use pilot_wire::packet::{Flags, Header, Packet, Protocol};
 use pilot_wire::tunnel::{Frame, SEALED_HEADER_LEN, SealedHeader};
-use pilot_wire::{Addr, NodeId, Port, Seq, beacon};
+use pilot_wire::{Addr, NodeId, Port, Seq, beacon, path};
 use rand::Rng;
 
-use super::{CHALLENGES, Drop, Lookup, Node, Purpose, Timer, Tuple, Via, streams};
+use super::{CHALLENGES, Drop, Frame as Outgoing, Lookup, Node, Purpose, Timer, Tuple, Via, streams};
 use crate::path::candidate::CandidateSource;
 use crate::path::survey::Reply;
 use crate::stream::{Stream, Verdict, reset_for};
@@ -108,7 +108,7 @@ impl Node {
         let mut message = Vec::new();
         beacon::Message::Discover { node: us, key: Some(self.config.identity.public()), proof }
             .emit(&mut message);
-        self.outbox.push_back((beacon.addr(), message));
+        self.outbox.push_back(Outgoing::whole(beacon.addr(), message));
     }
 
     /// The beacon could not relay: it does not know the receiver, or us.
@@ -271,14 +271,18 @@ impl Node {
             let mut packet = Vec::new();
             pong.emit_with(&[payload], &mut packet);
             self.answer_ping(now, node, via, &packet);
-        } else if header.dst_port == pilot_wire::path::PORT {
-            self.on_candidates(now, node, payload);
+        } else if header.dst_port == path::PORT {
+            match path::Mtu::parse(payload) {
+                Ok(path::Mtu::Probe { token }) => self.on_mtu_probe(now, node, via, token),
+                Ok(path::Mtu::Reply { token }) => self.on_mtu_reply(now, node, token),
+                Err(_) => self.on_candidates(now, node, payload),
+            }
         }
     }
 
     /// The way it came: the ping may be asking whether that way works. If that may not be written to, the relay says as
     /// much: that the ping arrived.
-    fn answer_ping(&mut self, now: Instant, node: NodeId, via: Via, pong: &[u8]) {
+    pub(super) fn answer_ping(&mut self, now: Instant, node: NodeId, via: Via, pong: &[u8]) {
         let via = match via {
             Via::Direct(addr) if self.id != Some(node) && !self.may_write(now, node, addr) => Via::Relay,
             Via::Direct(_) | Via::Relay => via,
@@ -375,6 +379,7 @@ impl Node {
             peer.used = now;
             peer.wanted = Some(now);
         }
+        self.size_stream(now, id);
         let incoming = StreamEvent::Incoming { port: tuple.local, from: tuple.remote };
         self.events.push_back(Event::Stream(id, incoming));
         self.settle(now, id);

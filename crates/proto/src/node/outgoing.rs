@@ -8,7 +8,7 @@ use pilot_wire::tunnel::{SEALED_HEADER_LEN, TAG_LEN, emit_plain_header};
 use pilot_wire::{Addr, NodeId, Port, StreamId, beacon};
 use rand::Rng;
 
-use super::{Node, Purpose, Timer, Transmit, Via};
+use super::{Frame, Node, Purpose, Timer, Transmit, Via};
 use crate::Encryption;
 
 /// Bytes of one train of datagrams: what a segmented send of the kernel takes at most (65,507).
@@ -38,9 +38,9 @@ impl Node {
 
     fn next_transmit(&mut self, now: Instant, out: &mut Vec<u8>, max_segments: usize) -> Option<Transmit> {
         loop {
-            if let Some((destination, frame)) = self.outbox.pop_front() {
-                out.extend_from_slice(&frame);
-                return Some(Transmit { destination, segment_size: frame.len() });
+            if let Some(Frame { destination, bytes, may_fragment }) = self.outbox.pop_front() {
+                out.extend_from_slice(&bytes);
+                return Some(Transmit { destination, segment_size: bytes.len(), may_fragment });
             }
             let id = self.streams.next_ready()?;
             if self.streams.get(id).map(super::streams::Entry::peer) == self.id {
@@ -79,8 +79,11 @@ impl Node {
             Via::Direct(addr) => addr,
             Via::Relay => self.beacon.as_ref()?.addr(),
         };
+        let may_fragment = peer.mtu.is_narrow();
+        let full = usize::from(peer.mtu.segment());
         let mut segment_size = 0;
         let mut segments = 0;
+        let mut full_segments = 0;
         let mut expects_answer = false;
         let mut exhausted = false;
         while segments < max_segments && out.len() + segment_size <= TRAIN_MAX {
@@ -102,12 +105,13 @@ impl Node {
                 break;
             };
             expects_answer |= sent.kind.is_answered();
+            full_segments += usize::from(sent.payload >= full);
             let len = out.len() - start;
             if segments == 0 {
                 segment_size = len;
             } else if len > segment_size {
                 // Trains hold one size; a longer segment behind a short one starts the next train.
-                self.outbox.push_back((destination, out.split_off(start)));
+                self.outbox.push_back(Frame { destination, bytes: out.split_off(start), may_fragment });
                 break;
             }
             segments += 1;
@@ -115,6 +119,9 @@ impl Node {
                 break;
             }
         }
+        let search_begins = full_segments > 0
+            && usize::from(entry.stream.max_segment()) > full
+            && peer.mtu.filled(now, full_segments, self.config.tunnel.max_datagram);
         if segments > 0 {
             peer.sent = now;
             if expects_answer && !peer.is_awaited() {
@@ -128,11 +135,14 @@ impl Node {
                 self.timers.set(Timer::Beacon, Some(beacon.poll_timeout()));
             }
         }
+        if search_begins {
+            self.probe_mtu(now, node);
+        }
         self.collect(now, id);
         if !exhausted {
             self.streams.wake(id);
         }
-        (segments > 0).then_some(Transmit { destination, segment_size })
+        (segments > 0).then_some(Transmit { destination, segment_size, may_fragment })
     }
 
     /// A stream to this node itself: its packets never leave.
@@ -194,26 +204,36 @@ impl Node {
         if self.id == Some(node) {
             return self.on_packet(now, node, via, packet);
         }
-        let Some(us) = self.id else { return };
+        let Some((destination, bytes)) = self.frame(now, node, via, packet) else { return };
+        if let Some(port) = ping_port(packet) {
+            self.pings.went(node, port, via);
+        }
+        let carried = self.peers.get(&node).map_or(0, |peer| peer.mtu.carried(via));
+        let may_fragment = bytes.len() > carried;
+        self.outbox.push_back(Frame { destination, bytes, may_fragment });
+        self.arm_peer(node);
+    }
+
+    /// A packet to a peer as a datagram, and where it goes, if there is a key and a way.
+    pub(super) fn frame(
+        &mut self,
+        now: Instant,
+        node: NodeId,
+        via: Via,
+        packet: &[u8],
+    ) -> Option<(SocketAddr, Vec<u8>)> {
+        let us = self.id?;
         let mut frame = Vec::with_capacity(packet.len() + 64);
-        let Some(destination) = self.open_frame(node, via, &mut frame) else { return };
-        let clear = self.config.encryption == Encryption::Off;
-        let Some(peer) = self.peers.get_mut(&node) else { return };
-        let sealed = if clear {
+        let destination = self.open_frame(node, via, &mut frame)?;
+        let peer = self.peers.get_mut(&node)?;
+        if self.config.encryption == Encryption::Off {
             emit_plain_header(&mut frame);
             frame.extend_from_slice(packet);
-            true
-        } else {
-            peer.tunnel.seal(us, &mut frame, |out| out.extend_from_slice(packet))
-        };
-        if sealed {
-            peer.sent = now;
-            if let Some(port) = ping_port(packet) {
-                self.pings.went(node, port, via);
-            }
-            self.outbox.push_back((destination, frame));
-            self.arm_peer(node);
+        } else if !peer.tunnel.seal(us, &mut frame, |out| out.extend_from_slice(packet)) {
+            return None;
         }
+        peer.sent = now;
+        Some((destination, frame))
     }
 
     /// Where a frame that goes this way is sent, after writing the relay header if it needs one. `None` when

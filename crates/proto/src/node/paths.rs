@@ -8,7 +8,7 @@ use pilot_wire::path::{Candidate, Kind, Nat};
 
 use super::peer::Peer;
 use super::reports::{CandidateReport, PathReport, RelayReason, RelayReport, RelayState, Silence, Survey};
-use super::{Beacon, Node, PathView, Timer, Via};
+use super::{Beacon, Frame, Node, PathView, Timer, Via};
 use crate::path::search::Why;
 use crate::path::survey::{self, Reply};
 use crate::{Event, Query, QueryError};
@@ -195,7 +195,7 @@ impl Node {
             // Where else it and we are is only the beacon's word.
             let known = self.beacon.as_ref().is_some_and(|beacon| beacon.addr().ip() == ask.to.ip());
             if known || self.ledger.take(now, ask.to) {
-                self.outbox.push_back((ask.to, survey::emit(ask)));
+                self.outbox.push_back(Frame::whole(ask.to, survey::emit(ask)));
             }
         }
         self.timers.set(Timer::Survey, self.surveyor.poll_timeout());

@@ -8,6 +8,7 @@ use pilot_wire::{PublicKey, StreamId};
 
 use super::opened::Opened;
 use crate::path::Path;
+use crate::path::mtu::Mtu;
 use crate::tunnel::Tunnel;
 use crate::{QueryError, TunnelConfig};
 
@@ -55,6 +56,8 @@ pub(super) struct Peer {
     pub(super) key: Option<PublicKey>,
     pub(super) tunnel: Tunnel,
     pub(super) path: Path,
+    /// How large datagrams may be on the way in use.
+    pub(super) mtu: Mtu,
     queue: VecDeque<Vec<u8>>,
     /// Dials of ours without an answer, and since when.
     pub(super) dials: BTreeMap<StreamId, Instant>,
@@ -128,6 +131,7 @@ impl Peer {
             key: None,
             tunnel: Tunnel::new(ours),
             path: Path::default(),
+            mtu: Mtu::default(),
             queue: VecDeque::new(),
             dials: BTreeMap::new(),
             streams: 0,
@@ -322,6 +326,7 @@ impl Peer {
             .chain(self.awaiting.map(|awaiting| awaiting.next))
             .chain(self.tunnel.poll_timeout())
             .chain(self.path.poll_timeout())
+            .chain(self.mtu.poll_timeout())
             .chain(self.path.search.poll_timeout().filter(|_| self.tunnel.is_proven()))
             .chain(self.stall_at())
             .chain(self.watch_at(config, polite))

@@ -7,7 +7,7 @@ use pilot_wire::packet::{Flags, Header, Protocol};
 use pilot_wire::path::{self, Candidates};
 use pilot_wire::{Addr, NodeId, beacon};
 
-use super::{Node, Peer, Purpose, Via};
+use super::{Frame, Node, Peer, Purpose, Via};
 use crate::path::candidate::{CandidateSource, is_plausible};
 use crate::path::search::Why;
 use crate::path::{Moved, Reaction};
@@ -43,6 +43,7 @@ impl Node {
             Via::Relay => PeerEvent::Relayed,
         };
         self.events.push_back(Event::Peer(node, event));
+        self.mtu_of_another_path(now, node, moved.to);
         self.tunnel_ready(now, node);
         if moved.lost {
             // What is under way on the old path is gone.
@@ -200,7 +201,7 @@ impl Node {
         if let (Some(us), Some(beacon), false) = (self.id, &self.beacon, relay_only) {
             let mut message = Vec::new();
             beacon::Message::PunchRequest { requester: us, target: node, grant: None }.emit(&mut message);
-            self.outbox.push_back((beacon.addr(), message));
+            self.outbox.push_back(Frame::whole(beacon.addr(), message));
             self.introductions.retain(|(asked, at)| *asked != node && *at + INTRODUCTION_LIFE > now);
             if self.introductions.len() < INTRODUCTIONS_MAX {
                 self.introductions.push_back((node, now));
@@ -227,7 +228,7 @@ impl Node {
             // What was sent there before has opened our box. Of the few packets, the others are worth more.
             let mut punch = Vec::new();
             pilot_wire::tunnel::emit_punch(&mut punch);
-            self.outbox.push_back((addr, punch));
+            self.outbox.push_back(Frame::whole(addr, punch));
         }
     }
 

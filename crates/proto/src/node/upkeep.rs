@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use pilot_wire::{NodeId, Port, beacon};
 
 use super::peer::{Location, Peer};
-use super::{Node, Purpose, Timer, Via};
+use super::{Frame, Node, Purpose, Timer, Via};
 use crate::path::candidate::is_plausible;
 use crate::path::search::Why;
 use crate::{Answer, BeaconEvent, DialError, Encryption, Event, PeerEvent, Query, QueryError, QueryId};
@@ -150,6 +150,8 @@ impl Node {
         if peer.stalls(now) {
             peer.ask_now(now);
         }
+        self.probe_mtu(now, node);
+        let Some(peer) = self.peers.get(&node) else { return };
         if peer.watch_due(now, &self.config.tunnel, polite) {
             self.watch(now, node);
         }
@@ -324,7 +326,7 @@ impl Node {
             // With the key, which says that a challenge would be answered.
             let (node, key) = (self.id.unwrap_or_default(), Some(self.config.identity.public()));
             beacon::Message::Discover { node, key, proof: None }.emit(&mut message);
-            self.outbox.push_back((beacon.addr(), message));
+            self.outbox.push_back(Frame::whole(beacon.addr(), message));
             if beacon.falls_silent(now) {
                 self.events.push_back(Event::Beacon(BeaconEvent::Silent));
             } else if needed && beacon.is_late() {

@@ -2,6 +2,8 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
+use super::Congestion;
+
 /// Buffers smaller than this could not hold one segment and a window for the next.
 const MIN_BUFFER: usize = 16 << 10;
 
@@ -19,6 +21,8 @@ pub struct Config {
     pub max_segment: u16,
     /// The first congestion window in bytes, as the reference has it (spec/dataplane.md 3.7).
     pub initial_window: u32,
+    /// How the stream finds out how fast it may send.
+    pub congestion: Congestion,
     /// The longest wait between two transmissions of the same segment.
     pub max_rto: Duration,
     /// How long a dial may stay without an answer. Peers behind relays need up to 30 s (spec/dataplane.md 7).
@@ -48,6 +52,7 @@ impl Default for Config {
             path_segment: 1152,
             max_segment: 16 << 10,
             initial_window: 40 << 10,
+            congestion: Congestion::default(),
             max_rto: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(30),
             give_up: Duration::from_secs(60),

@@ -1,67 +1,30 @@
-//! How much may be in the network: CUBIC (RFC 9438) with HyStart++ (RFC 9406).
+//! How much may be in the network, and how fast it goes there.
+//!
+//! Two controllers to choose from ([`Congestion`]). [`Cubic`] takes loss for congestion and shares a path with everybody
+//! else's TCP; [`Bbr`] measures what the path delivers and takes loss for congestion only when there is more of it than
+//! the path always has.
 
 use std::time::{Duration, Instant};
 
-/// Multiplicative decrease (RFC 9438 4.6).
-const BETA: f64 = 0.7;
+mod bbr;
+mod cubic;
 
-/// Aggressiveness of the cubic function (RFC 9438 4.1).
-const C: f64 = 0.4;
+use bbr::Bbr;
+use cubic::Cubic;
 
-/// HyStart++ (RFC 9406 4.3).
-const MIN_RTT_THRESH: Duration = Duration::from_millis(4);
-const MAX_RTT_THRESH: Duration = Duration::from_millis(16);
-const MIN_RTT_DIVISOR: u32 = 8;
-const N_RTT_SAMPLE: u32 = 8;
-const CSS_GROWTH_DIVISOR: u64 = 4;
-const CSS_ROUNDS: u32 = 5;
+use super::{delivery::Stamp, pacing::Rate};
 
-/// The window never falls below this many segments except right after a time-out.
-const MIN_SEGMENTS: u64 = 2;
-
-/// The controller. All windows are in bytes.
-#[derive(Debug)]
-pub(super) struct Cubic {
-    window: u64,
-    initial: u64,
-    threshold: u64,
-    segment: u64,
-    start: SlowStart,
-    /// The avoidance phase, from the first congestion on.
-    epoch: Option<Epoch>,
-    /// Window before the last reduction, after fast convergence.
-    max: f64,
-    /// Part of a segment that the window has grown by.
-    fraction: f64,
+/// How a stream finds out how fast it may send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Congestion {
+    /// CUBIC (RFC 9438) with HyStart++ (RFC 9406): until packets get lost.
+    #[default]
+    Cubic,
+    /// After BBR (draft-ietf-ccwg-bbr): as fast as packets arrive, with short queues, and hardly slower for random loss.
+    Bbr,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Epoch {
-    since: Instant,
-    /// Time to reach `max` again.
-    k: f64,
-    /// What Reno would have (RFC 9438 4.3), in segments.
-    reno: f64,
-    origin: f64,
-}
-
-#[derive(Debug, Default)]
-struct SlowStart {
-    /// The round ends when this offset is acknowledged.
-    round_end: u64,
-    last_min: Option<Duration>,
-    current_min: Option<Duration>,
-    samples: u32,
-    conservative: Option<Conservative>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Conservative {
-    baseline: Duration,
-    rounds: u32,
-}
-
-/// An acknowledgement as the controller sees it.
+/// An acknowledgement as a controller sees it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ack {
     /// Bytes newly delivered.
@@ -74,242 +37,149 @@ pub(super) struct Ack {
     pub(super) rtt: Option<Duration>,
     /// Smoothed round trip.
     pub(super) smoothed: Duration,
+    /// Bytes still under way.
+    pub(super) flight: u64,
+    /// When the segment was sent that was sent last of those that arrived, and what was known then.
+    pub(super) newest: Option<(Instant, Stamp)>,
 }
 
-impl Cubic {
-    /// Starts with a window of `initial` bytes, for segments of `segment` bytes.
-    pub(super) fn new(initial: u64, segment: u64) -> Self {
-        Self {
-            window: initial.max(2 * segment),
-            initial,
-            threshold: u64::MAX,
-            segment,
-            start: SlowStart::default(),
-            epoch: None,
-            max: 0.0,
-            fraction: 0.0,
+/// The controller of one stream. All windows are in bytes.
+#[derive(Debug)]
+pub(super) enum Controller {
+    Cubic(Cubic),
+    Bbr(Box<Bbr>),
+}
+
+impl Controller {
+    /// Starts with a window of `initial` bytes, for segments of `segment` bytes. `seed` keeps streams out of step.
+    pub(super) fn new(which: Congestion, now: Instant, initial: u64, segment: u64, seed: u32) -> Self {
+        match which {
+            Congestion::Cubic => Self::Cubic(Cubic::new(initial, segment)),
+            Congestion::Bbr => Self::Bbr(Box::new(Bbr::new(now, initial, segment, seed))),
         }
     }
 
     /// The congestion window.
     pub(super) fn window(&self) -> u64 {
-        self.window
+        match self {
+            Self::Cubic(cubic) => cubic.window(),
+            Self::Bbr(bbr) => bbr.window(),
+        }
     }
 
-    /// Where slow start ends.
+    /// Where slow start ends; the maximum if that is not known.
     pub(super) fn threshold(&self) -> u64 {
-        self.threshold
+        match self {
+            Self::Cubic(cubic) => cubic.threshold(),
+            Self::Bbr(_) => u64::MAX,
+        }
     }
 
-    /// True while the window doubles each round trip.
-    pub(super) fn in_slow_start(&self) -> bool {
-        self.window < self.threshold
+    /// How fast to send, on a path with this round trip.
+    pub(super) fn pace(&self, rtt: Duration) -> Rate {
+        match self {
+            Self::Cubic(cubic) => cubic.pace(rtt),
+            Self::Bbr(bbr) => bbr.pace(rtt),
+        }
     }
 
     /// Segments have another size from now on.
     pub(super) fn set_segment(&mut self, segment: u64) {
-        self.segment = segment;
-        self.window = self.window.max(MIN_SEGMENTS * segment);
-    }
-
-    /// Data arrived, and the window was in use.
-    pub(super) fn on_ack(&mut self, now: Instant, ack: Ack) {
-        if self.in_slow_start() {
-            self.slow_start(ack);
-        } else {
-            self.avoid(now, ack);
+        match self {
+            Self::Cubic(cubic) => cubic.set_segment(segment),
+            Self::Bbr(bbr) => bbr.set_segment(segment),
         }
     }
 
-    /// Loss was detected. Returns the window to converge to (PRR does that gradually).
-    pub(super) fn on_loss(&mut self) -> u64 {
-        let window = self.segments(self.window);
-        // Fast convergence (RFC 9438 4.7): leave room for newcomers.
-        self.max = if window < self.max { window * (1.0 + BETA) / 2.0 } else { window };
-        self.epoch = None;
-        self.fraction = 0.0;
-        self.threshold = self.bytes(window * BETA).max(MIN_SEGMENTS * self.segment);
-        self.threshold
+    /// Data arrived. `used`: all of the window was in use; `repairing`: proportional rate reduction has the window.
+    pub(super) fn on_ack(&mut self, now: Instant, ack: &Ack, used: bool, repairing: bool) {
+        match self {
+            Self::Cubic(_) if repairing => {}
+            Self::Cubic(cubic) if used => cubic.on_ack(now, *ack),
+            Self::Cubic(cubic) => cubic.on_unused(),
+            Self::Bbr(bbr) => bbr.on_ack(now, ack),
+        }
     }
 
-    /// Recovery is over.
+    /// A segment of `len` bytes goes out while `flight` bytes are under way.
+    pub(super) fn on_sent(&mut self, now: Instant, flight: u64, len: u32) -> Stamp {
+        match self {
+            Self::Cubic(_) => Stamp::default(),
+            Self::Bbr(bbr) => bbr.on_sent(now, flight, u64::from(len)),
+        }
+    }
+
+    /// The application has nothing more to send while `flight` bytes are under way and more could be.
+    pub(super) fn on_limited(&mut self, flight: u64) {
+        match self {
+            Self::Cubic(_) => {}
+            Self::Bbr(bbr) => bbr.on_limited(flight),
+        }
+    }
+
+    /// So many bytes are taken for lost.
+    pub(super) fn on_lost(&mut self, bytes: u64) {
+        match self {
+            Self::Cubic(_) => {}
+            Self::Bbr(bbr) => bbr.on_lost(bytes),
+        }
+    }
+
+    /// A recovery begins. Returns the window to converge to by proportional rate reduction, if that is how this
+    /// controller does it.
+    pub(super) fn on_congestion(&mut self) -> Option<u64> {
+        match self {
+            Self::Cubic(cubic) => Some(cubic.on_loss()),
+            Self::Bbr(_) => None,
+        }
+    }
+
+    /// The window that recovery has arrived at.
     pub(super) fn set_window(&mut self, window: u64) {
-        self.window = window.max(self.segment);
+        match self {
+            Self::Cubic(cubic) => cubic.set_window(window),
+            Self::Bbr(_) => {}
+        }
     }
 
-    /// Nothing was acknowledged for a whole time-out: start anew (RFC 5681 3.1). `first` says whether it is the first
-    /// of its episode.
+    /// Nothing was acknowledged for a whole time-out. `first` says whether it is the first of its episode.
     pub(super) fn on_timeout(&mut self, first: bool) {
-        if first {
-            self.on_loss();
+        match self {
+            Self::Cubic(cubic) => cubic.on_timeout(first),
+            Self::Bbr(bbr) => bbr.on_timeout(),
         }
-        self.window = self.segment;
-        self.start = SlowStart::default();
     }
 
-    /// The stream was idle for `timeouts` retransmission time-outs: what was learned grows old (RFC 2861).
+    /// The time-out was wrong: what was sent before it arrives.
+    pub(super) fn undo_timeout(&mut self) {
+        match self {
+            Self::Cubic(cubic) => cubic.set_window(cubic.window().max(cubic.threshold())),
+            Self::Bbr(bbr) => bbr.undo_timeout(),
+        }
+    }
+
+    /// Nothing was sent for `timeouts` retransmission time-outs.
     pub(super) fn on_idle(&mut self, timeouts: u32) {
-        if self.in_slow_start() {
-            self.threshold = self.threshold.max(self.window / 4 * 3);
-        }
-        self.window = self.window.min((self.window >> timeouts.min(32)).max(self.initial));
-        self.epoch = None;
-    }
-
-    /// Data arrived, but the window was not in use: the time does not count (RFC 9438 5.8).
-    pub(super) fn on_unused(&mut self) {
-        self.epoch = None;
-    }
-
-    fn slow_start(&mut self, ack: Ack) {
-        if ack.acked >= self.start.round_end {
-            self.start.new_round(ack.sent);
-        }
-        if let Some(rtt) = ack.rtt {
-            self.start.sample(rtt);
-        }
-        // ABC with L = 8 segments unless pacing spreads it; we pace, so no limit (RFC 9406 4.2).
-        match &mut self.start.conservative {
-            None => {
-                self.window += ack.bytes;
-                if self.start.delay_rises() {
-                    let baseline = self.start.current_min.unwrap_or_default();
-                    self.start.conservative = Some(Conservative { baseline, rounds: 0 });
-                }
-            }
-            Some(css) => {
-                self.window += ack.bytes / CSS_GROWTH_DIVISOR;
-                if self.start.samples >= N_RTT_SAMPLE
-                    && self.start.current_min.is_some_and(|current| current < css.baseline)
-                {
-                    self.start.conservative = None;
-                } else if css.rounds >= CSS_ROUNDS {
-                    self.threshold = self.window;
-                }
-            }
+        match self {
+            Self::Cubic(cubic) => cubic.on_idle(timeouts),
+            // It paces by what it measured, so there is no burst after a pause.
+            Self::Bbr(_) => {}
         }
     }
 
-    fn avoid(&mut self, now: Instant, ack: Ack) {
-        let window = self.segments(self.window);
-        let max = self.max;
-        let epoch = self.epoch.get_or_insert_with(|| {
-            let origin = max.max(window);
-            Epoch { since: now, k: ((origin - window) / C).cbrt(), reno: window, origin }
-        });
-        let acked = ack.bytes as f64 / self.segment as f64;
-        let t = (now.saturating_duration_since(epoch.since) + ack.smoothed).as_secs_f64();
-        let target = (C * (t - epoch.k).powi(3) + epoch.origin).clamp(window, 1.5 * window);
-        // RFC 9438 4.3: at least what Reno would have; alpha is 1 once the old maximum is reached again.
-        let alpha = if epoch.reno < epoch.origin { 3.0 * (1.0 - BETA) / (1.0 + BETA) } else { 1.0 };
-        epoch.reno += alpha * acked / window;
-        let growth = ((target - window) / window * acked).max(epoch.reno - window);
-        self.fraction += growth.clamp(0.0, acked);
-        let whole = self.fraction.floor();
-        self.fraction -= whole;
-        self.window += self.bytes(whole);
-    }
-
-    fn segments(&self, bytes: u64) -> f64 {
-        bytes as f64 / self.segment as f64
-    }
-
-    fn bytes(&self, segments: f64) -> u64 {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "windows are positive and far below 2^52"
-        )]
-        {
-            (segments * self.segment as f64) as u64
-        }
-    }
-}
-
-impl SlowStart {
-    fn new_round(&mut self, sent: u64) {
-        self.round_end = sent;
-        self.last_min = self.current_min.take();
-        self.samples = 0;
-        if let Some(css) = &mut self.conservative {
-            css.rounds += 1;
+    /// The path is another one.
+    pub(super) fn on_path_change(&mut self, now: Instant) {
+        match self {
+            Self::Cubic(_) => {}
+            Self::Bbr(bbr) => bbr.on_path_change(now),
         }
     }
 
-    fn sample(&mut self, rtt: Duration) {
-        self.current_min = Some(self.current_min.map_or(rtt, |min| min.min(rtt)));
-        self.samples += 1;
-    }
-
-    fn delay_rises(&self) -> bool {
-        let (Some(last), Some(current)) = (self.last_min, self.current_min) else { return false };
-        let threshold = (last / MIN_RTT_DIVISOR).clamp(MIN_RTT_THRESH, MAX_RTT_THRESH);
-        self.samples >= N_RTT_SAMPLE && current >= last + threshold
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::start;
-
-    const SEGMENT: u64 = 1000;
-
-    fn ack(bytes: u64, rtt: Duration) -> Ack {
-        Ack { bytes, acked: 0, sent: 1, rtt: Some(rtt), smoothed: rtt }
-    }
-
-    #[test]
-    fn slow_start_doubles_and_loss_leaves_seven_tenths() {
-        let now = start();
-        let mut cubic = Cubic::new(10 * SEGMENT, SEGMENT);
-        cubic.on_ack(now, ack(10 * SEGMENT, Duration::from_millis(20)));
-        assert_eq!(cubic.window(), 20 * SEGMENT);
-        let target = cubic.on_loss();
-        assert_eq!(target, 14 * SEGMENT);
-        cubic.set_window(target);
-        assert!(!cubic.in_slow_start());
-    }
-
-    #[test]
-    fn the_old_maximum_is_reached_again_after_k_seconds() {
-        let mut now = start();
-        let mut cubic = Cubic::new(1000 * SEGMENT, SEGMENT);
-        let target = cubic.on_loss();
-        cubic.set_window(target);
-        let rtt = Duration::from_millis(100);
-        let k = (300.0f64 / C).cbrt();
-        let mut elapsed = 0.0;
-        while elapsed < k {
-            cubic.on_ack(now, ack(cubic.window(), rtt));
-            now += rtt;
-            elapsed += 0.1;
+    /// True while an unused part of the window may still grow: it was not known what the path carries.
+    pub(super) fn in_slow_start(&self) -> bool {
+        match self {
+            Self::Cubic(cubic) => cubic.in_slow_start(),
+            Self::Bbr(_) => false,
         }
-        let window = cubic.window() / SEGMENT;
-        assert!((960..1080).contains(&window), "{window} segments");
-    }
-
-    #[test]
-    fn rising_delay_ends_slow_start_before_loss() {
-        let now = start();
-        let mut cubic = Cubic::new(10 * SEGMENT, SEGMENT);
-        let mut sent = 0;
-        for round in 0..20u64 {
-            let rtt = Duration::from_millis(20 + 5 * round);
-            for _ in 0..10 {
-                cubic.on_ack(
-                    now,
-                    Ack {
-                        bytes: SEGMENT,
-                        acked: sent,
-                        sent: sent + 10 * SEGMENT,
-                        rtt: Some(rtt),
-                        smoothed: rtt,
-                    },
-                );
-            }
-            sent += 10 * SEGMENT;
-        }
-        assert!(!cubic.in_slow_start());
     }
 }

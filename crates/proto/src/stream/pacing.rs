@@ -6,8 +6,8 @@
 
 use std::time::{Duration, Instant};
 
-/// Segments that may always go in one train.
-const TRAIN: u64 = 16;
+/// Bytes that may always go in one train, if that is more than two segments.
+const TRAIN: u64 = 24 << 10;
 
 /// The bucket holds at least what this time earns: twice what timers resolve.
 const DEPTH: Duration = Duration::from_millis(2);
@@ -40,7 +40,11 @@ impl Rate {
     }
 
     fn depth(&self) -> u64 {
-        self.bytes_in(DEPTH).max(TRAIN * self.segment)
+        self.bytes_in(DEPTH).max(self.train())
+    }
+
+    fn train(&self) -> u64 {
+        TRAIN.max(2 * self.segment)
     }
 
     fn time_for(&self, bytes: u64) -> Duration {
@@ -68,7 +72,7 @@ impl Pacer {
         if self.tokens >= rate.segment {
             return Ok(());
         }
-        let train = rate.depth().min(TRAIN * rate.segment) / 2;
+        let train = rate.depth().min(rate.train()) / 2;
         Err(now + rate.time_for(train - self.tokens.min(train)).max(Duration::from_micros(100)))
     }
 
@@ -95,7 +99,7 @@ mod tests {
                 Ok(()) => {
                     pacer.spend(1000);
                     sent += 1000;
-                    assert!(now > start || sent <= 16_000);
+                    assert!(now > start || sent <= TRAIN);
                 }
                 Err(later) => {
                     assert!(later > now);
@@ -104,6 +108,6 @@ mod tests {
             }
         }
         let took = now - start;
-        assert!((Duration::from_millis(170)..Duration::from_millis(200)).contains(&took), "{took:?}");
+        assert!((Duration::from_millis(165)..Duration::from_millis(200)).contains(&took), "{took:?}");
     }
 }

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::delivery::Stamp;
+
 /// A board that was larger than this gives its memory back when it is empty.
 const KEPT_WHEN_EMPTY: usize = 64;
 
@@ -39,6 +41,8 @@ pub(super) struct Segment {
     /// How often it was sent.
     pub(super) copies: u8,
     pub(super) fate: Fate,
+    /// What was known when it was sent last.
+    pub(super) stamp: Stamp,
 }
 
 impl Segment {
@@ -54,6 +58,7 @@ pub(super) struct Newest {
     pub(super) order: u64,
     pub(super) sent: Instant,
     pub(super) copies: u8,
+    pub(super) stamp: Stamp,
 }
 
 /// What one acknowledgement changed.
@@ -61,6 +66,8 @@ pub(super) struct Newest {
 pub(super) struct Delivered {
     /// Sequence numbers that are known to have arrived and were not before.
     pub(super) bytes: u64,
+    /// The longest segment among them.
+    pub(super) largest: u32,
     /// The acknowledgement position moved.
     pub(super) advanced: bool,
     /// A segment was newly reported behind a hole.
@@ -146,17 +153,26 @@ impl Scoreboard {
     }
 
     /// A segment goes out for the first time.
-    pub(super) fn sent_new(&mut self, now: Instant, start: u64, len: u32) {
+    pub(super) fn sent_new(&mut self, now: Instant, start: u64, len: u32, stamp: Stamp) {
         let order = self.transmission(self.first + self.segments.len() as u64);
-        self.segments.push_back(Segment { start, len, sent: now, order, copies: 1, fate: Fate::Flying });
+        self.segments.push_back(Segment {
+            start,
+            len,
+            sent: now,
+            order,
+            copies: 1,
+            fate: Fate::Flying,
+            stamp,
+        });
         self.flying += u64::from(len);
     }
 
     /// A segment goes out again.
-    pub(super) fn sent_again(&mut self, now: Instant, id: u64) {
+    pub(super) fn sent_again(&mut self, now: Instant, id: u64, stamp: Stamp) {
         let order = self.transmission(id);
         let Some(segment) = self.get_mut(id) else { return };
         segment.sent = now;
+        segment.stamp = stamp;
         segment.order = order;
         segment.copies = segment.copies.saturating_add(1);
         if segment.fate == Fate::Lost {
@@ -350,6 +366,7 @@ impl Scoreboard {
     /// A segment is known to have arrived.
     fn note(&mut self, segment: Segment, delivered: &mut Delivered) {
         delivered.bytes += u64::from(segment.len);
+        delivered.largest = delivered.largest.max(segment.len);
         delivered.reordered |= segment.copies == 1 && segment.end() < self.highest;
         self.highest = self.highest.max(segment.end());
         if segment.copies == 1 {
@@ -357,8 +374,12 @@ impl Scoreboard {
             delivered.original = Some(oldest.min(segment.order));
         }
         if delivered.newest.is_none_or(|newest| newest.order < segment.order) {
-            delivered.newest =
-                Some(Newest { order: segment.order, sent: segment.sent, copies: segment.copies });
+            delivered.newest = Some(Newest {
+                order: segment.order,
+                sent: segment.sent,
+                copies: segment.copies,
+                stamp: segment.stamp,
+            });
         }
     }
 
@@ -428,7 +449,7 @@ mod tests {
         let now = start();
         let mut board = Scoreboard::default();
         for i in 0..segments {
-            board.sent_new(now, i * 100, 100);
+            board.sent_new(now, i * 100, 100, Stamp::default());
         }
         (board, now)
     }
@@ -458,7 +479,7 @@ mod tests {
         assert_eq!(board.expire(now + patience, order, patience), (300, None));
         let (id, lost) = board.next_lost().unwrap();
         assert_eq!(lost.start, 0);
-        board.sent_again(now + patience, id);
+        board.sent_again(now + patience, id, Stamp::default());
         assert_eq!(board.next_lost().unwrap().1.start, 100);
         assert_eq!(board.flying(), 100);
     }
@@ -480,7 +501,7 @@ mod tests {
         let mut starts = Vec::new();
         while let Some((id, segment)) = board.next_lost() {
             starts.push(segment.start);
-            board.sent_again(start(), id);
+            board.sent_again(start(), id, Stamp::default());
         }
         assert_eq!(starts, [0, 40, 80, 200, 240, 280]);
         assert_eq!(board.acknowledge(300, std::iter::empty()).bytes, 200);

@@ -20,7 +20,7 @@ use transmit::looks_like_sack;
 
 use super::{
     Config,
-    congestion::Cubic,
+    congestion::Controller,
     options::Agreed,
     outbox::Outbox,
     pacing::Pacer,
@@ -103,8 +103,8 @@ pub(super) struct SendStats {
     pub(super) segments_sent: u64,
     pub(super) retransmits: u64,
     pub(super) fast_retransmits: u64,
-    pub(super) timeouts: u64,
-    pub(super) duplicate_acks: u64,
+    pub(super) timeouts: u32,
+    pub(super) duplicate_acks: u32,
     pub(super) sacks_received: u64,
 }
 
@@ -116,18 +116,26 @@ pub(super) struct Sender {
     outbox: Outbox,
     board: Scoreboard,
     rtt: Rtt,
-    cubic: Cubic,
+    control: Controller,
     rack: Rack,
     pacer: Pacer,
     phase: Phase,
     next: u64,
     /// Bytes that SYNs carried: the peer may acknowledge them although no segment did.
-    early: u64,
+    early: u32,
     fin: Fin,
     agreed: Agreed,
     /// Payload bytes of a full segment.
     segment: u32,
-    max_rto: Duration,
+    /// The same on any path, and how many larger ones got lost while smaller ones arrived.
+    base_segment: u16,
+    large_lost: u16,
+    /// Time-outs and renewed tries since the peer last acknowledged something.
+    fruitless: u8,
+    /// The path may not carry what it carried.
+    suspicious: bool,
+    /// In milliseconds.
+    max_rto: u32,
     /// The peer's window: up to which offset, and in how many segments.
     edge: u64,
     slots: u32,
@@ -159,7 +167,13 @@ impl Sender {
             outbox: Outbox::default(),
             board: Scoreboard::default(),
             rtt: Rtt::default(),
-            cubic: Cubic::new(u64::from(config.initial_window), u64::from(segment)),
+            control: Controller::new(
+                config.congestion,
+                now,
+                u64::from(config.initial_window),
+                u64::from(segment),
+                initial.0,
+            ),
             rack: Rack::default(),
             pacer: Pacer::new(now),
             phase: Phase::Open,
@@ -168,7 +182,11 @@ impl Sender {
             fin: Fin::Open,
             agreed,
             segment: u32::from(segment),
-            max_rto: config.max_rto,
+            base_segment: config.path_segment,
+            large_lost: 0,
+            fruitless: 0,
+            suspicious: false,
+            max_rto: u32::try_from(config.max_rto.as_millis()).unwrap_or(u32::MAX),
             edge: 0,
             slots: 0,
             window_from: None,
@@ -191,7 +209,7 @@ impl Sender {
     pub(super) fn agree(&mut self, agreed: Agreed, path_segment: u16, syn: &Header, taken: u64) {
         self.agreed = agreed;
         self.segment = u32::from(path_segment.min(agreed.max_segment));
-        self.cubic.set_segment(u64::from(self.segment));
+        self.control.set_segment(u64::from(self.segment));
         self.set_window_at(syn.window, taken);
         self.window_from = Some((syn.seq, taken));
     }
@@ -204,12 +222,12 @@ impl Sender {
 
     /// A SYN carried this many.
     pub(super) fn sent_early(&mut self, bytes: u64) {
-        self.early = self.early.max(bytes);
+        self.early = self.early.max(u32::try_from(bytes).unwrap_or(u32::MAX));
     }
 
     /// The most that a SYN carried.
     pub(super) fn early(&self) -> u64 {
-        self.early
+        u64::from(self.early)
     }
 
     /// The path carries segments of this size from now on.
@@ -223,7 +241,18 @@ impl Sender {
             );
         }
         self.segment = segment;
-        self.cubic.set_segment(u64::from(segment));
+        self.large_lost = 0;
+        self.fruitless = 0;
+        self.control.set_segment(u64::from(segment));
+    }
+
+    /// Whether losses since the last call look as if the path carried less than it did.
+    pub(super) fn take_suspicion(&mut self) -> bool {
+        std::mem::take(&mut self.suspicious)
+    }
+
+    fn max_rto(&self) -> Duration {
+        Duration::from_millis(u64::from(self.max_rto))
     }
 
     /// The number on the wire of an offset.
@@ -316,7 +345,7 @@ impl Sender {
 
     /// Congestion window and slow-start threshold.
     pub(super) fn windows(&self) -> (u64, u64) {
-        (self.cubic.window(), self.cubic.threshold())
+        (self.control.window(), self.control.threshold())
     }
 
     /// Bytes in the network.

@@ -94,6 +94,6 @@ impl World {
 
     fn send_as_beacon(&mut self, ear: Ear, to: SocketAddr, datagram: &[u8]) {
         let way = OnTheWay { net: Net::Internet, from: address_of(ear), to, local: false };
-        self.transmit(Place::Beacon, way, datagram);
+        self.transmit(Place::Beacon, way, datagram, true);
     }
 }

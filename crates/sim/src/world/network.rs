@@ -67,7 +67,7 @@ impl Target {
 
 impl World {
     /// Puts a datagram of a node on the link to wherever its destination is.
-    pub(super) fn send(&mut self, from: Host, to: SocketAddr, datagram: &[u8]) {
+    pub(super) fn send(&mut self, from: Host, to: SocketAddr, datagram: &[u8], may_fragment: bool) {
         let now = self.now;
         let machine = &self.hosts[from.0];
         // Nobody's own side wants what never belonged to anybody, unless a peer of its said so.
@@ -76,14 +76,14 @@ impl World {
         if to == beacon::ADDRESS && self.send_over_web(from, datagram) {
             return;
         }
-        self.send_udp(from, to, datagram);
+        self.send_udp(from, to, datagram, may_fragment);
     }
 
     /// Puts a datagram of a host on the network, whatever else there is.
-    pub(super) fn send_udp(&mut self, from: Host, to: SocketAddr, datagram: &[u8]) {
+    pub(super) fn send_udp(&mut self, from: Host, to: SocketAddr, datagram: &[u8], may_fragment: bool) {
         let now = self.now;
         match self.topology.leave(now, from, to) {
-            Ok(way) => self.transmit(Place::Host(from), way, datagram),
+            Ok(way) => self.transmit(Place::Host(from), way, datagram, may_fragment),
             Err(end) => {
                 tell!(
                     self,
@@ -98,10 +98,10 @@ impl World {
     /// Puts a datagram on the internet as if it came from `from`, whoever that is.
     pub fn spoof(&mut self, from: SocketAddr, to: SocketAddr, datagram: &[u8]) {
         let way = OnTheWay { net: Net::Internet, from, to, local: false };
-        self.transmit(Place::Attacker, way, datagram);
+        self.transmit(Place::Attacker, way, datagram, true);
     }
 
-    pub(super) fn transmit(&mut self, from: Place, way: OnTheWay, datagram: &[u8]) {
+    pub(super) fn transmit(&mut self, from: Place, way: OnTheWay, datagram: &[u8], may_fragment: bool) {
         let now = self.now;
         let place = match self.topology.heads_for(way) {
             Some(Occupant::Host(host)) => Place::Host(host),
@@ -134,7 +134,7 @@ impl World {
         let reach = if way.local { Reach::Local } else { Reach::Wide };
         let defaults = self.defaults(reach);
         let link = self.links.entry((from, place, reach)).or_insert_with(|| Link::new(defaults));
-        match link.send(now, datagram.len(), &mut self.chance) {
+        match link.carry(now, datagram.len(), may_fragment, &mut self.chance) {
             Err(loss) => {
                 tell!(
                     self,

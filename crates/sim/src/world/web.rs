@@ -147,7 +147,7 @@ impl World {
         let mut message = Vec::new();
         let key = Some(self.hosts[host.0].identity.public());
         Message::Discover { node, key, proof: None }.emit(&mut message);
-        self.send_udp(host, beacon::ADDRESS, &message);
+        self.send_udp(host, beacon::ADDRESS, &message, false);
     }
 
     /// The host is in another network, and the connection dead. Its daemon tries to open another.

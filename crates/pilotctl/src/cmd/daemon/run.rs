@@ -1,8 +1,8 @@
 //! `pilotctl daemon run`: settings become the daemon's configuration, and the daemon runs here.
 
 use pilot_daemon::{
-    Config, Fingerprint, ProxySetting, ReceivedLimits, RegistryTls, RunError, Running, Services, TlsMode,
-    Transport, Web, Webhook,
+    Config, Congestion, Fingerprint, ProxySetting, ReceivedLimits, RegistryTls, RunError, Running, Services,
+    TlsMode, Transport, Web, Webhook,
 };
 
 use super::{DaemonFlags, Ready};
@@ -68,6 +68,12 @@ pub(in crate::cmd) fn config(
     config.trust_auto_approve = settings.is_on("trust_auto_approve");
     config.keepalive = settings.duration("keepalive").unwrap_or(config.keepalive);
     config.idle_timeout = settings.duration("idle_timeout").unwrap_or(config.idle_timeout);
+    if settings.get("congestion") == Some("bbr") {
+        config.congestion = Congestion::Bbr;
+    }
+    if let Some(bytes) = settings.size("max_datagram") {
+        config.max_datagram = u16::try_from(bytes).unwrap_or(u16::MAX);
+    }
     config.port_mapping = settings.is_on("port_mapping");
     config.lan_discovery = settings.is_on("lan_discovery");
     config.received = ReceivedLimits {

@@ -7,6 +7,9 @@ use pilot_wire::{Seq, packet::Header, sack::SackBlock};
 use super::{Acknowledged, Forced, Phase, Sender};
 use crate::stream::{congestion::Ack, recovery::Prr, scoreboard::Delivered};
 
+/// Large segments lost in a row, with smaller ones arriving, that are no coincidence.
+const SUSPICIOUS_LOSSES: u16 = 8;
+
 impl Sender {
     /// Takes the acknowledgement, the window, and the reported blocks of a packet. `pure`: it had no data.
     pub(in crate::stream) fn on_ack(
@@ -21,7 +24,7 @@ impl Sender {
             return Acknowledged::Nothing;
         }
         let ack = self.board.acked() + u64::from(distance.cast_unsigned());
-        if ack > self.next.max(self.early) {
+        if ack > self.next.max(self.early()) {
             return Acknowledged::Unsent;
         }
         self.skip_to(ack);
@@ -49,7 +52,7 @@ impl Sender {
 
     /// The answer to our SYN says that the peer has the bytes up to `ack` from there. Whether that is news.
     pub(in crate::stream) fn on_early_ack(&mut self, now: Instant, ack: u64) -> bool {
-        if ack > self.early || ack <= self.board.acked() {
+        if ack > self.early() || ack <= self.board.acked() {
             return false;
         }
         self.skip_to(ack);
@@ -134,27 +137,23 @@ impl Sender {
         let lost = self.detect_losses(now);
         self.leave_phase();
         self.on_losses(lost, flight, delivered);
+        self.fruitless = 0;
+        self.watch_size(lost, delivered);
         // A window that was not in use must not grow (RFC 9002 7.8).
-        let was_used = self.cubic.window() < 2 * flight && (!self.app_limited || self.cubic.in_slow_start());
-        match &self.phase {
-            Phase::Recovering { .. } => {}
-            Phase::Open | Phase::Lossy { .. } => {
-                if was_used {
-                    self.cubic.on_ack(
-                        now,
-                        Ack {
-                            bytes: delivered.bytes,
-                            acked: self.board.acked(),
-                            sent: self.next,
-                            rtt: sample,
-                            smoothed: self.rtt.smoothed().unwrap_or_default(),
-                        },
-                    );
-                } else {
-                    self.cubic.on_unused();
-                }
-            }
-        }
+        let was_used =
+            self.control.window() < 2 * flight && (!self.app_limited || self.control.in_slow_start());
+        let newest = delivered.newest.map(|newest| (newest.sent, newest.stamp));
+        let ack = Ack {
+            bytes: delivered.bytes,
+            acked: self.board.acked(),
+            sent: self.next,
+            rtt: sample,
+            smoothed: self.rtt.smoothed().unwrap_or_default(),
+            flight: self.board.flying(),
+            newest,
+        };
+        let repairing = matches!(self.phase, Phase::Recovering { .. });
+        self.control.on_ack(now, &ack, was_used, repairing);
     }
 
     /// What was sent before a time-out and never again has arrived after it (RFC 5682): packets were late, or only some
@@ -164,7 +163,7 @@ impl Sender {
             && delivered.original.is_some_and(|original| original <= order)
         {
             self.phase = Phase::Open;
-            self.cubic.set_window(self.cubic.window().max(self.cubic.threshold()));
+            self.control.undo_timeout();
             self.board.revive();
         }
     }
@@ -173,12 +172,24 @@ impl Sender {
         let acked = self.board.acked();
         match &self.phase {
             Phase::Recovering { until, .. } if acked >= *until => {
-                self.cubic.set_window(self.cubic.threshold());
+                self.control.set_window(self.control.threshold());
                 self.rack.on_recovered();
                 self.phase = Phase::Open;
             }
             Phase::Lossy { until, .. } if acked >= *until => self.phase = Phase::Open,
             Phase::Open | Phase::Recovering { .. } | Phase::Lossy { .. } => {}
+        }
+    }
+
+    /// Large segments that get lost again and again while small ones arrive: the path does not carry them any more
+    /// (RFC 8899 4.3).
+    fn watch_size(&mut self, lost: u64, delivered: &Delivered) {
+        if delivered.largest > u32::from(self.base_segment) {
+            self.large_lost = 0;
+        } else if lost > 0 && self.segment > u32::from(self.base_segment) {
+            let segments = lost.div_ceil(u64::from(self.segment));
+            self.large_lost = self.large_lost.saturating_add(u16::try_from(segments).unwrap_or(u16::MAX));
+            self.suspicious |= self.large_lost >= SUSPICIOUS_LOSSES;
         }
     }
 
@@ -191,17 +202,18 @@ impl Sender {
     }
 
     pub(super) fn on_losses(&mut self, lost: u64, flight: u64, delivered: &Delivered) {
+        self.control.on_lost(lost);
         if lost > 0 && matches!(self.phase, Phase::Open) {
-            self.cubic.on_loss();
+            self.control.on_congestion();
             self.phase = Phase::Recovering { until: self.next, prr: Prr::new(flight) };
             self.forced = Some(Forced::Lost);
             self.tail_probe = None;
         }
         if let Phase::Recovering { prr, .. } = &mut self.phase {
             let safe = delivered.advanced && lost == 0;
-            let (flying, target) = (self.board.flying(), self.cubic.threshold());
+            let (flying, target) = (self.board.flying(), self.control.threshold());
             let allowance = prr.allowance(delivered.bytes, flying, target, u64::from(self.segment), safe);
-            self.cubic.set_window(flying + allowance);
+            self.control.set_window(flying + allowance);
         }
     }
 
@@ -212,9 +224,10 @@ impl Sender {
             self.tail_probe = None;
         } else if ack > probe.end {
             self.tail_probe = None;
-            if matches!(self.phase, Phase::Open) {
-                let window = self.cubic.on_loss();
-                self.cubic.set_window(window);
+            if matches!(self.phase, Phase::Open)
+                && let Some(window) = self.control.on_congestion()
+            {
+                self.control.set_window(window);
             }
         } else if bare && !delivered.advanced {
             self.tail_probe = None;

@@ -11,6 +11,11 @@ enum Tail {
     Timeout,
 }
 
+/// Time-outs in a row, or repetitions that brought nothing though the peer gave signs of life in between, after which the
+/// path may not carry segments of this size.
+const SUSPICIOUS_TIMEOUTS: u32 = 2;
+const SUSPICIOUS_REPETITIONS: u8 = 3;
+
 impl Sender {
     /// When [`on_timeout`](Self::on_timeout) wants to be called.
     pub(in crate::stream) fn timeout(&self) -> Option<Instant> {
@@ -51,7 +56,9 @@ impl Sender {
     /// The peer can be reached again: do not wait for a timer that was backed off.
     pub(in crate::stream) fn retry_now(&mut self, now: Instant) {
         self.rtt.forget_minimum();
+        self.control.on_path_change(now);
         if self.rtt.backoff() > 0 && !self.board.is_empty() {
+            self.suspect_size();
             self.rtt.reset_backoff();
             self.board.lose_front();
             self.forced = Some(Forced::Lost);
@@ -59,11 +66,18 @@ impl Sender {
         }
     }
 
+    /// What was sent last brought no answer either.
+    fn suspect_size(&mut self) {
+        self.fruitless = self.fruitless.saturating_add(1);
+        self.suspicious |=
+            self.rtt.backoff() >= SUSPICIOUS_TIMEOUTS || self.fruitless >= SUSPICIOUS_REPETITIONS;
+    }
+
     fn tail_timer(&self) -> Option<(Instant, Tail)> {
         if self.board.is_empty() || self.forced.is_some() {
             return None;
         }
-        let timeout = self.waiting_since + self.rtt.timeout(self.max_rto);
+        let timeout = self.waiting_since + self.rtt.timeout(self.max_rto());
         let probing_allowed = matches!(self.phase, Phase::Open)
             && self.tail_probe.is_none()
             && self.rtt.backoff() == 0
@@ -88,12 +102,14 @@ impl Sender {
             self.forced = Some(Forced::Lost);
             return;
         }
-        self.cubic.on_timeout(matches!(self.phase, Phase::Open));
+        self.control.on_timeout(matches!(self.phase, Phase::Open));
         let order = self.board.transmissions();
         let patience = self.rack.patience_after_timeout(&self.rtt);
-        self.board.lose_front();
-        self.board.expire(now, u64::MAX, patience);
+        let front = self.board.lose_front();
+        let (lost, _) = self.board.expire(now, u64::MAX, patience);
+        self.control.on_lost(front + lost);
         self.rtt.back_off();
+        self.suspect_size();
         self.reorder_at = None;
         self.phase = Phase::Lossy { until: self.next, order };
         self.forced = Some(Forced::Lost);

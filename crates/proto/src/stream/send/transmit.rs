@@ -7,7 +7,6 @@ use pilot_wire::sack;
 use super::{Fin, Forced, Outgoing, Phase, Sender};
 use crate::stream::{
     outbox::{MAX_PARTS, Outbox},
-    pacing::Rate,
     scoreboard::{Fate, Segment},
 };
 
@@ -71,7 +70,8 @@ impl Sender {
     }
 
     fn again(&mut self, now: Instant, id: u64, segment: Segment) -> Outgoing {
-        self.board.sent_again(now, id);
+        let stamp = self.control.on_sent(now, self.board.flying(), segment.len);
+        self.board.sent_again(now, id, stamp);
         self.stats.retransmits += 1;
         self.account(now, segment.len);
         match self.fin {
@@ -106,7 +106,10 @@ impl Sender {
     fn new_data(&mut self, now: Instant) -> Option<Outgoing> {
         let pending = self.outbox.end().saturating_sub(self.next);
         if pending == 0 || matches!(self.fin, Fin::Sent(_)) {
-            self.app_limited |= self.has_room(self.segment);
+            if self.has_room(self.segment) {
+                self.app_limited = true;
+                self.control.on_limited(self.board.flying());
+            }
             return None;
         }
         self.age(now);
@@ -115,7 +118,7 @@ impl Sender {
         if room == 0 || self.board.outstanding() >= slots {
             self.app_limited |= self.has_room(self.segment);
             if self.board.is_empty() && self.forced.is_none() && self.probe_window_at.is_none() {
-                self.probe_window_at = Some(now + self.rtt.timeout(self.max_rto));
+                self.probe_window_at = Some(now + self.rtt.timeout(self.max_rto()));
             }
             return None;
         }
@@ -155,7 +158,8 @@ impl Sender {
         let at = self.next;
         self.fin = Fin::Sent(at);
         self.start_waiting(now);
-        self.board.sent_new(now, at, 1);
+        let stamp = self.control.on_sent(now, self.board.flying(), 1);
+        self.board.sent_new(now, at, 1, stamp);
         self.next += 1;
         self.account(now, 1);
         Some(Outgoing::Fin { at, again: false })
@@ -164,7 +168,8 @@ impl Sender {
     fn first_time(&mut self, now: Instant, len: u32) -> Outgoing {
         let start = self.next;
         self.start_waiting(now);
-        self.board.sent_new(now, start, len);
+        let stamp = self.control.on_sent(now, self.board.flying(), len);
+        self.board.sent_new(now, start, len, stamp);
         self.next += u64::from(len);
         self.stats.bytes_sent += u64::from(len);
         self.account(now, len);
@@ -211,16 +216,11 @@ impl Sender {
     }
 
     fn has_room(&self, len: u32) -> bool {
-        self.board.flying() + u64::from(len) <= self.cubic.window()
+        self.board.flying() + u64::from(len) <= self.control.window()
     }
 
     fn may_pace(&mut self, now: Instant) -> bool {
-        let gain = if self.cubic.in_slow_start() { 8 } else { 5 };
-        let rate = self.rtt.smoothed().map(|rtt| Rate {
-            window: self.cubic.window() * gain / 4,
-            rtt,
-            segment: u64::from(self.segment),
-        });
+        let rate = self.rtt.smoothed().map(|rtt| self.control.pace(rtt));
         match self.pacer.check(now, rate) {
             Ok(()) => {
                 self.pace_at = None;
@@ -239,10 +239,10 @@ impl Sender {
             return;
         }
         let idle = now.saturating_duration_since(self.last_sent);
-        let timeout = self.rtt.timeout(self.max_rto);
+        let timeout = self.rtt.timeout(self.max_rto());
         if idle > timeout && self.rtt.smoothed().is_some() {
             let timeouts = idle.as_nanos() / timeout.as_nanos().max(1);
-            self.cubic.on_idle(u32::try_from(timeouts).unwrap_or(u32::MAX));
+            self.control.on_idle(u32::try_from(timeouts).unwrap_or(u32::MAX));
             self.last_sent = now;
         }
     }
