@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
 use crate::driver::Link;
+use crate::halves::halves;
 use crate::session::{Answer, Dialect};
 use crate::{ConnectError, Datagrams, Error, Listener, Stream, default_socket};
 
@@ -52,8 +53,9 @@ impl Client {
                 ConnectError::Unusable { socket, reason: error.to_string() }
             }
         })?;
-        let client = Self::over(stream).await?;
-        Ok(Self { socket: Some(path.into()), ..client })
+        let (reader, writer) = halves(stream)
+            .map_err(|error| ConnectError::Unusable { socket: path.to_owned(), reason: error.to_string() })?;
+        Ok(Self { link: Link::start(reader, writer).await?, socket: Some(path.into()) })
     }
 
     /// Connects anew to the daemon at the same socket, which may be another process by now. What was opened through
@@ -85,7 +87,8 @@ impl Client {
     where
         Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        Ok(Self { link: Link::start(io).await?, socket: None })
+        let (reader, writer) = tokio::io::split(io);
+        Ok(Self { link: Link::start(reader, writer).await?, socket: None })
     }
 
     /// True when the daemon speaks the reference dialect only: no half-close, no [`Stream::drain`], no

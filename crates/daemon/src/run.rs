@@ -224,7 +224,6 @@ pub async fn run(
     let policy = Policy::load(&config.home);
     let handle = Handle::new(commands.clone(), trusted_watch, own_watch, signs.clone());
     let (ours, theirs) = tokio::io::duplex(PIPE);
-    let (reader, writer) = tokio::io::split(ours);
     let services = service_config(&config);
     tasks.spawn(start_services(services, theirs, handle, policy.clone(), to_deliver, commands.clone()));
 
@@ -251,7 +250,7 @@ pub async fn run(
         edge,
         ready: Box::new(ready),
     });
-    driver.attach(reader, writer);
+    driver.attach(ours);
     driver.run(shutdown).await;
     outposts.stop().await;
     Ok(())

@@ -2,10 +2,12 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::task::{Context, Poll};
 
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Buffers offered to one receive call. Each may come back as a train of up to 64 KiB when the kernel coalesces,
 /// so eight hold the window of a fast stream while pages that no traffic touches cost no memory.
@@ -21,6 +23,10 @@ const MAX_PAYLOAD: usize = 65_507;
 /// process is not scheduled.
 const KERNEL_BUFFER: usize = 4 << 20;
 
+/// Whether a batch that is not full says that the socket is empty, so that no call is needed to find out. What comes
+/// later makes the socket readable again. Elsewhere one datagram is received per call.
+const EMPTIES: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
 /// What became of a train handed to the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sent {
@@ -32,10 +38,14 @@ pub(crate) enum Sent {
 
 /// The tunnel socket with its receive buffers.
 pub(crate) struct UdpSocket {
-    io: tokio::net::UdpSocket,
+    /// Registered for reading only: otherwise each datagram that the other side takes would wake the loop, for there is
+    /// room for another one then.
+    io: AsyncFd<std::net::UdpSocket>,
+    /// Tells of room, while a send is blocked.
+    room: Option<AsyncFd<std::net::UdpSocket>>,
     state: UdpSocketState,
     local: SocketAddr,
-    buffers: Vec<Box<[u8]>>,
+    buffers: [Box<[u8]>; RECEIVE_BUFFERS],
 }
 
 impl UdpSocket {
@@ -46,12 +56,13 @@ impl UdpSocket {
         // The kernel's limit may be lower than the wish; smaller buffers work, only less smoothly.
         let _ = socket.set_recv_buffer_size(KERNEL_BUFFER);
         let _ = socket.set_send_buffer_size(KERNEL_BUFFER);
-        let io = tokio::net::UdpSocket::from_std(socket.into())?;
+        let io = std::net::UdpSocket::from(socket);
         let state = UdpSocketState::new(UdpSockRef::from(&io))?;
         let local = io.local_addr()?;
         allow_fragments(&io, local);
-        let buffers = (0..RECEIVE_BUFFERS).map(|_| vec![0; BUFFER_LEN].into_boxed_slice()).collect();
-        Ok(Self { io, state, local, buffers })
+        let io = watch(io, Interest::READABLE)?;
+        let buffers = std::array::from_fn(|_| vec![0; BUFFER_LEN].into_boxed_slice());
+        Ok(Self { io, room: None, state, local, buffers })
     }
 
     /// The bound address.
@@ -64,27 +75,41 @@ impl UdpSocket {
         self.state.max_gso_segments()
     }
 
-    /// Resolves when a receive is worth trying.
-    pub(crate) async fn readable(&self) -> io::Result<()> {
-        self.io.readable().await
+    /// Ready when a receive is worth trying.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.poll_read_ready(cx).map_ok(drop)
     }
 
-    /// Resolves when a blocked send is worth trying again.
-    pub(crate) async fn writable(&self) -> io::Result<()> {
-        self.io.writable().await
+    /// Ready when a blocked send is worth trying again.
+    pub(crate) fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let room = match self.room.take() {
+            Some(room) => room,
+            None => watch(self.io.get_ref().try_clone()?, Interest::WRITABLE)?,
+        };
+        let polled = room.poll_write_ready(cx).map_ok(drop);
+        if polled.is_pending() {
+            self.room = Some(room);
+        }
+        polled
     }
 
     /// Receives one batch and hands each datagram to `each`, in place. Returns how many there were; 0 when none waits.
     pub(crate) fn receive(&mut self, mut each: impl FnMut(SocketAddr, &mut [u8])) -> io::Result<usize> {
         let mut metas = [RecvMeta::default(); RECEIVE_BUFFERS];
         let received = {
-            let mut slices: Vec<IoSliceMut<'_>> =
-                self.buffers.iter_mut().map(|b| IoSliceMut::new(b)).collect();
+            let mut slices = self.buffers.each_mut().map(|buffer| IoSliceMut::new(buffer));
             let (io, state) = (&self.io, &self.state);
-            match io.try_io(Interest::READABLE, || state.recv(UdpSockRef::from(io), &mut slices, &mut metas))
-            {
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+            let mut received = 0;
+            let outcome = io.try_io(Interest::READABLE, |io| {
+                received = state.recv(UdpSockRef::from(io), &mut slices, &mut metas)?;
+                if EMPTIES && received < RECEIVE_BUFFERS {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                Ok(())
+            });
+            match outcome {
+                Ok(()) => received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => received,
                 Err(error) => return Err(error),
             }
         };
@@ -120,10 +145,7 @@ impl UdpSocket {
         let segments_before = self.max_segments();
         let transmit =
             Transmit { destination, ecn: None, contents, segment_size: Some(segment_size), src_ip: None };
-        match self
-            .io
-            .try_io(Interest::WRITABLE, || self.state.try_send(UdpSockRef::from(&self.io), &transmit))
-        {
+        match self.state.try_send(UdpSockRef::from(self.io.get_ref()), &transmit) {
             Ok(()) => Sent::Gone,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Sent::Blocked,
             // Some drivers refuse trains only when handed one; quinn-udp then turns the feature off for good.
@@ -153,10 +175,15 @@ impl UdpSocket {
     }
 }
 
+#[expect(deprecated, reason = "what replaces it is unsafe, because of types whose descriptor is not theirs")]
+fn watch(io: std::net::UdpSocket, interest: Interest) -> io::Result<AsyncFd<std::net::UdpSocket>> {
+    AsyncFd::with_interest(io, interest)
+}
+
 /// Overlay datagrams may have 64 KiB (spec/dataplane.md 4), more than most links carry in one packet. `quinn-udp` forbids
 /// fragments, which suits QUIC; streams never need them, and large datagrams would not arrive without.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn allow_fragments(io: &tokio::net::UdpSocket, local: SocketAddr) {
+fn allow_fragments(io: &std::net::UdpSocket, local: SocketAddr) {
     use rustix::net::sockopt::{Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
     use rustix::net::sockopt::{set_ip_mtu_discover, set_ipv6_mtu_discover};
     let mut outcome = set_ip_mtu_discover(io, Ipv4PathMtuDiscovery::DONT);
@@ -170,7 +197,7 @@ fn allow_fragments(io: &tokio::net::UdpSocket, local: SocketAddr) {
 
 /// Other systems fragment unless told not to, and are left as they are.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn allow_fragments(_io: &tokio::net::UdpSocket, _local: SocketAddr) {}
+fn allow_fragments(_io: &std::net::UdpSocket, _local: SocketAddr) {}
 
 /// Addresses as everybody else writes them: `127.0.0.1`, not `::ffff:127.0.0.1`.
 fn canonical(address: SocketAddr) -> SocketAddr {
@@ -195,12 +222,14 @@ fn bind_plain(listen: SocketAddr) -> io::Result<Socket> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use super::*;
 
     async fn receive_all(socket: &mut UdpSocket, wanted: usize) -> Vec<(SocketAddr, Vec<u8>)> {
         let mut got = Vec::new();
         while got.len() < wanted {
-            socket.readable().await.unwrap();
+            poll_fn(|cx| socket.poll_readable(cx)).await.unwrap();
             socket.receive(|from, datagram| got.push((from, datagram.to_vec()))).unwrap();
         }
         got
@@ -211,7 +240,6 @@ mod tests {
         let a = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let mut b = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let train: Vec<u8> = (0..2_500u32).map(|i| (i % 251) as u8).collect();
-        a.writable().await.unwrap();
         assert_eq!(a.send(b.local(), 1000, &train), Sent::Gone);
         let got = receive_all(&mut b, 3).await;
         let datagrams: Vec<_> = got.iter().map(|(_, d)| d.clone()).collect();
@@ -223,7 +251,6 @@ mod tests {
     async fn a_dual_stack_socket_talks_to_an_ipv4_one_in_plain_addresses() {
         let any = UdpSocket::bind("0.0.0.0:0".parse().unwrap()).unwrap();
         let mut v4 = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        any.writable().await.unwrap();
         assert_eq!(any.send(v4.local(), 5, b"hello"), Sent::Gone);
         let got = receive_all(&mut v4, 1).await;
         assert_eq!(got[0].1, b"hello");
@@ -236,7 +263,7 @@ mod tests {
         use rustix::net::sockopt::{Ipv4PathMtuDiscovery, ip_mtu_discover};
         for listen in ["127.0.0.1:0", "0.0.0.0:0"] {
             let socket = UdpSocket::bind(listen.parse().unwrap()).unwrap();
-            assert_eq!(ip_mtu_discover(&socket.io).unwrap(), Ipv4PathMtuDiscovery::DONT);
+            assert_eq!(ip_mtu_discover(socket.io.get_ref()).unwrap(), Ipv4PathMtuDiscovery::DONT);
         }
     }
 
@@ -245,7 +272,6 @@ mod tests {
         let a = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let mut b = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let big = vec![7; MAX_PAYLOAD];
-        a.writable().await.unwrap();
         assert_eq!(a.send(b.local(), big.len(), &big), Sent::Gone);
         assert_eq!(receive_all(&mut b, 1).await[0].1, big);
     }

@@ -1,4 +1,8 @@
 //! Bytes on their way to the daemon. Small frames gather here and leave in one write.
+//!
+//! What comes after a pause is written at once by whoever asks for it; what follows closely is left to the driver, which
+//! writes it together. A pause is when the driver has written all there was, when something is heard from the daemon, and
+//! when somebody begins to wait for that.
 
 use std::mem;
 use std::task::{Context, Waker};
@@ -22,14 +26,45 @@ pub(crate) struct Outbox {
     flushes: Vec<(u64, Waker)>,
     /// The driver, when it has nothing to write.
     driver: Option<Waker>,
+    /// A frame was appended that nobody has been told of.
+    is_fresh: bool,
+    /// Something was written at once since the last pause.
+    is_warm: bool,
 }
 
 impl Outbox {
     /// Where to append a frame. Small frames (credit, closing) may always be appended; others ask
     /// [`Outbox::has_room`] first.
     pub(crate) fn frame(&mut self) -> &mut Vec<u8> {
-        wake(&mut self.driver);
+        self.is_fresh = true;
         &mut self.gathering
+    }
+
+    /// Somebody is done with asking for things: shall what was asked be written at once? If not, the driver has been
+    /// told, if there is anything.
+    pub(crate) fn take_turn(&mut self) -> bool {
+        if !mem::take(&mut self.is_fresh) {
+            return false;
+        }
+        if mem::replace(&mut self.is_warm, true) {
+            wake(&mut self.driver);
+            return false;
+        }
+        true
+    }
+
+    /// Whoever talks with the daemon pauses.
+    pub(crate) const fn pause(&mut self) {
+        self.is_warm = false;
+    }
+
+    /// Counts bytes that are written without having gathered; gives `false`, and nothing is counted, when some have.
+    pub(crate) fn bypass(&mut self, bytes: usize) -> bool {
+        let is_vacant = self.gathering.is_empty();
+        if is_vacant {
+            self.gathered += bytes as u64;
+        }
+        is_vacant
     }
 
     /// Is there room for another frame? If not, the caller is woken when there is.
@@ -56,18 +91,22 @@ impl Outbox {
         done
     }
 
-    /// Gives the driver all there is, in exchange for an empty buffer; false, and a wake-up later, when there is
-    /// nothing.
-    pub(crate) fn take(&mut self, buffer: &mut Vec<u8>, cx: &Context<'_>) -> bool {
-        debug_assert!(buffer.is_empty(), "the driver writes one buffer before it takes the next");
+    /// Gives all there is, in exchange for an empty buffer; false when there is nothing.
+    pub(crate) fn take(&mut self, buffer: &mut Vec<u8>) -> bool {
+        debug_assert!(buffer.is_empty(), "one buffer is written before the next is taken");
         if self.gathering.is_empty() {
-            self.listen(cx);
             return false;
         }
         mem::swap(&mut self.gathering, buffer);
         self.gathered += buffer.len() as u64;
         self.crowd.drain(..).for_each(Waker::wake);
         true
+    }
+
+    /// The driver has written all that it knew of; gives `false` when there is more by now.
+    pub(crate) fn rest(&mut self) -> bool {
+        self.pause();
+        self.gathering.is_empty()
     }
 
     /// The driver is woken when there are bytes for it, or [`Outbox::ring`] is called.

@@ -1,14 +1,15 @@
 //! The local programs that are connected: their queues, streams, ports, and the replies they wait for.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::task::{Context, Poll};
 
 use pilot_wire::ipc::{DaemonFrame, Failure, Reply, data_header};
 use pilot_wire::{Port, StreamId, ipc};
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
 
 use super::replies::{Refusal, Slot};
-use crate::ipc::io::Received;
+use crate::ipc::io::{Line, Received};
 use crate::ipc::outbox::Outbox;
 
 /// Local programs connected at once (the reference's limit).
@@ -31,19 +32,9 @@ pub(super) enum Dialect {
     Extended,
 }
 
-/// Something that happened to a program's connection.
-#[derive(Debug)]
-pub(crate) enum ClientEvent {
-    /// It sent a frame.
-    Frame(Received),
-    /// What was handed to its writer has been written.
-    Written,
-    /// It is gone.
-    Gone,
-}
-
 /// One connected program.
 pub(super) struct Client {
+    pub(super) line: Line,
     pub(super) outbox: Outbox,
     pub(super) dialect: Dialect,
     pub(super) streams: BTreeSet<StreamId>,
@@ -55,16 +46,15 @@ pub(super) struct Client {
     /// Replies that must leave in the order of their requests: programs of the reference tell them apart by order only.
     in_order: VecDeque<(u64, Option<Vec<u8>>)>,
     next_slot: u64,
-    reading: AbortHandle,
-    writing: Option<AbortHandle>,
     /// Dropped with the program.
     present: watch::Sender<()>,
 }
 
 impl Client {
-    pub(super) fn new(outbox: Outbox, reading: AbortHandle, writing: AbortHandle) -> Self {
+    pub(super) fn new(line: Line) -> Self {
         Self {
-            outbox,
+            line,
+            outbox: Outbox::default(),
             dialect: Dialect::Reference,
             streams: BTreeSet::new(),
             ports: BTreeSet::new(),
@@ -72,8 +62,6 @@ impl Client {
             deferred: VecDeque::new(),
             in_order: VecDeque::new(),
             next_slot: 0,
-            reading,
-            writing: Some(writing),
             present: watch::Sender::new(()),
         }
     }
@@ -139,10 +127,19 @@ impl Client {
         }
     }
 
-    /// The daemon ends: the writer gets what is queued and ends after it.
-    pub(super) fn finish(mut self) {
-        self.outbox.flush_last();
-        self.writing = None;
+    /// Writes what is queued, as far as the program takes it.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.line.flush(&mut self.outbox)
+    }
+
+    /// Whether there is room for what had to wait for it.
+    pub(super) fn may_resume(&self) -> bool {
+        self.outbox.has_room() && !(self.stalled.is_empty() && self.deferred.is_empty())
+    }
+
+    /// The daemon ends: ready when the program has what is queued, or is gone.
+    pub(super) fn poll_last(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.line.poll_last(&mut self.outbox, cx)
     }
 
     fn settle(&mut self, number: u64, frame: Vec<u8>) {
@@ -153,15 +150,6 @@ impl Client {
             if let Some((_, Some(frame))) = self.in_order.pop_front() {
                 self.outbox.push(|out| out.extend_from_slice(&frame));
             }
-        }
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        self.reading.abort();
-        if let Some(writing) = &self.writing {
-            writing.abort();
         }
     }
 }

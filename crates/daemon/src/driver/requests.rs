@@ -13,7 +13,6 @@ use pilot_wire::registry::{
     SetVisibility, Signed,
 };
 use pilot_wire::{Endpoint, NetworkId, Port, StreamId};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::clients::{ClientId, Dialect, PORTS_MAX, STREAMS_MAX};
 use super::membership::{self, Change};
@@ -22,6 +21,7 @@ use super::registry::Purpose;
 use super::replies::{Refusal, ReplyTo, Slot};
 use super::streams::{Attachment, Ending, Owner, Phase};
 use super::{Driver, PortOwner};
+use crate::ipc::budget::Charge;
 use crate::ipc::io::Received;
 use crate::webhook::Target;
 
@@ -34,21 +34,6 @@ impl Driver {
             return;
         }
         self.begin(now, id, received);
-    }
-
-    /// A program read what it was sent: it may have more, and its waiting frames begin.
-    pub(super) fn on_written(&mut self, now: Instant, id: ClientId) {
-        let Some(client) = self.clients.get_mut(&id) else { return };
-        client.outbox.written();
-        for stream in std::mem::take(&mut client.stalled) {
-            self.pump_out(now, stream);
-        }
-        while let Some(client) = self.clients.get_mut(&id)
-            && client.outbox.has_room()
-            && let Some(received) = client.deferred.pop_front()
-        {
-            self.begin(now, id, received);
-        }
     }
 
     /// A program is gone: its ports are free, its streams end in order, its requests are forgotten.
@@ -66,7 +51,7 @@ impl Driver {
         self.checks.forget(id, &mut self.deadlines);
     }
 
-    fn begin(&mut self, now: Instant, id: ClientId, received: Received) {
+    pub(super) fn begin(&mut self, now: Instant, id: ClientId, received: Received) {
         let Received { frame, charge } = received;
         match ClientFrame::parse(&frame) {
             Ok(ClientFrame::Hello { version }) => self.on_hello(id, version),
@@ -135,7 +120,7 @@ impl Driver {
         request: Request<'_>,
         frame: &Bytes,
         slot: Slot,
-        charge: OwnedSemaphorePermit,
+        charge: Charge,
     ) {
         let command = request.answered_by().unwrap_or(Command::Error);
         if let Request::Send { stream, data } = request {
