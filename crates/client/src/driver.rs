@@ -116,6 +116,16 @@ impl Drop for Share {
     }
 }
 
+/// The connection ends with its task, however that ends, and whoever still holds a link.
+struct End<'a>(&'a Connection);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.session).end(Error::Disconnected);
+        lock(&self.0.writer).io = Box::pin(tokio::io::sink());
+    }
+}
+
 impl Deref for Turn<'_> {
     type Target = Session;
 
@@ -336,6 +346,7 @@ async fn run<R>(connection: Arc<Connection>, mut reader: R, mut decoder: Decoder
 where
     R: AsyncRead + Unpin,
 {
+    let _end = End(&connection);
     on_frames(&connection.session, &mut decoder);
     poll_fn(|cx| connection.poll(&mut reader, &mut decoder, cx)).await;
     // The daemon sees the end of the connection and closes what is left on it.
