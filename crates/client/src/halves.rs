@@ -66,23 +66,20 @@ impl SocketWriter {
         write: impl Fn(&mut &StdUnixStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            let guard = match &self.room {
+            let mut ready = match &self.room {
                 Some(room) => Some(ready!(room.poll_write_ready(cx))?),
                 None => None,
             };
             match write(&mut &*self.socket) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.smooth = 0;
-                    match guard {
-                        Some(mut guard) => guard.clear_ready(),
-                        None => {
-                            self.room = Some(watch_room(self.socket.clone())?);
-                        }
+                    match &mut ready {
+                        Some(ready) => ready.clear_ready(),
+                        None => self.room = Some(watch_room(self.socket.clone())?),
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => {
-                    drop(guard);
                     self.smooth += 1;
                     if self.smooth >= SMOOTH {
                         self.smooth = 0;
@@ -149,7 +146,8 @@ mod tests {
             let mut got = vec![0; large().len()];
             let sent = large();
             let (written, read) = tokio::join!(writer.write_all(&sent), reader.read_exact(&mut got));
-            (written.unwrap(), read.unwrap());
+            written.unwrap();
+            read.unwrap();
             assert!(got == sent);
             assert!(writer.room.is_some(), "it was full");
             for _ in 0..SMOOTH {

@@ -162,7 +162,8 @@ mod tests {
         let mut got = vec![0; 11 + JOINED_MAX];
         let writing = poll_fn(|cx| outbox.poll_flush(near.as_mut(), cx));
         let (written, read) = tokio::join!(writing, far.read_exact(&mut got));
-        (written.unwrap(), read.unwrap());
+        written.unwrap();
+        read.unwrap();
         assert!(got.starts_with(b"abcdefghijk") && got.ends_with(b"kl"));
     }
 
