@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
 use crate::driver::Link;
+use crate::halves::halves;
 use crate::local::Door;
 use crate::session::{Answer, Dialect};
 use crate::{ConnectError, Datagrams, Error, Listener, Stream, default_socket};
@@ -63,8 +64,9 @@ impl Client {
                 ConnectError::Unusable { socket, reason: error.to_string() }
             }
         })?;
-        let client = Self::over(stream).await?;
-        Ok(Self { origin: Origin::Socket(path.into()), ..client })
+        let (reader, writer) = halves(stream)
+            .map_err(|error| ConnectError::Unusable { socket: path.to_owned(), reason: error.to_string() })?;
+        Ok(Self { link: Link::start(reader, writer).await?, origin: Origin::Socket(path.into()) })
     }
 
     /// Connects anew: to the daemon at the same socket, which may be another process by now, or to the same node in this
@@ -99,7 +101,8 @@ impl Client {
     where
         Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        Ok(Self { link: Link::start(io).await?, origin: Origin::Pipe })
+        let (reader, writer) = tokio::io::split(io);
+        Ok(Self { link: Link::start(reader, writer).await?, origin: Origin::Pipe })
     }
 
     /// True when the daemon speaks the reference dialect only: no half-close, no [`Stream::drain`], no

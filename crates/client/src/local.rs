@@ -10,15 +10,15 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 use pilot_wire::StreamId;
 use pilot_wire::ipc::INITIAL_CREDIT;
 use tokio::sync::mpsc;
 
-use crate::driver::{Link, lock};
+use crate::driver::{Connection, Link};
 use crate::session::{Dialect, Session};
 use crate::{Client, ConnectError, Error};
 
@@ -50,17 +50,17 @@ impl Door {
     pub async fn connect(&self) -> Result<Client, ConnectError> {
         let mut session = Session::new(Dialect::Extended { initial_credit: INITIAL_CREDIT });
         session.outbox.run_in_process();
-        let session = Arc::new(Mutex::new(session));
-        let link = Link::to(session.clone());
-        self.0.send(End { session }).await.map_err(|_| ConnectError::Ended)?;
+        let connection = Arc::new(Connection::in_process(session));
+        let link = Link::to(connection.clone());
+        self.0.send(End { connection }).await.map_err(|_| ConnectError::Ended)?;
         Ok(Client::behind(link, self.clone()))
     }
 }
 
 impl Entrance {
-    /// The daemon's end of the next client; `None` when there is no door any more. May be dropped and called again.
-    pub async fn accept(&mut self) -> Option<End> {
-        self.0.recv().await
+    /// The daemon's end of the next client; `None` when there is no door any more.
+    pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
+        self.0.poll_recv(cx)
     }
 }
 
@@ -89,13 +89,13 @@ pub enum Taken {
 
 /// The daemon's end of a client. When it is dropped the client has lost its daemon.
 pub struct End {
-    session: Arc<Mutex<Session>>,
+    connection: Arc<Connection>,
 }
 
 impl End {
     /// Moves everything that the client wrote behind what is in `items`.
     pub fn take(&self, items: &mut VecDeque<Item>, waker: &Waker) -> Taken {
-        let mut session = lock(&self.session);
+        let mut session = self.connection.session();
         session.outbox.hand_over(items, &Context::from_waker(waker));
         if session.is_done() { Taken::Gone } else { Taken::All }
     }
@@ -103,7 +103,7 @@ impl End {
     /// Hands the client what the daemon has for it. The bounds are those of any client: the credit of streams, the
     /// backlogs of listeners and datagrams, the requests it made.
     pub fn deliver(&self, items: &mut Vec<Item>) {
-        let mut session = lock(&self.session);
+        let mut session = self.connection.session();
         for item in items.drain(..) {
             let taken = match item {
                 Item::Frames(buffer) => Frames::of(buffer).try_for_each(|frame| session.on_frame(&frame)),
@@ -113,12 +113,14 @@ impl End {
                 return session.end(error);
             }
         }
+        // What it answers, such as credit, is for this side.
+        session.outbox.take_turn();
     }
 }
 
 impl Drop for End {
     fn drop(&mut self) {
-        lock(&self.session).end(Error::Ended);
+        self.connection.session().end(Error::Ended);
     }
 }
 

@@ -21,6 +21,7 @@ use tokio::io::ReadBuf;
 pub(crate) use outbox::Outbox;
 pub(crate) use requests::Answer;
 use requests::Requests;
+pub(crate) use streams::Piece;
 use streams::Streams;
 
 use crate::Error;
@@ -114,6 +115,7 @@ impl Session {
 
     /// Takes one frame from the daemon.
     pub(crate) fn on_frame(&mut self, frame: &Bytes) -> Result<(), Error> {
+        self.outbox.pause();
         match DaemonFrame::parse(frame).map_err(|error| Error::Protocol(error.to_string()))? {
             DaemonFrame::HelloOk { .. } => {}
             DaemonFrame::Tagged { tag, reply } => {
@@ -303,6 +305,10 @@ impl Session {
         let polled = self.streams.poll_read(stream, buffer, &mut self.outbox, cx);
         match (polled, &self.over) {
             (Poll::Pending, Some(over)) => Poll::Ready(Err(over.clone())),
+            (Poll::Pending, None) => {
+                self.outbox.pause();
+                Poll::Pending
+            }
             (polled, _) => polled,
         }
     }
@@ -316,6 +322,20 @@ impl Session {
         match &self.over {
             Some(over) => Poll::Ready(Err(over.clone())),
             None => self.streams.poll_write(stream, parts, &mut self.outbox, cx),
+        }
+    }
+
+    /// As [`Session::poll_write`], for a piece that the caller writes itself at once; `None` when it has to wait for its
+    /// turn behind what has gathered.
+    pub(crate) fn poll_claim_direct(
+        &mut self,
+        stream: StreamId,
+        parts: &[std::io::IoSlice<'_>],
+        cx: &Context<'_>,
+    ) -> Option<Poll<Result<Piece, Error>>> {
+        match &self.over {
+            Some(over) => Some(Poll::Ready(Err(over.clone()))),
+            None => self.streams.poll_claim_direct(stream, parts, &mut self.outbox, cx),
         }
     }
 

@@ -151,7 +151,7 @@ impl Shared {
     }
 
     fn poll_write(&self, cx: &Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        self.link.session().poll_write(self.id, parts, cx).map_err(io::Error::from)
+        self.link.poll_write(self.id, parts, cx).map_err(io::Error::from)
     }
 
     fn poll_flush(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {

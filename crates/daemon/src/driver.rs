@@ -13,7 +13,6 @@ mod clients;
 mod deadlines;
 mod envelope;
 mod info;
-mod locals;
 mod membership;
 mod names;
 mod netcheck;
@@ -23,31 +22,32 @@ mod pump;
 mod registry;
 mod replies;
 mod requests;
+mod serve;
 mod streams;
 mod trust;
 mod web;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 
+use pilot_client::halves;
 use pilot_client::local::{End, Entrance};
 use pilot_proto::{Event, Node, PingId, Query, QueryId};
 use pilot_wire::ipc::{self, Code, MAX_DATA, Reply};
 use pilot_wire::record::RecordSeq;
 use pilot_wire::{NodeId, Port, PublicKey, StreamId};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::sync::{broadcast, mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, coop};
 use tokio::time::Sleep;
 
 use crate::handle::{PeerIdentity, ServiceOrder, Sign};
-use crate::ipc::io::{FrameReader, write_batches};
+use crate::ipc::bell::Board;
 use crate::ipc::listener::Listener;
-use crate::ipc::local::{Locals, Outlet};
-use crate::ipc::outbox::Outbox;
 use crate::memberships::Memberships;
 use crate::network::News;
 use crate::registry::{CallId, Link, Numbers, Profile, Report};
@@ -57,8 +57,8 @@ use crate::udp::{Sent, UdpSocket};
 use crate::webhook::{self, Webhook};
 use crate::{Config, Running};
 
-use clients::{CLIENTS_MAX, Client, Tasks};
-pub(crate) use clients::{ClientEvent, ClientId};
+use clients::Client;
+pub(crate) use clients::ClientId;
 use deadlines::Deadlines;
 pub(crate) use network::Edge;
 use registry::RegistryCall;
@@ -94,8 +94,6 @@ const LONG_SLEEP: Duration = Duration::from_secs(3600);
 
 /// What other tasks tell the loop.
 pub(crate) enum Command {
-    /// A local program did something.
-    Client(ClientId, ClientEvent),
     /// The registry link has news.
     Registry(Report),
     /// A built-in service has something to say.
@@ -116,21 +114,20 @@ pub(crate) enum Command {
     Web(u64, crate::web::Report),
 }
 
-/// Why the loop runs. There is nothing else that it waits for.
-enum Wake {
-    Datagrams,
-    Timer,
-    Command(Command),
-    Program(UnixStream),
+/// Why the loop runs: everything that is ready when it looks, so that nothing waits behind something busy. There is
+/// nothing else that it waits for.
+#[derive(Default)]
+struct Wakes {
+    shutdown: bool,
+    datagrams: bool,
+    /// Clients can be heard, or take more.
+    programs: bool,
+    timer: bool,
+    command: Option<Command>,
+    /// A program connected.
+    connected: Option<UnixStream>,
     /// A new client in this process.
-    Guest(End),
-    /// Clients in this process have something to say.
-    Locals,
-    /// The tunnel socket takes datagrams again.
-    Writable,
-    /// The last turn left something to send.
-    Continue,
-    Shutdown,
+    guest: Option<End>,
 }
 
 /// Whose a port is.
@@ -182,7 +179,7 @@ pub(crate) struct Driver {
     listener: Option<Listener>,
     entrance: Entrance,
     inbox: mpsc::Receiver<Command>,
-    /// For the tasks of local programs.
+    /// For the tasks that work for the loop.
     commands: mpsc::Sender<Command>,
     link: Link,
     webhook: Webhook,
@@ -210,8 +207,11 @@ pub(crate) struct Driver {
     ready: Option<Box<dyn FnOnce(Running) + Send>>,
 
     clients: BTreeMap<ClientId, Client>,
-    locals: Locals,
     next_client: u64,
+    /// Where the connections of programs ring.
+    board: Board,
+    /// Programs to look at; kept for its memory.
+    rung: Vec<ClientId>,
     /// Programs with something new in their queue.
     unflushed: BTreeSet<ClientId>,
     ports: BTreeMap<Port, PortOwner>,
@@ -243,10 +243,8 @@ pub(crate) struct Driver {
     blocked: Option<Blocked>,
     more_to_send: bool,
     stopping: bool,
-    /// Readers and writers of programs, deliveries, calls of services: they end with the driver.
+    /// Deliveries, calls of services, links: they end with the driver.
     tasks: JoinSet<()>,
-    /// The writers of programs, which may finish what they have when the driver ends in order.
-    writers: JoinSet<()>,
 }
 
 /// The channel through which everybody talks to the loop.
@@ -285,8 +283,9 @@ impl Driver {
             policy: parts.policy,
             ready: Some(parts.ready),
             clients: BTreeMap::new(),
-            locals: Locals::new(),
             next_client: 0,
+            board: Board::default(),
+            rung: Vec::new(),
             unflushed: BTreeSet::new(),
             ports: BTreeMap::new(),
             streams: BTreeMap::new(),
@@ -313,7 +312,6 @@ impl Driver {
             more_to_send: false,
             stopping: false,
             tasks: JoinSet::new(),
-            writers: JoinSet::new(),
         };
         if driver.config.services.echo && driver.node.listen(Port::ECHO).is_ok() {
             driver.ports.insert(Port::ECHO, PortOwner::Echo);
@@ -332,28 +330,37 @@ impl Driver {
         self.approve_all_listed(now);
         self.drain(now);
         while !self.stopping {
-            let wake = self.next(shutdown.as_mut()).await;
-            self.on_wake(wake);
+            let wakes = poll_fn(|cx| self.poll_wakes(shutdown.as_mut(), cx)).await;
+            self.stopping |= wakes.shutdown;
+            self.turn(wakes);
         }
         self.linger().await;
         self.close().await;
     }
 
-    fn on_wake(&mut self, wake: Wake) {
+    fn turn(&mut self, wakes: Wakes) {
         let now = Instant::now();
         self.notice_sleep(now);
-        match wake {
-            Wake::Datagrams => self.receive(now),
-            Wake::Timer => self.on_time(now),
-            Wake::Command(command) => self.on_commands(now, command),
-            Wake::Program(stream) => {
-                let (reader, writer) = stream.into_split();
-                self.attach(reader, writer);
+        if wakes.datagrams {
+            self.receive(now);
+        }
+        if let Some(end) = wakes.guest {
+            self.attach_local(end);
+        }
+        if wakes.programs {
+            self.serve_rung(now);
+        }
+        if let Some(command) = wakes.command {
+            self.on_commands(now, command);
+        }
+        if let Some(stream) = wakes.connected {
+            match halves(stream) {
+                Ok((reader, writer)) => self.attach(tokio::io::join(reader, writer)),
+                Err(error) => tracing::warn!(%error, "cannot serve a local client"),
             }
-            Wake::Guest(end) => self.attach_local(now, end),
-            Wake::Locals => self.on_locals(now),
-            Wake::Writable | Wake::Continue => {}
-            Wake::Shutdown => self.stopping = true,
+        }
+        if wakes.timer {
+            self.on_time(now);
         }
         self.drain(now);
     }
@@ -366,12 +373,13 @@ impl Driver {
         let over = tokio::time::sleep(self.config.linger);
         tokio::pin!(over);
         // What was written before the end was asked for may not have been looked at.
-        self.on_wake(Wake::Locals);
+        self.turn(Wakes { programs: true, ..Wakes::default() });
         while self.has_undelivered() {
-            match self.next(over.as_mut()).await {
-                Wake::Shutdown => return,
-                wake => self.on_wake(wake),
+            let wakes = poll_fn(|cx| self.poll_wakes(over.as_mut(), cx)).await;
+            if wakes.shutdown {
+                return;
             }
+            self.turn(wakes);
         }
     }
 
@@ -379,28 +387,46 @@ impl Driver {
         let undelivered = |(id, stream): (&StreamId, &Attachment)| {
             !stream.untaken.is_empty() || self.node.is_drained(*id) == Some(false)
         };
-        self.locals.is_rung() || self.streams.iter().any(undelivered)
+        self.board.is_rung() || self.streams.iter().any(undelivered)
     }
 
-    async fn next(&mut self, shutdown: Pin<&mut impl Future<Output = ()>>) -> Wake {
-        tokio::select! {
-            () = shutdown => Wake::Shutdown,
-            ready = self.socket.readable() => match ready {
-                Ok(()) => Wake::Datagrams,
-                Err(error) => {
-                    tracing::error!(%error, "the tunnel socket is unusable");
-                    Wake::Shutdown
-                }
-            },
-            // The loop itself holds a sender, so the channel never ends.
-            Some(command) = self.inbox.recv() => Wake::Command(command),
-            () = self.locals.rung() => Wake::Locals,
-            Some(end) = self.entrance.accept() => Wake::Guest(end),
-            Some(stream) = accept(self.listener.as_mut()), if self.listener.is_some() => Wake::Program(stream),
-            () = self.sleep.as_mut() => Wake::Timer,
-            _ = self.socket.writable(), if self.blocked.is_some() => Wake::Writable,
-            () = std::future::ready(()), if self.more_to_send => Wake::Continue,
+    /// Ready when there is a reason to run.
+    fn poll_wakes(&mut self, shutdown: Pin<&mut impl Future>, cx: &mut Context<'_>) -> Poll<Wakes> {
+        // Others of this thread, and the system's news, get their turn even if the loop never runs out of work.
+        let budget = ready!(coop::poll_proceed(cx));
+        let mut wakes = Wakes { shutdown: shutdown.poll(cx).is_ready(), ..Wakes::default() };
+        match self.socket.poll_readable(cx) {
+            Poll::Ready(Ok(())) => wakes.datagrams = true,
+            Poll::Ready(Err(error)) => {
+                tracing::error!(%error, "the tunnel socket is unusable");
+                wakes.shutdown = true;
+            }
+            Poll::Pending => {}
         }
+        let writable = self.blocked.is_some() && self.socket.poll_writable(cx).is_ready();
+        wakes.programs = self.board.poll_rung(cx).is_ready();
+        // The loop itself holds a sender, so the channel never ends.
+        if let Poll::Ready(command) = self.inbox.poll_recv(cx) {
+            wakes.command = command;
+        }
+        if let Some(listener) = &mut self.listener
+            && let Poll::Ready(stream) = listener.poll_accept(cx)
+        {
+            wakes.connected = Some(stream);
+        }
+        if let Poll::Ready(end) = self.entrance.poll_accept(cx) {
+            wakes.guest = end;
+        }
+        wakes.timer = self.sleep.as_mut().poll(cx).is_ready();
+        let is_idle = !(wakes.shutdown || wakes.datagrams || wakes.programs || wakes.timer)
+            && wakes.command.is_none()
+            && wakes.connected.is_none()
+            && wakes.guest.is_none();
+        if is_idle && !writable && !self.more_to_send {
+            return Poll::Pending;
+        }
+        budget.made_progress();
+        Poll::Ready(wakes)
     }
 
     fn receive(&mut self, now: Instant) {
@@ -437,9 +463,6 @@ impl Driver {
 
     fn on_command(&mut self, now: Instant, command: Command) {
         match command {
-            Command::Client(id, ClientEvent::Frame(received)) => self.on_frame(now, id, received),
-            Command::Client(id, ClientEvent::Written) => self.on_written(now, id),
-            Command::Client(id, ClientEvent::Gone) => self.on_gone(now, id),
             Command::Registry(report) => self.on_report(now, report),
             Command::Service(order) => self.on_service(now, order),
             Command::Delivered(outcome) => self.on_delivered(now, outcome),
@@ -463,6 +486,8 @@ impl Driver {
                 self.on_query(now, id, query);
             }
             self.store(now);
+            // Programs first: they wait for what came, the network can wait for what the node says to it.
+            self.flush_programs(now);
             self.send(now);
             // Sending may bring news at once: packets to ourselves loop back.
             let Some(event) = self.node.poll_event() else { break };
@@ -472,14 +497,10 @@ impl Driver {
                 break;
             }
         }
-        for id in std::mem::take(&mut self.unflushed) {
-            if let Some(client) = self.clients.get_mut(&id) {
-                client.outbox.flush();
-            }
-        }
+        self.flush_programs(now);
         self.set_alarm(now);
         // Finished tasks leave their results; nothing else does.
-        while self.tasks.try_join_next().is_some() || self.writers.try_join_next().is_some() {}
+        while self.tasks.try_join_next().is_some() {}
     }
 
     fn send(&mut self, now: Instant) {
@@ -516,42 +537,14 @@ impl Driver {
         sent
     }
 
+    /// Sees to it that the loop wakes no later than it has to. An alarm that comes to be needed later is left where it is:
+    /// setting one costs more than waking once in vain, and a stream that talks would set one for each packet.
     fn set_alarm(&mut self, now: Instant) {
         let next = [self.node.poll_timeout(), self.deadlines.next()].into_iter().flatten().min();
         let next = next.unwrap_or(now + LONG_SLEEP);
-        if self.sleep.deadline().into_std() != next {
+        if self.sleep.is_elapsed() || next < self.sleep.deadline().into_std() {
             self.sleep.as_mut().reset(next.into());
         }
-    }
-
-    /// A new connection of a local program.
-    fn attach<R, W>(&mut self, reader: R, writer: W)
-    where
-        R: AsyncRead + Unpin + Send + 'static,
-        W: AsyncWrite + Unpin + Send + 'static,
-    {
-        if self.clients.len() >= CLIENTS_MAX {
-            tracing::warn!("too many local programs are connected; one was turned away");
-            return;
-        }
-        let id = ClientId(self.next_client);
-        self.next_client += 1;
-        let (batches, queue) = mpsc::channel(1);
-        let reading = self.tasks.spawn(read_client(id, FrameReader::new(reader), self.commands.clone()));
-        let commands = self.commands.clone();
-        let writing = self.writers.spawn(async move {
-            let told = || {
-                let commands = commands.clone();
-                async move {
-                    let _ = commands.send(Command::Client(id, ClientEvent::Written)).await;
-                }
-            };
-            if write_batches(writer, queue, told).await.is_err() {
-                let _ = commands.send(Command::Client(id, ClientEvent::Gone)).await;
-            }
-        });
-        let outlet = Outlet::Socket(Outbox::new(batches));
-        self.clients.insert(id, Client::new(outlet, Some(Tasks { reading, writing })));
     }
 
     fn on_event(&mut self, now: Instant, event: Event) {
@@ -687,12 +680,7 @@ impl Driver {
         self.memory_stale = true;
         self.drain(now);
         self.end_web(LAST_WORDS).await;
-        for client in std::mem::take(&mut self.clients).into_values() {
-            client.finish();
-        }
-        // The reply to `shutdown` gets a moment to leave; a program that does not read gets no more than that.
-        let _ = tokio::time::timeout(LAST_WORDS, async { while self.writers.join_next().await.is_some() {} })
-            .await;
+        self.end_programs().await;
     }
 
     /// Tells the services; nobody may be listening.
@@ -731,25 +719,4 @@ impl Driver {
     fn answer<T: serde::Serialize>(&mut self, to: ReplyTo, command: ipc::Command, value: &T) {
         self.reply(to, &Reply::json(command, value));
     }
-}
-
-/// The next program that comes through the socket, if there is one.
-async fn accept(listener: Option<&mut Listener>) -> Option<UnixStream> {
-    match listener {
-        Some(listener) => Some(listener.accept().await),
-        None => None,
-    }
-}
-
-async fn read_client<R: AsyncRead + Unpin>(
-    id: ClientId,
-    mut frames: FrameReader<R>,
-    commands: mpsc::Sender<Command>,
-) {
-    while let Ok(Some(received)) = frames.next().await {
-        if commands.send(Command::Client(id, ClientEvent::Frame(received))).await.is_err() {
-            return;
-        }
-    }
-    let _ = commands.send(Command::Client(id, ClientEvent::Gone)).await;
 }

@@ -3,10 +3,12 @@
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Buffers offered to one receive call. Each may come back as a train of up to 64 KiB when the kernel coalesces,
 /// so eight hold the window of a fast stream while pages that no traffic touches cost no memory.
@@ -22,6 +24,10 @@ const MAX_PAYLOAD: usize = 65_507;
 /// process is not scheduled.
 const KERNEL_BUFFER: usize = 4 << 20;
 
+/// Whether a batch that is not full says that the socket is empty, so that no call is needed to find out. What comes
+/// later makes the socket readable again. Elsewhere one datagram is received per call.
+const EMPTIES: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
 /// What became of a train handed to the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sent {
@@ -35,12 +41,16 @@ pub(crate) enum Sent {
 
 /// The tunnel socket with its receive buffers.
 pub(crate) struct UdpSocket {
-    io: tokio::net::UdpSocket,
+    /// Registered for reading only: otherwise each datagram that the other side takes would wake the loop, for there is
+    /// room for another one then.
+    io: AsyncFd<std::net::UdpSocket>,
+    /// Tells of room, while a send is blocked.
+    room: Option<AsyncFd<std::net::UdpSocket>>,
     state: UdpSocketState,
     local: SocketAddr,
     /// Whether the kernel may cut what is sent now into fragments.
     fragments: AtomicBool,
-    buffers: Vec<Box<[u8]>>,
+    buffers: [Box<[u8]>; RECEIVE_BUFFERS],
 }
 
 impl UdpSocket {
@@ -51,12 +61,13 @@ impl UdpSocket {
         // The kernel's limit may be lower than the wish; smaller buffers work, only less smoothly.
         let _ = socket.set_recv_buffer_size(KERNEL_BUFFER);
         let _ = socket.set_send_buffer_size(KERNEL_BUFFER);
-        let io = tokio::net::UdpSocket::from_std(socket.into())?;
+        let io = std::net::UdpSocket::from(socket);
         let state = UdpSocketState::new(UdpSockRef::from(&io))?;
         let local = io.local_addr()?;
         set_fragments(&io, local, false);
-        let buffers = (0..RECEIVE_BUFFERS).map(|_| vec![0; BUFFER_LEN].into_boxed_slice()).collect();
-        Ok(Self { io, state, local, fragments: AtomicBool::new(false), buffers })
+        let io = watch(io, Interest::READABLE)?;
+        let buffers = std::array::from_fn(|_| vec![0; BUFFER_LEN].into_boxed_slice());
+        Ok(Self { io, room: None, state, local, fragments: AtomicBool::new(false), buffers })
     }
 
     /// The bound address.
@@ -69,27 +80,41 @@ impl UdpSocket {
         self.state.max_gso_segments()
     }
 
-    /// Resolves when a receive is worth trying.
-    pub(crate) async fn readable(&self) -> io::Result<()> {
-        self.io.readable().await
+    /// Ready when a receive is worth trying.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.poll_read_ready(cx).map_ok(drop)
     }
 
-    /// Resolves when a blocked send is worth trying again.
-    pub(crate) async fn writable(&self) -> io::Result<()> {
-        self.io.writable().await
+    /// Ready when a blocked send is worth trying again.
+    pub(crate) fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let room = match self.room.take() {
+            Some(room) => room,
+            None => watch(self.io.get_ref().try_clone()?, Interest::WRITABLE)?,
+        };
+        let polled = room.poll_write_ready(cx).map_ok(drop);
+        if polled.is_pending() {
+            self.room = Some(room);
+        }
+        polled
     }
 
     /// Receives one batch and hands each datagram to `each`, in place. Returns how many there were; 0 when none waits.
     pub(crate) fn receive(&mut self, mut each: impl FnMut(SocketAddr, &mut [u8])) -> io::Result<usize> {
         let mut metas = [RecvMeta::default(); RECEIVE_BUFFERS];
         let received = {
-            let mut slices: Vec<IoSliceMut<'_>> =
-                self.buffers.iter_mut().map(|b| IoSliceMut::new(b)).collect();
+            let mut slices = self.buffers.each_mut().map(|buffer| IoSliceMut::new(buffer));
             let (io, state) = (&self.io, &self.state);
-            match io.try_io(Interest::READABLE, || state.recv(UdpSockRef::from(io), &mut slices, &mut metas))
-            {
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+            let mut received = 0;
+            let outcome = io.try_io(Interest::READABLE, |io| {
+                received = state.recv(UdpSockRef::from(io), &mut slices, &mut metas)?;
+                if EMPTIES && received < RECEIVE_BUFFERS {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                Ok(())
+            });
+            match outcome {
+                Ok(()) => received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => received,
                 Err(error) => return Err(error),
             }
         };
@@ -115,7 +140,7 @@ impl UdpSocket {
     ) -> Sent {
         // Few datagrams may be cut, so the option of the socket is mostly right already.
         if self.fragments.swap(may_fragment, Ordering::Relaxed) != may_fragment {
-            set_fragments(&self.io, self.local, may_fragment);
+            set_fragments(self.io.get_ref(), self.local, may_fragment);
         }
         let destination = self.reachable_form(destination);
         let segment_size = segment_size.clamp(1, MAX_PAYLOAD);
@@ -137,10 +162,7 @@ impl UdpSocket {
         let segments_before = self.max_segments();
         let transmit =
             Transmit { destination, ecn: None, contents, segment_size: Some(segment_size), src_ip: None };
-        match self
-            .io
-            .try_io(Interest::WRITABLE, || self.state.try_send(UdpSockRef::from(&self.io), &transmit))
-        {
+        match self.state.try_send(UdpSockRef::from(self.io.get_ref()), &transmit) {
             Ok(()) => Sent::Gone,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Sent::Blocked,
             // Some drivers refuse trains only when handed one; quinn-udp then turns the feature off for good.
@@ -172,11 +194,16 @@ impl UdpSocket {
     }
 }
 
+#[expect(deprecated, reason = "what replaces it is unsafe, because of types whose descriptor is not theirs")]
+fn watch(io: std::net::UdpSocket, interest: Interest) -> io::Result<AsyncFd<std::net::UdpSocket>> {
+    AsyncFd::with_interest(io, interest)
+}
+
 /// Whether the kernel may cut datagrams that are larger than a packet of the network. Streams never need that, because the
 /// node finds out what the path carries; but overlay datagrams may have 64 KiB (spec/dataplane.md 4). Otherwise they go
 /// out marked "do not fragment", and routers' reports of what they carry are not believed (RFC 8899 4.6).
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn set_fragments(io: &tokio::net::UdpSocket, local: SocketAddr, allowed: bool) {
+fn set_fragments(io: &std::net::UdpSocket, local: SocketAddr, allowed: bool) {
     use rustix::net::sockopt::{Ipv4PathMtuDiscovery as V4, Ipv6PathMtuDiscovery as V6};
     use rustix::net::sockopt::{set_ip_mtu_discover, set_ipv6_mtu_discover};
     let (v4, v6) = if allowed { (V4::DONT, V6::DONT) } else { (V4::PROBE, V6::PROBE) };
@@ -191,7 +218,7 @@ fn set_fragments(io: &tokio::net::UdpSocket, local: SocketAddr, allowed: bool) {
 
 /// On other systems it stays as `quinn-udp` has it.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn set_fragments(_io: &tokio::net::UdpSocket, _local: SocketAddr, _allowed: bool) {}
+fn set_fragments(_io: &std::net::UdpSocket, _local: SocketAddr, _allowed: bool) {}
 
 #[cfg(unix)]
 fn is_too_large(error: &io::Error) -> bool {
@@ -226,12 +253,14 @@ fn bind_plain(listen: SocketAddr) -> io::Result<Socket> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use super::*;
 
     async fn receive_all(socket: &mut UdpSocket, wanted: usize) -> Vec<(SocketAddr, Vec<u8>)> {
         let mut got = Vec::new();
         while got.len() < wanted {
-            socket.readable().await.unwrap();
+            poll_fn(|cx| socket.poll_readable(cx)).await.unwrap();
             socket.receive(|from, datagram| got.push((from, datagram.to_vec()))).unwrap();
         }
         got
@@ -242,7 +271,6 @@ mod tests {
         let a = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let mut b = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let train: Vec<u8> = (0..2_500u32).map(|i| (i % 251) as u8).collect();
-        a.writable().await.unwrap();
         assert_eq!(a.send(b.local(), 1000, false, &train), Sent::Gone);
         let got = receive_all(&mut b, 3).await;
         let datagrams: Vec<_> = got.iter().map(|(_, d)| d.clone()).collect();
@@ -254,7 +282,6 @@ mod tests {
     async fn a_dual_stack_socket_talks_to_an_ipv4_one_in_plain_addresses() {
         let any = UdpSocket::bind("0.0.0.0:0".parse().unwrap()).unwrap();
         let mut v4 = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        any.writable().await.unwrap();
         assert_eq!(any.send(v4.local(), 5, false, b"hello"), Sent::Gone);
         let got = receive_all(&mut v4, 1).await;
         assert_eq!(got[0].1, b"hello");
@@ -268,9 +295,8 @@ mod tests {
         for listen in ["127.0.0.1:0", "0.0.0.0:0"] {
             let socket = UdpSocket::bind(listen.parse().unwrap()).unwrap();
             let to = SocketAddr::new([127, 0, 0, 1].into(), socket.local().port());
-            let mode = || ip_mtu_discover(&socket.io).unwrap();
+            let mode = || ip_mtu_discover(socket.io.get_ref()).unwrap();
             assert_eq!(mode(), Ipv4PathMtuDiscovery::PROBE);
-            socket.writable().await.unwrap();
             assert_eq!(socket.send(to, 60_000, true, &[1; 60_000]), Sent::Gone);
             assert_eq!(mode(), Ipv4PathMtuDiscovery::DONT);
             assert_eq!(socket.send(to, 5, false, b"hello"), Sent::Gone);
@@ -283,7 +309,6 @@ mod tests {
         let a = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let mut b = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let big = vec![7; MAX_PAYLOAD];
-        a.writable().await.unwrap();
         assert_eq!(a.send(b.local(), big.len(), true, &big), Sent::Gone);
         assert_eq!(receive_all(&mut b, 1).await[0].1, big);
     }

@@ -1,4 +1,8 @@
 //! Bytes on their way to the daemon. Small frames gather here and leave in one write, or, in the same process, in one go.
+//!
+//! What comes after a pause is written at once by whoever asks for it; what follows closely is left to the driver, which
+//! writes it together. A pause is when the driver has written all there was, when something is heard from the daemon, and
+//! when somebody begins to wait for that.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -6,7 +10,6 @@ use std::mem;
 use std::task::{Context, Waker};
 
 use pilot_wire::StreamId;
-use pilot_wire::ipc::{Command, data_header};
 
 use super::{remember, wake};
 use crate::local::{self, Lane};
@@ -34,6 +37,10 @@ pub(crate) struct Outbox {
     flushes: Vec<(u64, Waker)>,
     /// The driver, when it has nothing to write.
     driver: Option<Waker>,
+    /// A frame was appended that nobody has been told of.
+    is_fresh: bool,
+    /// Something was written at once since the last pause.
+    is_warm: bool,
 }
 
 impl Outbox {
@@ -45,21 +52,22 @@ impl Outbox {
     /// Where to append a frame. Small frames (credit, closing) may always be appended; others ask
     /// [`Outbox::has_room`] first.
     pub(crate) fn frame(&mut self) -> &mut Vec<u8> {
-        wake(&mut self.driver);
+        self.is_fresh = true;
         match &mut self.lane {
             Some(lane) => lane.frame(),
             None => &mut self.gathering,
         }
     }
 
-    /// Appends the first `length` bytes of `parts`, at most [`MAX_PIECE`], as data of a stream.
-    pub(super) fn data(&mut self, stream: StreamId, parts: &[IoSlice<'_>], length: usize) {
+    /// Appends the first `length` bytes of `parts`, at most [`MAX_PIECE`], as data of a stream. `header` is what goes
+    /// before them in a frame.
+    pub(super) fn data(&mut self, stream: StreamId, header: &[u8], parts: &[IoSlice<'_>], length: usize) {
         if let Some(lane) = &mut self.lane {
-            wake(&mut self.driver);
+            self.is_fresh = true;
             return lane.data(stream, parts, length, MAX_PIECE);
         }
         let out = self.frame();
-        out.extend_from_slice(&data_header(Command::Send, stream, length));
+        out.extend_from_slice(header);
         local::append(out, parts, length);
     }
 
@@ -77,6 +85,33 @@ impl Outbox {
 
     fn waiting(&self) -> usize {
         self.lane.as_ref().map_or(self.gathering.len(), Lane::len)
+    }
+
+    /// Somebody is done with asking for things: shall what was asked be written at once? If not, the driver has been
+    /// told, if there is anything.
+    pub(crate) fn take_turn(&mut self) -> bool {
+        if !mem::take(&mut self.is_fresh) {
+            return false;
+        }
+        if self.lane.is_some() || mem::replace(&mut self.is_warm, true) {
+            wake(&mut self.driver);
+            return false;
+        }
+        true
+    }
+
+    /// Whoever talks with the daemon pauses.
+    pub(crate) const fn pause(&mut self) {
+        self.is_warm = false;
+    }
+
+    /// Counts bytes that are written without having gathered; gives `false`, and nothing is counted, when some have.
+    pub(crate) fn bypass(&mut self, bytes: usize) -> bool {
+        let is_vacant = self.lane.is_none() && self.gathering.is_empty();
+        if is_vacant {
+            self.gathered += bytes as u64;
+        }
+        is_vacant
     }
 
     /// Is there room for another frame? If not, the caller is woken when there is.
@@ -106,18 +141,22 @@ impl Outbox {
         done
     }
 
-    /// Gives the driver all there is, in exchange for an empty buffer; false, and a wake-up later, when there is
-    /// nothing.
-    pub(crate) fn take(&mut self, buffer: &mut Vec<u8>, cx: &Context<'_>) -> bool {
-        debug_assert!(buffer.is_empty(), "the driver writes one buffer before it takes the next");
+    /// Gives all there is, in exchange for an empty buffer; false when there is nothing.
+    pub(crate) fn take(&mut self, buffer: &mut Vec<u8>) -> bool {
+        debug_assert!(buffer.is_empty(), "one buffer is written before the next is taken");
         if self.gathering.is_empty() {
-            self.listen(cx);
             return false;
         }
         mem::swap(&mut self.gathering, buffer);
         self.gathered += buffer.len() as u64;
         self.crowd.drain(..).for_each(Waker::wake);
         true
+    }
+
+    /// The driver has written all that it knew of; gives `false` when there is more by now.
+    pub(crate) fn rest(&mut self) -> bool {
+        self.pause();
+        self.gathering.is_empty()
     }
 
     /// The driver is woken when there are bytes for it, or [`Outbox::ring`] is called.

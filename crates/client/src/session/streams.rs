@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes};
 use pilot_wire::StreamId;
-use pilot_wire::ipc::{ClientFrame, Failure};
+use pilot_wire::ipc::{ClientFrame, Command, Failure, data_header};
 use tokio::io::ReadBuf;
 
 use super::outbox::MAX_PIECE;
@@ -55,6 +55,15 @@ struct Stream {
 struct Finished {
     by_peer: bool,
     by_us: bool,
+}
+
+/// A piece of data on its way to the daemon.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    /// What goes before it.
+    pub(crate) header: [u8; 9],
+    /// Bytes of data, of those that were offered.
+    pub(crate) length: usize,
 }
 
 enum End {
@@ -159,13 +168,13 @@ impl Streams {
         Poll::Ready(Ok(()))
     }
 
-    pub(super) fn poll_write(
+    /// As much as may be written now, and the stream; `None` when there is nothing to write.
+    fn poll_piece(
         &mut self,
         id: StreamId,
         parts: &[IoSlice<'_>],
-        outbox: &mut Outbox,
         cx: &Context<'_>,
-    ) -> Poll<Result<usize, Error>> {
+    ) -> Poll<Result<Option<(&mut Stream, Piece)>, Error>> {
         let Some(stream) = self.open.get_mut(&id).filter(|stream| !stream.closing) else {
             return Poll::Ready(Err(Error::Closed));
         };
@@ -177,22 +186,56 @@ impl Streams {
         }
         let wanted: usize = parts.iter().map(|part| part.len()).sum();
         if wanted == 0 {
-            return Poll::Ready(Ok(0));
+            return Poll::Ready(Ok(None));
         }
         if stream.credit == 0 {
             remember(&mut stream.writer, cx);
             return Poll::Pending;
         }
+        let length = wanted.min(stream.credit).min(MAX_PIECE);
+        let header = data_header(Command::Send, id, length);
+        Poll::Ready(Ok(Some((stream, Piece { header, length }))))
+    }
+
+    pub(super) fn poll_write(
+        &mut self,
+        id: StreamId,
+        parts: &[IoSlice<'_>],
+        outbox: &mut Outbox,
+        cx: &Context<'_>,
+    ) -> Poll<Result<usize, Error>> {
+        let dialect = self.dialect;
+        let Some((stream, Piece { header, length })) = ready!(self.poll_piece(id, parts, cx))? else {
+            return Poll::Ready(Ok(0));
+        };
         if !outbox.has_room(cx) {
             return Poll::Pending;
         }
-        let length = wanted.min(stream.credit).min(MAX_PIECE);
-        if let Dialect::Extended { .. } = self.dialect {
-            stream.credit -= length;
-        }
-        outbox.data(id, parts, length);
+        stream.spend(length, dialect);
+        outbox.data(id, &header, parts, length);
         stream.last_write = outbox.position();
         Poll::Ready(Ok(length))
+    }
+
+    pub(super) fn poll_claim_direct(
+        &mut self,
+        id: StreamId,
+        parts: &[IoSlice<'_>],
+        outbox: &mut Outbox,
+        cx: &Context<'_>,
+    ) -> Option<Poll<Result<Piece, Error>>> {
+        let dialect = self.dialect;
+        let (stream, piece) = match self.poll_piece(id, parts, cx) {
+            Poll::Ready(Ok(piece)) => piece?,
+            Poll::Ready(Err(error)) => return Some(Poll::Ready(Err(error))),
+            Poll::Pending => return Some(Poll::Pending),
+        };
+        if !outbox.bypass(piece.header.len() + piece.length) {
+            return None;
+        }
+        stream.spend(piece.length, dialect);
+        stream.last_write = outbox.position();
+        Some(Poll::Ready(Ok(piece)))
     }
 
     pub(super) fn last_write(&self, id: StreamId) -> u64 {
@@ -281,6 +324,13 @@ impl Stream {
             Dialect::Extended { initial_credit } => initial_credit as usize,
         };
         Self { granted: credit, credit, ..Self::default() }
+    }
+
+    /// So much is written.
+    fn spend(&mut self, length: usize, dialect: Dialect) {
+        if let Dialect::Extended { .. } = dialect {
+            self.credit -= length;
+        }
     }
 
     fn unread(&self) -> usize {

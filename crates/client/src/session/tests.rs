@@ -110,7 +110,7 @@ fn take(session: &mut Session, step: Step) {
 /// What was said to the daemon is whole frames that it understands.
 fn assert_understandable(session: &mut Session) {
     let mut bytes = Vec::new();
-    session.outbox.take(&mut bytes, &Context::from_waker(Waker::noop()));
+    session.outbox.take(&mut bytes);
     let mut rest = &bytes[..];
     while let Some((prefix, after)) = rest.split_first_chunk() {
         let (frame, after) = after.split_at(u32::from_be_bytes(*prefix) as usize);

@@ -1,6 +1,6 @@
 //! The client against a daemon of the extended dialect.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IoSlice};
 use std::time::Duration;
 
 use crate::fake::Fake;
@@ -238,20 +238,64 @@ async fn draining_waits_for_the_peer() {
 }
 
 #[tokio::test]
-async fn small_writes_leave_together() {
-    let (client, mut fake) = Fake::extended(1000).await;
+async fn the_first_small_write_leaves_at_once_and_those_that_follow_leave_together() {
+    let (client, mut fake) = Fake::extended(10_000).await;
     let mut stream = dialed(&client, &mut fake, S).await;
-    for _ in 0..100 {
-        assert_eq!(stream.write(b"12345").await.unwrap(), 5);
+    for _ in 0..2 {
+        for _ in 0..100 {
+            assert_eq!(stream.write(b"12345").await.unwrap(), 5);
+        }
+        // Nothing in here has waited so far, so nobody but the writer can have written it.
+        assert_eq!(fake.heard_already(), Some(9 + 5));
+        assert_eq!(fake.heard_already(), None);
+        assert_eq!(fake.one_read().await, 99 * (9 + 5));
+        // Whoever waits for an answer has paused.
+        fake.say(&recv(S, b"go on")).await;
+        stream.read_exact(&mut [0; 5]).await.unwrap();
     }
-    assert_eq!(fake.one_read().await, 100 * (9 + 5));
+}
+
+#[tokio::test]
+async fn large_and_small_writes_keep_their_order_in_a_full_pipe() {
+    let (client, mut fake) = Fake::extended(1 << 30).await;
+    let mut stream = dialed(&client, &mut fake, S).await;
+    let pieces: Vec<Vec<u8>> =
+        (0..400_u32).map(|i| vec![i as u8; if i % 3 == 0 { 100_000 } else { i as usize }]).collect();
+    let expected = pieces.concat();
+    let writing = async {
+        for (i, piece) in pieces.iter().enumerate() {
+            let (front, back) = piece.split_at(piece.len() / 3);
+            match i % 2 {
+                0 => stream.write_all(piece).await.unwrap(),
+                _ => {
+                    let parts = [IoSlice::new(front), IoSlice::new(back)];
+                    let written = stream.write_vectored(&parts).await.unwrap();
+                    stream.write_all(&piece[written..]).await.unwrap();
+                }
+            }
+        }
+        stream.flush().await.unwrap();
+    };
+    let reading = async {
+        let mut got = Vec::new();
+        while got.len() < expected.len() {
+            let heard = fake.hear().await;
+            match ClientFrame::parse(&heard) {
+                Ok(ClientFrame::Request(Request::Send { stream: S, data })) => got.extend_from_slice(data),
+                other => panic!("{other:?}"),
+            }
+        }
+        got
+    };
+    let ((), got) = tokio::join!(writing, reading);
+    assert!(got == expected);
 }
 
 #[tokio::test]
 async fn header_and_body_leave_as_one_piece() {
     let (client, mut fake) = Fake::extended(1000).await;
     let mut stream = dialed(&client, &mut fake, S).await;
-    let parts = [std::io::IoSlice::new(b"head"), std::io::IoSlice::new(b"body")];
+    let parts = [IoSlice::new(b"head"), IoSlice::new(b"body")];
     assert_eq!(stream.write_vectored(&parts).await.unwrap(), 8);
     fake.expect(&ClientFrame::Request(Request::Send { stream: S, data: b"headbody" })).await;
 }

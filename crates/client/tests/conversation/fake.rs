@@ -1,5 +1,7 @@
 //! A daemon that says what the test tells it to, over a pipe in memory.
 
+use std::task::{Context, Poll, Waker};
+
 use pilot_client::Client;
 use pilot_client::ipc::{ClientFrame, DaemonFrame, Decoder, Features, Reply, Request};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
@@ -84,6 +86,15 @@ impl Fake {
         let mut bytes = Vec::new();
         reply.emit_tagged(tag, &mut bytes);
         self.io.write_all(&bytes).await.unwrap();
+    }
+
+    /// How many bytes the client has written already, without waiting.
+    pub(crate) fn heard_already(&mut self) -> Option<usize> {
+        let read = std::pin::pin!(self.io.read_buf(self.decoder.space()));
+        match read.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(count) => Some(count.unwrap()),
+            Poll::Pending => None,
+        }
     }
 
     /// How many bytes the client has written in one go.

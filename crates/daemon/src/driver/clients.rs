@@ -1,15 +1,16 @@
 //! The local programs that are connected: their queues, streams, ports, and the replies they wait for.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::task::{Context, Poll};
 
 use pilot_wire::ipc::{DaemonFrame, Failure, Reply};
 use pilot_wire::{Port, StreamId};
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
 
 use super::replies::{Refusal, Slot};
 use crate::ipc::io::Received;
-use crate::ipc::local::Outlet;
+use crate::ipc::way::Way;
 
 /// Local programs connected at once (the reference's limit).
 pub(super) const CLIENTS_MAX: usize = 1024;
@@ -31,20 +32,9 @@ pub(super) enum Dialect {
     Extended,
 }
 
-/// Something that happened to a program's connection.
-#[derive(Debug)]
-pub(crate) enum ClientEvent {
-    /// It sent a frame.
-    Frame(Received),
-    /// What was handed to its writer has been written.
-    Written,
-    /// It is gone.
-    Gone,
-}
-
 /// One connected program.
 pub(super) struct Client {
-    pub(super) outbox: Outlet,
+    pub(super) way: Way,
     pub(super) dialect: Dialect,
     pub(super) streams: BTreeSet<StreamId>,
     pub(super) ports: BTreeSet<Port>,
@@ -55,29 +45,21 @@ pub(super) struct Client {
     /// Replies that must leave in the order of their requests: programs of the reference tell them apart by order only.
     in_order: VecDeque<(u64, Option<Vec<u8>>)>,
     next_slot: u64,
-    tasks: Option<Tasks>,
     /// Dropped with the program.
     present: watch::Sender<()>,
 }
 
-/// The tasks of a program that came through the socket; they end with it.
-pub(super) struct Tasks {
-    pub(super) reading: AbortHandle,
-    pub(super) writing: AbortHandle,
-}
-
 impl Client {
-    pub(super) fn new(outbox: Outlet, tasks: Option<Tasks>) -> Self {
+    pub(super) fn new(way: Way, dialect: Dialect) -> Self {
         Self {
-            outbox,
-            dialect: Dialect::Reference,
+            way,
+            dialect,
             streams: BTreeSet::new(),
             ports: BTreeSet::new(),
             stalled: BTreeSet::new(),
             deferred: VecDeque::new(),
             in_order: VecDeque::new(),
             next_slot: 0,
-            tasks,
             present: watch::Sender::new(()),
         }
     }
@@ -98,7 +80,7 @@ impl Client {
     /// Queues a reply, or keeps it until the earlier ones are there.
     pub(super) fn reply(&mut self, slot: Slot, reply: &Reply<'_>) {
         match slot {
-            Slot::Tagged(tag) => self.outbox.push(|out| reply.emit_tagged(tag, out)),
+            Slot::Tagged(tag) => self.way.push(|out| reply.emit_tagged(tag, out)),
             Slot::InOrder(number) => {
                 let mut frame = Vec::new();
                 reply.emit(&mut frame);
@@ -125,12 +107,12 @@ impl Client {
 
     /// Queues something nobody asked for.
     pub(super) fn push(&mut self, frame: &DaemonFrame<'_>) {
-        self.outbox.push(|out| frame.emit(out));
+        self.way.push(|out| frame.emit(out));
     }
 
     /// Queues stream data without copying it.
     pub(super) fn push_data(&mut self, stream: StreamId, data: bytes::Bytes) {
-        self.outbox.push_data(stream, data);
+        self.way.push_data(stream, data);
     }
 
     /// Says that a stream ended, and how.
@@ -143,12 +125,19 @@ impl Client {
         }
     }
 
-    /// The daemon ends: the writer gets what is queued and ends after it.
-    pub(super) fn finish(mut self) {
-        self.outbox.flush_last();
-        if let Some(Tasks { reading, .. }) = self.tasks.take() {
-            reading.abort();
-        }
+    /// Writes what is queued, as far as the program takes it.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.way.flush()
+    }
+
+    /// Whether there is room for what had to wait for it.
+    pub(super) fn may_resume(&self) -> bool {
+        self.way.has_room() && !(self.stalled.is_empty() && self.deferred.is_empty())
+    }
+
+    /// The daemon ends: ready when the program has what is queued, or is gone.
+    pub(super) fn poll_last(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.way.poll_last(cx)
     }
 
     fn settle(&mut self, number: u64, frame: Vec<u8>) {
@@ -157,17 +146,8 @@ impl Client {
         }
         while let Some((_, Some(_))) = self.in_order.front() {
             if let Some((_, Some(frame))) = self.in_order.pop_front() {
-                self.outbox.push(|out| out.extend_from_slice(&frame));
+                self.way.push(|out| out.extend_from_slice(&frame));
             }
-        }
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        if let Some(Tasks { reading, writing }) = &self.tasks {
-            reading.abort();
-            writing.abort();
         }
     }
 }

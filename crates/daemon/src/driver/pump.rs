@@ -12,6 +12,7 @@ use super::clients::{ClientId, Dialect, STREAMS_MAX};
 use super::replies::{Refusal, ReplyTo};
 use super::streams::{Attachment, Chunk, Ending, Owner, Phase};
 use super::{Driver, PortOwner};
+use crate::ipc::budget::Charge;
 
 /// Bytes read from a stream at a time. Large enough that the frame around it costs nothing, small enough that streams of
 /// one program take turns.
@@ -129,7 +130,7 @@ impl Driver {
         let Some(client) = self.clients.get_mut(&client_id) else { return };
         self.unflushed.insert(client_id);
         while !stream.read_ended {
-            if !client.outbox.has_room() {
+            if !client.way.has_room() {
                 client.stalled.insert(id);
                 return;
             }
@@ -192,7 +193,7 @@ impl Driver {
         client: ClientId,
         id: StreamId,
         data: Bytes,
-        charge: Option<tokio::sync::OwnedSemaphorePermit>,
+        charge: Option<Charge>,
     ) {
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.owner == Owner::Client(client))
         else {

@@ -4,10 +4,10 @@ use pilot_proto::stream::CloseReason;
 use pilot_proto::{Closed, DatagramError, DialError, PortInUse, StreamError};
 use pilot_wire::ipc::paths::Unreachable;
 use pilot_wire::ipc::{Code, Failure};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::clients::ClientId;
 use super::paths::{Called, peer_of};
+use crate::ipc::budget::Charge;
 use crate::registry::CallError;
 
 /// Where a reply belongs in the conversation with a program.
@@ -26,7 +26,7 @@ pub(super) struct ReplyTo {
     pub(super) client: ClientId,
     pub(super) slot: Slot,
     /// The request counts against the program's budget until it is answered.
-    pub(super) _charge: Option<OwnedSemaphorePermit>,
+    pub(super) _charge: Option<Charge>,
 }
 
 /// A failure, with the text of 1.18.0 where programs may know it.

@@ -13,7 +13,6 @@ use pilot_wire::registry::{
     SetVisibility, Signed,
 };
 use pilot_wire::{Endpoint, NetworkId, Port, StreamId};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::clients::{ClientId, Dialect, PORTS_MAX, STREAMS_MAX};
 use super::membership::{self, Change};
@@ -22,6 +21,7 @@ use super::registry::Purpose;
 use super::replies::{Refusal, ReplyTo, Slot};
 use super::streams::{Attachment, Ending, Owner, Phase};
 use super::{Driver, PortOwner};
+use crate::ipc::budget::Charge;
 use crate::ipc::io::Received;
 use crate::webhook::Target;
 
@@ -29,32 +29,16 @@ impl Driver {
     /// A program sent a frame: carries it out, or keeps it while the program does not read what it was sent.
     pub(super) fn on_frame(&mut self, now: Instant, id: ClientId, received: Received) {
         let Some(client) = self.clients.get_mut(&id) else { return };
-        if !client.deferred.is_empty() || !client.outbox.has_room() {
+        if !client.deferred.is_empty() || !client.way.has_room() {
             client.deferred.push_back(received);
             return;
         }
         self.begin(now, id, received);
     }
 
-    /// A program read what it was sent: it may have more, and its waiting frames begin.
-    pub(super) fn on_written(&mut self, now: Instant, id: ClientId) {
-        let Some(client) = self.clients.get_mut(&id) else { return };
-        client.outbox.written();
-        for stream in std::mem::take(&mut client.stalled) {
-            self.pump_out(now, stream);
-        }
-        while let Some(client) = self.clients.get_mut(&id)
-            && client.outbox.has_room()
-            && let Some(received) = client.deferred.pop_front()
-        {
-            self.begin(now, id, received);
-        }
-    }
-
     /// A program is gone: its ports are free, its streams end in order, its requests are forgotten.
     pub(super) fn on_gone(&mut self, now: Instant, id: ClientId) {
         let Some(client) = self.clients.remove(&id) else { return };
-        self.locals.remove(id);
         for port in &client.ports {
             self.ports.remove(port);
             self.node.unlisten(*port);
@@ -67,7 +51,7 @@ impl Driver {
         self.checks.forget(id, &mut self.deadlines);
     }
 
-    fn begin(&mut self, now: Instant, id: ClientId, received: Received) {
+    pub(super) fn begin(&mut self, now: Instant, id: ClientId, received: Received) {
         let Received { frame, charge } = received;
         match ClientFrame::parse(&frame) {
             Ok(ClientFrame::Hello { version }) => self.on_hello(id, version),
@@ -136,7 +120,7 @@ impl Driver {
         request: Request<'_>,
         frame: &Bytes,
         slot: Slot,
-        charge: OwnedSemaphorePermit,
+        charge: Charge,
     ) {
         let command = request.answered_by().unwrap_or(Command::Error);
         if let Request::Send { stream, data } = request {
@@ -353,7 +337,7 @@ impl Driver {
                 Some(PortOwner::Client(owner)) => owner == *id || client.dialect == Dialect::Reference,
                 Some(PortOwner::Echo) | None => true,
             };
-            if wanted && client.outbox.has_room() {
+            if wanted && client.way.has_room() {
                 client.push(&frame);
                 self.unflushed.insert(*id);
             }

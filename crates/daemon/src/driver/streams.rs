@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use pilot_proto::Closed;
 use pilot_wire::ipc::INITIAL_CREDIT;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::clients::{ClientId, Dialect};
 use super::replies::ReplyTo;
+use crate::ipc::budget::Charge;
 
 /// Taken bytes are granted anew in steps of this size: four frames per megabyte instead of one per write.
 const GRANT_STEP: u32 = INITIAL_CREDIT / 4;
@@ -54,7 +54,7 @@ pub(super) enum Ending {
 #[derive(Debug)]
 pub(super) struct Chunk {
     pub(super) data: Bytes,
-    pub(super) _charge: Option<OwnedSemaphorePermit>,
+    pub(super) _charge: Option<Charge>,
 }
 
 /// One stream between the node and its owner.

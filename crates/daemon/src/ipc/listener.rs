@@ -5,10 +5,12 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Sleep, sleep};
 
 /// Pause after a failed accept. It fails when the process is out of descriptors; time is what cures that.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -44,8 +46,8 @@ pub(crate) struct Listener {
     path: PathBuf,
     inode: u64,
     owner: u32,
-    /// After a failure: when to accept again.
-    pause_until: Option<Instant>,
+    /// After a failure: until clients are accepted again.
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl Listener {
@@ -55,19 +57,19 @@ impl Listener {
         bind_and_move(path).map_err(|source| SocketError::Io { path: path.to_owned(), source })
     }
 
-    /// The next client that runs under the daemon's user, or as root. May be dropped and called again at any time.
-    pub(crate) async fn accept(&mut self) -> UnixStream {
+    /// The next client that runs under the daemon's user, or as root.
+    pub(crate) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<UnixStream> {
         loop {
-            if let Some(until) = self.pause_until {
-                sleep_until(until).await;
-                self.pause_until = None;
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
             }
-            match self.inner.accept().await {
-                Ok((stream, _)) if self.may_talk(&stream) => return stream,
+            match ready!(self.inner.poll_accept(cx)) {
+                Ok((stream, _)) if self.may_talk(&stream) => return Poll::Ready(stream),
                 Ok(_) => tracing::warn!("a program of another user tried the IPC socket"),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a local client");
-                    self.pause_until = Some(Instant::now() + ACCEPT_PAUSE);
+                    self.pause = Some(Box::pin(sleep(ACCEPT_PAUSE)));
                 }
             }
         }
@@ -120,11 +122,13 @@ fn bind_in(private: &Path, path: &Path) -> io::Result<Listener> {
     fs::set_permissions(&unmoved, fs::Permissions::from_mode(0o600))?;
     let inode = fs::metadata(&unmoved)?.ino();
     fs::rename(&unmoved, path)?;
-    Ok(Listener { inner, path: path.to_owned(), inode, owner, pause_until: None })
+    Ok(Listener { inner, path: path.to_owned(), inode, owner, pause: None })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use super::*;
 
     #[tokio::test]
@@ -134,7 +138,8 @@ mod tests {
         let mut listener = Listener::bind(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "the private folder is gone");
-        let (accepted, connected) = tokio::join!(listener.accept(), UnixStream::connect(&path));
+        let (accepted, connected) =
+            tokio::join!(poll_fn(|cx| listener.poll_accept(cx)), UnixStream::connect(&path));
         drop((accepted, connected.unwrap()));
         drop(listener);
         assert!(!path.exists());

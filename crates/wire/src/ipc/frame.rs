@@ -14,8 +14,11 @@ pub const MAX_DATA: usize = MAX_FRAME - 5;
 /// Bytes of the length prefix.
 const PREFIX: usize = 4;
 
-/// Room made for each read. Large enough that a busy stream moves many frames per system call.
+/// Room made for reads. Large enough that a busy stream moves many frames per system call.
 const READ_CHUNK: usize = 64 * 1024;
+
+/// Room that is still worth a read. Small frames share a chunk down to this, instead of each read having one of its own.
+const READ_LEAST: usize = READ_CHUNK / 4;
 
 /// The other side announced a frame longer than [`MAX_FRAME`]; the connection cannot go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -44,7 +47,10 @@ impl Decoder {
         let missing = self
             .announced()
             .map_or(0, |length| (length.min(MAX_FRAME) + PREFIX).saturating_sub(self.buffer.len()));
-        self.buffer.reserve(missing.max(READ_CHUNK));
+        let room = self.buffer.capacity() - self.buffer.len();
+        if room < missing.max(READ_LEAST) {
+            self.buffer.reserve(missing.max(READ_CHUNK));
+        }
         &mut self.buffer
     }
 
