@@ -137,6 +137,12 @@ fn the_same_seed_gives_the_same_outcome() {
 }
 
 #[test]
+fn bbr_comes_back_from_measuring_the_round_trip() {
+    let outcome = run(line(100, 40, 1.0), &[(Congestion::Bbr, 0)], 35, 15);
+    assert!(outcome.shares[0].megabits > 85.0, "{:?}", outcome.shares);
+}
+
+#[test]
 fn bbr_is_not_slowed_by_random_loss_and_leaves_deep_queues_short() {
     for loss in [0.01, 0.05] {
         let outcome = run(Conditions { loss, ..line(100, 20, 1.0) }, &[(Congestion::Bbr, 0)], 20, 5);

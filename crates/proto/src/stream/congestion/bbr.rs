@@ -36,6 +36,9 @@ const RTT_PROBE: Duration = Duration::from_millis(200);
 const CRUISE: Duration = Duration::from_secs(2);
 const CRUISE_ROUNDS_MAX: u64 = 63;
 
+/// A queue that is not gone after so many rounds is somebody else's.
+const DOWN_ROUNDS_MAX: u64 = 3;
+
 /// Growth of the rate in a round below which the path is full, and rounds without it.
 const GROWTH: f64 = 1.25;
 const FULL_ROUNDS: u8 = 3;
@@ -302,8 +305,8 @@ impl Bbr {
         let lasted = now.saturating_duration_since(self.since);
         match self.state {
             State::Drain if flight <= self.bdp() => self.enter(now, State::Cruise),
-            State::Down if flight <= self.bdp().min(scaled(self.ceiling, HEADROOM)) => {
-                self.enter(now, State::Cruise)
+            State::Down if flight <= self.bdp() || self.round - self.since_round >= DOWN_ROUNDS_MAX => {
+                self.enter(now, State::Cruise);
             }
             State::Cruise => {
                 let reno = (self.bdp() / self.segment).clamp(4, CRUISE_ROUNDS_MAX);
@@ -320,7 +323,7 @@ impl Bbr {
                     self.enter(now, State::Refill);
                 }
             }
-            State::Rtt { until: None, least } if flight <= self.bdp() / 2 + MIN_SEGMENTS * self.segment => {
+            State::Rtt { until: None, least } if flight <= self.little() => {
                 let long = RTT_PROBE.max(self.min_rtt.unwrap_or_default());
                 self.state = State::Rtt { until: Some(now + long), least };
             }
@@ -341,30 +344,29 @@ impl Bbr {
     }
 
     fn set_window(&mut self, ack: &Ack) {
-        let gain = match self.state {
-            State::Rtt { .. } => 0.5,
-            State::Up => 2.25,
-            State::Startup | State::Drain | State::Down | State::Cruise | State::Refill => 2.0,
+        if matches!(self.state, State::Rtt { .. }) {
+            self.window = (self.window + ack.bytes).min(self.little());
+            return;
+        }
+        let gain = if self.state == State::Up { 2.25 } else { 2.0 };
+        let bound = match self.state {
+            State::Down | State::Cruise => scaled(self.ceiling, HEADROOM),
+            State::Startup | State::Drain | State::Refill | State::Up | State::Rtt { .. } => self.ceiling,
         };
         // Acknowledgements and datagrams come in trains; the window must bridge them.
-        let trains = 2 * self.trains();
-        let bound = match self.state {
-            State::Down | State::Cruise | State::Rtt { .. } => scaled(self.ceiling, HEADROOM),
-            State::Startup | State::Drain | State::Refill | State::Up => self.ceiling,
-        };
-        let target = (scaled(self.bdp(), gain) + trains).min(bound.max(self.bdp()));
+        let target = (scaled(self.bdp(), gain) + 2 * self.trains()).min(bound.max(self.bdp()));
         let grown = self.window + ack.bytes;
-        self.window = if self.filled {
-            grown.min(target)
+        if self.filled {
+            self.window = grown.min(target);
         } else if self.window < target {
-            grown
-        } else {
-            self.window
-        };
-        self.window = self.window.max(MIN_SEGMENTS * self.segment);
-        if matches!(self.state, State::Rtt { .. }) {
-            self.window = self.window.min(target.max(MIN_SEGMENTS * self.segment));
+            self.window = grown;
         }
+        self.window = self.window.max(MIN_SEGMENTS * self.segment);
+    }
+
+    /// What is under way while the shortest round trip is measured.
+    fn little(&self) -> u64 {
+        (self.bdp() / 2).max(MIN_SEGMENTS * self.segment)
     }
 
     fn trains(&self) -> u64 {
