@@ -8,7 +8,7 @@ use crate::stream::Stream;
 
 /// Ten thousand idle streams of a daemon have 20 MB between them (docs/performance.md); the rest of that is in tables, in
 /// what a stream has on the heap, and with the daemon.
-const STREAM_MAX: usize = 1152;
+const STREAM_MAX: usize = 1536;
 
 /// A thousand peers are a few megabytes, whatever they do.
 const PEER_MAX: usize = 2048;
