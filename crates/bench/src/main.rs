@@ -8,10 +8,18 @@
 //! this executable again, with the hidden word `role` and what it is to be.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the tables are its output")]
 
+mod cold;
+mod events;
+mod goals;
+mod idle;
+mod loss;
 mod process;
+mod relay;
+mod rendezvous;
 mod report;
 mod side;
 mod six_ways;
+mod soak;
 mod stage;
 mod streams;
 mod way;
@@ -21,6 +29,7 @@ use std::{
     os::unix::process::CommandExt,
     path::PathBuf,
     process::{Command, ExitCode},
+    time::Instant,
 };
 
 use clap::{Parser, ValueEnum};
@@ -49,6 +58,18 @@ struct Options {
     /// How often each figure is measured; medians are shown
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
+    /// Minutes of the soak
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    minutes: u32,
+    /// Nodes of the rendezvous, if not 100,000
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    nodes: Option<u32>,
+    /// Connections that they share, one request at a time on each
+    #[arg(long, default_value_t = 200)]
+    connections: usize,
+    /// Store of the rendezvous, if not a temporary file: postgres://... with a database that may be filled
+    #[arg(long, value_name = "PATH|URL")]
+    store: Option<String>,
     /// A short look: one round with little data, to see that it works
     #[arg(long)]
     quick: bool,
@@ -86,12 +107,43 @@ enum Topic {
     Messages,
     /// New streams on a warm connection
     Dial,
+    /// The first stream to a peer that was never met
+    Cold,
+    /// One stream over a link that loses datagrams, simulated
+    Loss,
+    /// A daemon that has nothing to do
+    Idle,
+    /// 10,000 connections that are open and quiet
+    Connections,
+    /// 1,000 peers that say nothing
+    Peers,
+    /// A rendezvous with 100,000 nodes
+    Rendezvous,
+    /// The beacon's relay
+    Relay,
+    /// Events to 100 subscribers on 10 nodes
+    Events,
+    /// Minutes of dial, transfer, close; fails if anything grows
+    Soak,
     /// The same job in six ways, for docs/six-ways.md
     SixWays,
 }
 
 /// What `all` is, in the order of the goals.
-const ALL: &[Topic] = &[Topic::Bulk, Topic::Rtt, Topic::Messages, Topic::Dial];
+const ALL: &[Topic] = &[
+    Topic::Bulk,
+    Topic::Rtt,
+    Topic::Messages,
+    Topic::Dial,
+    Topic::Cold,
+    Topic::Loss,
+    Topic::Idle,
+    Topic::Connections,
+    Topic::Peers,
+    Topic::Rendezvous,
+    Topic::Relay,
+    Topic::Events,
+];
 
 impl Topic {
     /// The document that shows its tables.
@@ -107,6 +159,15 @@ impl Topic {
             Self::Rtt => streams::round_trips(options).await,
             Self::Messages => streams::messages(options).await,
             Self::Dial => streams::dials(options).await,
+            Self::Cold => cold::tables(options).await,
+            Self::Loss => loss::tables(options),
+            Self::Idle => idle::alone(options).await,
+            Self::Connections => idle::connections(options).await,
+            Self::Peers => idle::peers(options).await,
+            Self::Rendezvous => rendezvous::tables(options).await,
+            Self::Relay => relay::tables(options),
+            Self::Events => events::tables(options).await,
+            Self::Soak => soak::tables(options).await,
             Self::SixWays => six_ways::run(options),
         }
     }
@@ -135,6 +196,9 @@ fn play(part: &[String]) -> Result<(), Failure> {
         ["serve", rest @ ..] => in_runtime(way::serving(rest)),
         ["drive", rest @ ..] => in_runtime(way::driving(rest)),
         ["relay", rest @ ..] => in_runtime(way::relaying(rest)),
+        ["crowd", rest @ ..] => in_runtime(idle::play(rest)),
+        ["rendezvous", rest @ ..] => in_runtime(rendezvous::play(rest)),
+        ["beacon", rest @ ..] => in_runtime(relay::play(rest)),
         _ => Err(format!("no such role: {part:?}").into()),
     }
 }
@@ -189,15 +253,24 @@ fn measure(args: &Args) -> Result<(), Failure> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut run = Run::new();
-    for topic in topics {
+    let show = |table: &Table| println!("{}", if options.markdown { table.markdown() } else { table.text() });
+    for &topic in &topics {
+        let start = Instant::now();
         let tables = runtime.block_on(Box::pin(topic.tables(options)))?;
-        for table in &tables {
-            println!("{}", if options.markdown { table.markdown() } else { table.text() });
-        }
+        tables.iter().for_each(show);
+        eprintln!("({} s)", start.elapsed().as_secs());
         if options.write_docs {
             report::write_docs(topic.document(), &tables, &run.machine)?;
         }
         run.tables.extend(tables);
+    }
+    if ALL.iter().all(|topic| topics.contains(topic)) {
+        let goals = goals::table(&run.tables);
+        show(&goals);
+        if options.write_docs {
+            report::write_docs(Topic::All.document(), std::slice::from_ref(&goals), &run.machine)?;
+        }
+        run.tables.push(goals);
     }
     if let Some(folder) = &options.charts {
         report::write_charts(folder, &run.tables)?;

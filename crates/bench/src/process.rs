@@ -67,7 +67,8 @@ impl Process {
         self.line_within(PATIENCE)
     }
 
-    fn line_within(&self, patience: Duration) -> Result<String, Failure> {
+    /// The same, of somebody who may take longer or shorter.
+    pub(crate) fn line_within(&self, patience: Duration) -> Result<String, Failure> {
         let line = self.lines.recv_timeout(patience);
         line.map_err(|error| format!("`{}` has nothing to say: {error}", self.name).into())
     }

@@ -5,6 +5,7 @@ mod docs;
 mod text;
 
 pub(crate) use docs::{write_charts, write_docs};
+pub(crate) use text::number;
 
 use serde::Serialize;
 

@@ -93,7 +93,9 @@ const DIAL: Measure = Measure {
 /// How much a task is: bytes, messages, or times.
 fn amount(task: Task) -> f64 {
     match task {
-        Task::RoundTrips(count) | Task::Dials(count) | Task::Hold(count) => f64::from(count),
+        Task::RoundTrips(count) | Task::Dials(count) | Task::Connects(count) | Task::Hold(count) => {
+            f64::from(count)
+        }
         #[expect(clippy::cast_precision_loss, reason = "measurements are no more exact")]
         Task::Bulk(count) | Task::Messages(count) | Task::Gathered(count) => count as f64,
     }

@@ -2,7 +2,7 @@
 
 pub(crate) mod floor;
 pub(crate) mod grpc;
-mod quic;
+pub(crate) mod quic;
 
 use std::{path::Path, sync::Arc};
 
@@ -24,14 +24,14 @@ const PORT: Port = Port::STDIO;
 pub(crate) enum Dialer {
     /// There are no streams in TCP: each is a connection.
     Tcp(String),
-    Quic(quinn::Connection),
+    Quic(quic::Client),
     /// One stream, through two relays.
     Floor(String),
     /// One stream, sealed and sent by the program itself.
     Inside(Arc<floor::Floor>),
     Pilot(Client, Endpoint),
     /// No streams of bytes: calls.
-    Grpc(tonic::transport::Channel),
+    Grpc(tonic::transport::Channel, String),
 }
 
 impl Dialer {
@@ -39,14 +39,26 @@ impl Dialer {
     pub(crate) async fn open(&self) -> Result<Pipe, Failure> {
         Ok(match self {
             Self::Tcp(address) => tcp(TcpStream::connect(address).await?)?,
-            Self::Quic(connection) => {
-                let (writer, reader) = connection.open_bi().await?;
+            Self::Quic(client) => {
+                let (writer, reader) = client.connection.open_bi().await?;
                 (Box::new(reader), Box::new(writer))
             }
             Self::Floor(socket) => unix(UnixStream::connect(socket).await?),
             Self::Inside(floor) => floor::pipe(floor),
             Self::Pilot(client, to) => pilot(client.dial(*to).await?),
-            Self::Grpc(_) => return Err("gRPC has no streams of bytes".into()),
+            Self::Grpc(..) => return Err("gRPC has no streams of bytes".into()),
+        })
+    }
+
+    /// A connection of its own to the same program, where there is such a thing.
+    pub(crate) async fn anew(&self) -> Result<Self, Failure> {
+        Ok(match self {
+            Self::Tcp(address) => Self::Tcp(address.clone()),
+            Self::Quic(client) => Self::Quic(client.anew().await?),
+            Self::Grpc(_, address) => Self::Grpc(grpc::connect(address).await?, address.clone()),
+            Self::Floor(_) | Self::Inside(_) | Self::Pilot(..) => {
+                return Err("there is nothing to connect anew".into());
+            }
         })
     }
 
@@ -113,14 +125,14 @@ pub(crate) async fn serving(words: &[&str]) -> Result<(), Failure> {
 pub(crate) async fn driving(words: &[&str]) -> Result<(), Failure> {
     let dialer = match words {
         ["tcp", address] => Dialer::Tcp((*address).to_owned()),
-        ["quic", address, folder] => Dialer::Quic(quic::connect(address, Path::new(folder)).await?),
+        ["quic", address, folder] => Dialer::Quic(quic::Client::new(address, Path::new(folder)).await?),
         ["floor", socket] => Dialer::Floor((*socket).to_owned()),
         ["inside", here, there] => Dialer::Inside(Arc::new(floor::Floor::new(here, there)?)),
         ["pilot", socket, node] => {
             let to = Addr::backbone(NodeId(node.parse()?)).port(PORT);
             Dialer::Pilot(Client::connect_to(socket).await?, to)
         }
-        ["grpc", address] => Dialer::Grpc(grpc::connect(address).await?),
+        ["grpc", address] => Dialer::Grpc(grpc::connect(address).await?, (*address).to_owned()),
         _ => return Err(format!("cannot drive {words:?}").into()),
     };
     say("ready").await?;
@@ -136,7 +148,8 @@ pub(crate) async fn relaying(words: &[&str]) -> Result<(), Failure> {
     floor.relay(listener.accept().await?.0).await
 }
 
-async fn say(line: &str) -> Result<(), Failure> {
+/// Says a line to whoever started this process.
+pub(crate) async fn say(line: &str) -> Result<(), Failure> {
     let mut output = tokio::io::stdout();
     output.write_all(format!("{line}\n").as_bytes()).await?;
     output.flush().await?;

@@ -39,6 +39,8 @@ pub(crate) enum Task {
     Gathered(u64),
     /// So many new streams, each with a small message there and back.
     Dials(u32),
+    /// So many new connections, each with a small message there and back on a stream.
+    Connects(u32),
     /// So many new streams, which stay open.
     Hold(u32),
 }
@@ -144,7 +146,21 @@ impl Driver {
             Task::Gathered(count) => self.swallow(count * MESSAGE as u64, MESSAGE * GATHERED).await,
             Task::Dials(count) => {
                 let dialer = &self.dialer;
+                if let Dialer::Grpc(channel, _) = dialer {
+                    return repeated(count, || crate::way::grpc::call(channel)).await;
+                }
                 repeated(count, || async { first_echo(dialer).await.map(drop) }).await
+            }
+            Task::Connects(count) => {
+                let dialer = &self.dialer;
+                repeated(count, || async {
+                    let dialer = dialer.anew().await?;
+                    if let Dialer::Grpc(channel, _) = &dialer {
+                        return crate::way::grpc::call(channel).await;
+                    }
+                    first_echo(&dialer).await.map(drop)
+                })
+                .await
             }
             Task::Hold(count) => {
                 let start = Instant::now();

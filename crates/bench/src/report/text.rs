@@ -78,7 +78,7 @@ fn cell(cell: &Cell) -> String {
 }
 
 /// With three digits that mean something, and groups of thousands.
-pub(super) fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let size = value.abs();
     if size >= 100.0 {
         grouped(value)

@@ -19,9 +19,26 @@ pub(super) fn server(folder: &Path) -> Result<Endpoint, Failure> {
     Ok(Endpoint::server(config, loopback())?)
 }
 
-/// Connects to the server that has the certificate in the folder.
-pub(super) async fn connect(address: &str, folder: &Path) -> Result<Connection, Failure> {
-    Ok(endpoint(folder)?.connect(address.parse()?, NAME)?.await?)
+/// A connection, and what is needed for another one.
+pub(crate) struct Client {
+    pub(super) connection: Connection,
+    endpoint: Endpoint,
+    address: SocketAddr,
+}
+
+impl Client {
+    /// Connects to the server that has the certificate in the folder.
+    pub(super) async fn new(address: &str, folder: &Path) -> Result<Self, Failure> {
+        let (endpoint, address) = (endpoint(folder)?, address.parse()?);
+        let connection = endpoint.connect(address, NAME)?.await?;
+        Ok(Self { connection, endpoint, address })
+    }
+
+    /// Another connection.
+    pub(super) async fn anew(&self) -> Result<Self, Failure> {
+        let connection = self.endpoint.connect(self.address, NAME)?.await?;
+        Ok(Self { connection, endpoint: self.endpoint.clone(), address: self.address })
+    }
 }
 
 /// A client that trusts the certificate in the folder.
