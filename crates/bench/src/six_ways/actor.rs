@@ -31,7 +31,7 @@ impl Actor {
         let log = folder.join(format!("{name}.log"));
         let errors = File::options().create(true).append(true).open(&log)?;
         let mut command = Command::new(env::current_exe()?);
-        command.args([super::ROLE, &serde_json::to_string(role)?]).stderr(errors);
+        command.args([crate::ROLE, "six-ways", &serde_json::to_string(role)?]).stderr(errors);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = host.namespace().enter(|| command.spawn())?;
         let orders = child.stdin.take().ok_or(Error::Ended("the standard input"))?;
@@ -92,5 +92,8 @@ pub(crate) fn ran(id: u32) -> u64 {
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain(["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from));
-    folders.chain(iter::once(PathBuf::from("/bin"))).map(|folder| folder.join(program)).find(|file| file.is_file())
+    folders
+        .chain(iter::once(PathBuf::from("/bin")))
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
 }

@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
 use bytes::{Bytes, BytesMut};
-use pilot_client::{Client, Port, Stream};
+use pilot_client::{Client, Stream};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::sync::mpsc;
@@ -121,9 +121,9 @@ pub(crate) async fn run(member: Member) -> Result<(), Error> {
         }
         Passage::Pilot { socket, next } => {
             let client = Client::connect_to(&socket).await?;
-            tokio::spawn(receive(client.listen(Port::new(PORT)).await?, told));
+            tokio::spawn(receive(client.listen(PORT).await?, told));
             let stream = loop {
-                match client.dial_target(&next, Port::new(PORT)).await {
+                match client.dial_target(&next, PORT).await {
                     Ok(stream) => break stream,
                     // The next one may not listen yet; who measures does not wait for ever.
                     Err(_) => sleep(PAUSE).await,
@@ -149,7 +149,7 @@ async fn work(member: &Member, mut neighbours: Neighbours) -> Result<(), Error> 
         let (step, begun) = (pass.step + 1, pass.begun);
         known.learn(pass);
         if step == STEPS {
-            let right = known.document.is_some_and(|document| document == finished());
+            let right = known.document.as_ref() == Some(&finished());
             say(&Word::Done { bytes, took: now() - begun, right }).await?;
             continue;
         }
@@ -207,7 +207,9 @@ impl Known {
                 let document = self.document.clone();
                 Pass { step, begun, before, document, edits: self.edits.clone() }
             }
-            Handing::Whole => Pass { step, begun, before, document: self.document.clone(), edits: Vec::new() },
+            Handing::Whole => {
+                Pass { step, begun, before, document: self.document.clone(), edits: Vec::new() }
+            }
         };
         Ok(serde_json::to_vec(&pass)?)
     }
@@ -264,8 +266,9 @@ mod tests {
 
     /// Plays the chain in memory, and says how many bytes were handed on.
     fn play(handing: Handing) -> u64 {
-        let mut agents: Vec<Known> =
-            (0..AGENTS).map(|place| Known { document: (place == 0).then(Document::new), edits: vec![] }).collect();
+        let mut agents: Vec<Known> = (0..AGENTS)
+            .map(|place| Known { document: (place == 0).then(Document::new), edits: vec![] })
+            .collect();
         let mut bytes = 0;
         for step in 0..STEPS {
             let body = agents[(step % AGENTS) as usize].step(handing, step, 0, bytes).unwrap();

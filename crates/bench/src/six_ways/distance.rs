@@ -210,7 +210,8 @@ mod tests {
 
     #[test]
     fn a_packet_is_found_behind_other_attributes() {
-        let read = message(0, 0, &[attribute(5, &[0, 0, 0, 2]), attribute(1, &[0, 0, 0, 9, 8, 0, 1])].concat());
+        let read =
+            message(0, 0, &[attribute(5, &[0, 0, 0, 2]), attribute(1, &[0, 0, 0, 9, 8, 0, 1])].concat());
         assert_eq!(packets(&read), [[0, 0, 0, 9]]);
     }
 

@@ -13,7 +13,7 @@ use super::Error;
 /// Messages that a way may hold for its agent in each direction.
 pub(crate) const HELD: usize = 64;
 
-/// The longest time that one round may take before the way counts as failed.
+/// The longest time that an agent which returns may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Text of a task, about what an agent asks another in one sentence or two.
@@ -93,7 +93,7 @@ impl Link {
         self.out.send(message).await.map_err(|_| Error::Ended("the way"))
     }
 
-    async fn expect(&mut self, kind: Kind, round: u32) -> Result<Message, Error> {
+    async fn expect(&mut self, kind: Kind, round: u32, patience: Duration) -> Result<Message, Error> {
         let wanted = async {
             loop {
                 let message = self.incoming.recv().await.ok_or(Error::Ended("the way"))?;
@@ -102,7 +102,7 @@ impl Link {
                 }
             }
         };
-        timeout(PATIENCE, wanted).await.map_err(|_| Error::Silent { kind, round, patience: PATIENCE })?
+        timeout(patience, wanted).await.map_err(|_| Error::Silent { kind, round, patience })?
     }
 }
 
@@ -116,6 +116,8 @@ pub(crate) enum Order {
         count: u32,
         /// The longest rest, in milliseconds.
         rest: u32,
+        /// How long each message may take.
+        patience: Duration,
     },
     /// Waits for the first news of a B that has just started.
     AwaitReturn,
@@ -146,8 +148,10 @@ pub(crate) async fn ask(mut link: Link) -> Result<(), Error> {
     let mut first = 0;
     while let Some(line) = orders.next_line().await? {
         let done = match serde_json::from_str(&line)? {
-            Order::Rounds { count, rest } => rounds(&mut link, first..first + count, rest, &mut chance).await,
-            Order::AwaitReturn => link.expect(Kind::Back, 0).await.map(|_| Report::Returned(now())),
+            Order::Rounds { count, rest, patience } => {
+                rounds(&mut link, first..first + count, rest, patience, &mut chance).await
+            }
+            Order::AwaitReturn => link.expect(Kind::Back, 0, PATIENCE).await.map(|_| Report::Returned(now())),
         };
         // Numbers are not used twice: what comes late is not taken for something else.
         first += 1_000;
@@ -164,6 +168,7 @@ async fn rounds(
     link: &mut Link,
     rounds: std::ops::Range<u32>,
     rest: u32,
+    patience: Duration,
     chance: &mut Chance,
 ) -> Result<Report, Error> {
     let (mut answers, mut news) = (Vec::new(), Vec::new());
@@ -171,9 +176,9 @@ async fn rounds(
         let task = Message::new(Kind::Task, round, chance.below(rest), QUESTION.to_owned());
         let asked = task.at;
         link.send(task).await?;
-        link.expect(Kind::Answer, round).await?;
+        link.expect(Kind::Answer, round, patience).await?;
         answers.push(microseconds(now() - asked));
-        let message = link.expect(Kind::News, round).await?;
+        let message = link.expect(Kind::News, round, patience).await?;
         news.push(microseconds(now() - message.at));
         sleep(Duration::from_millis(chance.below(rest).into())).await;
     }
@@ -201,7 +206,8 @@ pub(crate) async fn work(mut link: Link, returns: bool) -> Result<(), Error> {
 /// Nanoseconds of the machine's clock, the same in all its processes.
 pub(crate) fn now() -> u64 {
     let time = clock_gettime(ClockId::Monotonic);
-    u64::try_from(time.tv_sec).unwrap_or_default() * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or_default()
+    u64::try_from(time.tv_sec).unwrap_or_default() * 1_000_000_000
+        + u64::try_from(time.tv_nsec).unwrap_or_default()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "times of seconds are exact to the microsecond in a float")]

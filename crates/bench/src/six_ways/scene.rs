@@ -74,7 +74,12 @@ pub(crate) struct Scene {
 impl Scene {
     /// Builds it: two agents with these kinds of access, `delay` from every machine to every other one, and ports
     /// `opened` in the routers if the way needs it.
-    pub(crate) fn open(way: Way, access: [Access; 2], opened: bool, delay: Option<Duration>) -> Result<Self, Error> {
+    pub(crate) fn open(
+        way: Way,
+        access: [Access; 2],
+        opened: bool,
+        delay: Option<Duration>,
+    ) -> Result<Self, Error> {
         let lab = Lab::without_rendezvous();
         let sites = [Site::build(&lab, "a", access[0]), Site::build(&lab, "b", access[1])];
         let machines = [&sites[0].host, &sites[1].host, lab.rendezvous()];
@@ -82,8 +87,10 @@ impl Scene {
             // The counters shall see what a real cable carries, not the large pieces that are cut up later.
             machine.namespace().ip("link set net0 gso_max_segs 1");
         }
-        let distances: Result<Vec<_>, _> =
-            delay.into_iter().flat_map(|delay| machines.map(|machine| Distance::to(machine, delay))).collect();
+        let distances: Result<Vec<_>, _> = delay
+            .into_iter()
+            .flat_map(|delay| machines.map(|machine| Distance::to(machine, delay)))
+            .collect();
         let server = serve(way, &lab)?;
         if opened {
             sites.iter().for_each(open_port);
@@ -116,9 +123,15 @@ impl Scene {
         pilot_lab::Way::of(a, b)
     }
 
-    /// Has the agents do the job so often, with rests of up to `rest` milliseconds.
-    pub(crate) fn rounds(&mut self, count: u32, rest: u32) -> Result<(Vec<f64>, Vec<f64>), Error> {
-        self.a.tell(&Order::Rounds { count, rest })?;
+    /// Has the agents do the job so often, with rests of up to `rest` milliseconds; no message may
+    /// take longer than `patience`. Microseconds of the answers and of the news.
+    pub(crate) fn rounds(
+        &mut self,
+        count: u32,
+        rest: u32,
+        patience: Duration,
+    ) -> Result<(Vec<f64>, Vec<f64>), Error> {
+        self.a.tell(&Order::Rounds { count, rest, patience })?;
         match self.a.hear()? {
             Report::Rounds { answers, news } => Ok((answers, news)),
             Report::Failed(reason) => Err(Error::Process(reason)),
@@ -142,7 +155,10 @@ impl Scene {
             self.sites[1].host.namespace().enter(|| node.crash_and_restart());
         }
         match self.a.hear()? {
-            #[expect(clippy::cast_precision_loss, reason = "times of seconds are exact to the microsecond in a float")]
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "times of seconds are exact to the microsecond in a float"
+            )]
             Report::Returned(at) => Ok(at.saturating_sub(begun) as f64 / 1e6),
             Report::Failed(reason) => Err(Error::Process(reason)),
             Report::Rounds { .. } => Err(Error::Process("agent A reports what was not asked".into())),
@@ -159,7 +175,12 @@ impl Scene {
             None => 0,
         };
         let traffic = self.sites.iter().map(|site| site.host.traffic());
-        Used { agents, hosted, bytes: traffic.map(|seen| seen.bytes_in + seen.bytes_out).sum(), empty: self.empty() }
+        Used {
+            agents,
+            hosted,
+            bytes: traffic.map(|seen| seen.bytes_in + seen.bytes_out).sum(),
+            empty: self.empty(),
+        }
     }
 
     /// Polls that brought nothing, as the server counts them.
@@ -194,7 +215,8 @@ fn serve(way: Way, lab: &Lab) -> Result<Option<Server>, Error> {
         Way::WebSocket => (ours(Role::WebSocketHub(public(PORT)))?, public(PORT)),
         Way::Grpc => (ours(Role::GrpcHub(public(PORT)))?, public(PORT)),
         Way::Mqtt => {
-            let program = find("mosquitto").ok_or(Error::Missing { what: "mosquitto", package: "mosquitto" })?;
+            let program =
+                find("mosquitto").ok_or(Error::Missing { what: "mosquitto", package: "mosquitto" })?;
             let mut command = Command::new(program);
             command.arg("-c").arg(mqtt::configure(lab.folder(), public(PORT))?);
             let process =

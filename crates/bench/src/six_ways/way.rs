@@ -105,7 +105,9 @@ impl Way {
     /// Who can read the messages, as they were set up here.
     pub(crate) const fn readers(self) -> &'static str {
         match self {
-            Self::Polling(_) | Self::WebSocket | Self::Mqtt | Self::Grpc => "the network (no TLS here) and the server",
+            Self::Polling(_) | Self::WebSocket | Self::Mqtt | Self::Grpc => {
+                "the network (no TLS here) and the server"
+            }
             Self::Webhook => "the network (no TLS here)",
             Self::PilotDirect | Self::PilotRelayed => "the two agents' machines",
         }

@@ -61,7 +61,11 @@ impl Http {
         let status = response.status();
         let body = http_body_util::Limited::new(response.into_body(), BODY_MAX).collect().await;
         let body = body.map_err(|error| Error::Lost(error.to_string()))?.to_bytes();
-        if status.is_success() { Ok((status, body)) } else { Err(Error::Lost(format!("HTTP status {status}"))) }
+        if status.is_success() {
+            Ok((status, body))
+        } else {
+            Err(Error::Lost(format!("HTTP status {status}")))
+        }
     }
 }
 

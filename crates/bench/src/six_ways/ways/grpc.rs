@@ -169,7 +169,8 @@ pub(crate) fn link(me: Name, hub: SocketAddr) -> Link {
 
 async fn talk(me: Name, hub: SocketAddr, ends: &mut Ends) -> Result<(), Error> {
     let endpoint = Endpoint::from_shared(format!("http://{hub}")).map_err(Error::lost)?;
-    let endpoint = endpoint.tcp_nodelay(true).http2_keep_alive_interval(KEEP_ALIVE).keep_alive_while_idle(true);
+    let endpoint =
+        endpoint.tcp_nodelay(true).http2_keep_alive_interval(KEEP_ALIVE).keep_alive_while_idle(true);
     let channel = endpoint.connect().await.map_err(Error::lost)?;
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.map_err(Error::lost)?;

@@ -13,7 +13,7 @@ use crate::six_ways::job::{Ends, Link};
 use crate::six_ways::wire::PAUSE;
 
 /// Where A listens.
-pub(crate) const PORT: u16 = 1010;
+pub(crate) const PORT: Port = Port(1010);
 
 /// Bytes of the length before each message.
 const PREFIX: usize = 4;
@@ -34,7 +34,7 @@ pub(crate) fn listen(socket: PathBuf) -> Link {
 }
 
 async fn accept(socket: &Path, ends: &mut Ends) -> Result<(), Error> {
-    let mut listener = Client::connect_to(socket).await?.listen(Port::new(PORT)).await?;
+    let mut listener = Client::connect_to(socket).await?.listen(PORT).await?;
     let mut stream = listener.accept().await?;
     loop {
         tokio::select! {
@@ -60,7 +60,7 @@ pub(crate) fn dial(socket: PathBuf, peer: String) -> Link {
 }
 
 async fn connect(socket: &Path, peer: &str) -> Result<Stream, Error> {
-    Ok(Client::connect_to(socket).await?.dial_target(peer, Port::new(PORT)).await?)
+    Ok(Client::connect_to(socket).await?.dial_target(peer, PORT).await?)
 }
 
 async fn hold(stream: &mut Stream, ends: &mut Ends) -> Result<(), Error> {

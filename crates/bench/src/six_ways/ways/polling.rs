@@ -36,7 +36,11 @@ pub(crate) async fn serve_boxes(listen: SocketAddr) -> Result<(), Error> {
     serve(listen, routes).await
 }
 
-async fn put(State(boxes): State<Shared>, Path(name): Path<Name>, Json(message): Json<Message>) -> StatusCode {
+async fn put(
+    State(boxes): State<Shared>,
+    Path(name): Path<Name>,
+    Json(message): Json<Message>,
+) -> StatusCode {
     let mut boxes = boxes.lock().unwrap_or_else(PoisonError::into_inner);
     let mailbox = boxes.of.entry(name).or_default();
     if mailbox.len() == HELD {
