@@ -15,6 +15,7 @@ use pilot_lab::Host;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Error;
+use super::actor::find;
 
 /// Packets that are held at most; the kernel drops what comes beyond, as a full queue of a router would.
 const HELD_MAX: u32 = 8_192;
@@ -61,8 +62,9 @@ impl Drop for Distance {
 
 /// Sends what comes over the cable to the queue; past it when nobody serves the queue.
 fn divert() -> Result<(), Error> {
-    let rule = ["-A", "INPUT", "!", "-i", "lo", "-j", "NFQUEUE", "--queue-num", "0", "--queue-bypass"];
-    let output = Command::new("iptables").args(rule).output().map_err(Error::NoDistance)?;
+    let rule = ["-w", "-A", "INPUT", "!", "-i", "lo", "-j", "NFQUEUE", "--queue-num", "0", "--queue-bypass"];
+    let program = find("iptables").ok_or(Error::Missing { what: "iptables", package: "iptables" })?;
+    let output = Command::new(program).args(rule).output().map_err(Error::NoDistance)?;
     if output.status.success() {
         return Ok(());
     }

@@ -1,6 +1,6 @@
 //! The job that every way does: A asks, B works and answers; then B has news for A.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,9 @@ pub(crate) const HELD: usize = 64;
 
 /// The longest time that an agent which returns may take.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// After so long an agent that has never been heard is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Text of a task, about what an agent asks another in one sentence or two.
 const QUESTION: &str = "Read the report of the northern plant and say which of its machines stand still, since \
@@ -145,12 +148,13 @@ pub(crate) async fn ask(mut link: Link) -> Result<(), Error> {
     let mut orders = BufReader::new(tokio::io::stdin()).lines();
     let mut reports = tokio::io::stdout();
     let mut chance = Chance::new(1);
-    let mut first = 0;
+    let (mut first, mut met) = (1, false);
     while let Some(line) = orders.next_line().await? {
         let done = match serde_json::from_str(&line)? {
-            Order::Rounds { count, rest, patience } => {
-                rounds(&mut link, first..first + count, rest, patience, &mut chance).await
-            }
+            Order::Rounds { count, rest, patience } => match meet(&mut link, &mut met, patience).await {
+                Ok(()) => rounds(&mut link, first..first + count, rest, patience, &mut chance).await,
+                Err(error) => Err(error),
+            },
             Order::AwaitReturn => link.expect(Kind::Back, 0, PATIENCE).await.map(|_| Report::Returned(now())),
         };
         // Numbers are not used twice: what comes late is not taken for something else.
@@ -164,7 +168,22 @@ pub(crate) async fn ask(mut link: Link) -> Result<(), Error> {
     Ok(())
 }
 
-async fn rounds(
+/// Asks until there is an answer, the first time: what is said before the other is there may be lost.
+pub(super) async fn meet(link: &mut Link, met: &mut bool, patience: Duration) -> Result<(), Error> {
+    let begun = Instant::now();
+    while !*met {
+        link.send(Message::new(Kind::Task, 0, 0, QUESTION.to_owned())).await?;
+        match link.expect(Kind::Answer, 0, ASK_AGAIN).await {
+            Ok(_) => *met = true,
+            Err(Error::Silent { .. }) if begun.elapsed() < patience => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Has the job done once for each number, which is not 0.
+pub(super) async fn rounds(
     link: &mut Link,
     rounds: std::ops::Range<u32>,
     rest: u32,
@@ -217,10 +236,11 @@ fn microseconds(nanoseconds: u64) -> f64 {
 
 /// Numbers that look like chance and are the same in every run (xorshift).
 #[derive(Debug)]
-struct Chance(u64);
+pub(super) struct Chance(u64);
 
 impl Chance {
-    fn new(seed: u64) -> Self {
+    /// The numbers that belong to `seed`.
+    pub(super) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
@@ -230,5 +250,25 @@ impl Chance {
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         u32::try_from((self.0 >> 32) * u64::from(end) >> 32).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chance_stays_below_its_end_and_comes_near_to_both_ends() {
+        let mut chance = Chance::new(1);
+        let drawn: Vec<u32> = (0..1_000).map(|_| chance.below(20)).collect();
+        assert_eq!((drawn.iter().min(), drawn.iter().max()), (Some(&0), Some(&19)));
+        assert_eq!(chance.below(0), 0);
+    }
+
+    #[tokio::test]
+    async fn what_does_not_come_in_time_is_an_error_that_names_it() {
+        let (mut link, _ends) = Link::new();
+        let failed = link.expect(Kind::Answer, 3, Duration::from_millis(1)).await.unwrap_err();
+        assert_eq!(failed.to_string(), "no Answer of round 3 within 1ms");
     }
 }

@@ -49,7 +49,7 @@ pub(crate) fn all() -> Result<Vec<Chained>, Error> {
         let by = |place: usize| Passage::Http { listen: address(place), next: address(next(place)) };
         found.push(play(&lab, &hosts, handing, "HTTP", by)?);
     }
-    let _rendezvous = scene::rendezvous(&lab);
+    let _rendezvous = scene::rendezvous(&lab)?;
     let nodes: Vec<Node> =
         names.iter().zip(&hosts).map(|(name, host)| scene::node(&lab, host, name)).collect();
     for place in 0..nodes.len() {

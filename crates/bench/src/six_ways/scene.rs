@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Command;
+use std::thread::sleep;
 use std::time::Duration;
 
 use pilot_interop::{Node, Place, Process, Program, isolate};
@@ -87,10 +88,9 @@ impl Scene {
             // The counters shall see what a real cable carries, not the large pieces that are cut up later.
             machine.namespace().ip("link set net0 gso_max_segs 1");
         }
-        let distances: Result<Vec<_>, _> = delay
-            .into_iter()
-            .flat_map(|delay| machines.map(|machine| Distance::to(machine, delay)))
-            .collect();
+        let distances =
+            delay.into_iter().flat_map(|delay| machines.map(|machine| Distance::to(machine, delay)));
+        let distances = distances.collect::<Result<_, _>>()?;
         let server = serve(way, &lab)?;
         if opened {
             sites.iter().for_each(open_port);
@@ -106,7 +106,7 @@ impl Scene {
             by_b,
             nodes,
             server,
-            _distances: distances?,
+            _distances: distances,
             sites,
             lab,
         })
@@ -223,28 +223,36 @@ fn serve(way: Way, lab: &Lab) -> Result<Option<Server>, Error> {
                 machine.namespace().enter(|| Process::start("mosquitto", lab.folder(), &mut command));
             (Server::Others(process), public(PORT))
         }
-        Way::PilotDirect | Way::PilotRelayed => (Server::Others(rendezvous(lab)), REGISTRY.into()),
+        Way::PilotDirect | Way::PilotRelayed => return Ok(Some(Server::Others(rendezvous(lab)?))),
     };
+    answers(machine, address)?;
+    Ok(Some(server))
+}
+
+/// Waits until a server answers.
+fn answers(machine: &Host, address: SocketAddr) -> Result<(), Error> {
     machine.namespace().enter(|| {
         for _ in 0..TRIES {
             if TcpStream::connect(address).is_ok() {
-                return Ok(Some(server));
+                return Ok(());
             }
-            std::thread::sleep(LOOK_AGAIN);
+            sleep(LOOK_AGAIN);
         }
         Err(Error::Process(format!("the server at {address} does not answer")))
     })
 }
 
-/// Starts a rendezvous as its operator would, with the logs of normal work.
-pub(super) fn rendezvous(lab: &Lab) -> Process {
+/// Starts a rendezvous as its operator would, with the logs of normal work, and waits until it answers.
+pub(super) fn rendezvous(lab: &Lab) -> Result<Process, Error> {
     let home = lab.folder();
     let mut command = Command::new(Program::Ours.pilotctl());
     isolate(&mut command, home, &home.join("none.sock"), &REGISTRY.to_string());
     command.args(["rendezvous", "run", "--registry-addr", &REGISTRY.to_string()]);
     command.args(["--beacon-addr", &BEACON.to_string(), "--beacon-second-ip", &RENDEZVOUS[1].to_string()]);
     command.arg("--store").arg(home.join("rendezvous.redb"));
-    lab.rendezvous().namespace().enter(|| Process::start("rendezvous", home, &mut command))
+    let process = lab.rendezvous().namespace().enter(|| Process::start("rendezvous", home, &mut command));
+    answers(lab.rendezvous(), REGISTRY.into())?;
+    Ok(process)
 }
 
 /// A daemon of ours, with the logs of normal work.

@@ -104,3 +104,27 @@ pub(crate) fn take(buffer: &mut BytesMut) -> Result<Option<Bytes>, Error> {
     let mut frame = buffer.split_to(PREFIX + length).freeze();
     Ok(Some(frame.split_off(PREFIX)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_come_out_whole_however_they_were_cut() {
+        let bytes = [frame(b"one").unwrap(), frame(b"").unwrap(), frame(b"three").unwrap()].concat();
+        let (mut buffer, mut found) = (BytesMut::new(), Vec::new());
+        for byte in bytes {
+            buffer.extend_from_slice(&[byte]);
+            while let Some(message) = take(&mut buffer).unwrap() {
+                found.push(message);
+            }
+        }
+        assert_eq!(found, [&b"one"[..], b"", b"three"]);
+        assert!(buffer.is_empty());
+    }
+
+    #[test]
+    fn a_length_beyond_all_messages_is_an_error() {
+        assert!(take(&mut BytesMut::from(&[0xFF; 8][..])).is_err());
+    }
+}

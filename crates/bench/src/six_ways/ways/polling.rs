@@ -78,7 +78,7 @@ pub(crate) fn link(me: Name, server: SocketAddr, period: Duration) -> Link {
     tokio::spawn(async move {
         let mut ticks = interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        while !ends.told.is_closed() {
             ticks.tick().await;
             // A server that is away is asked again at the next tick.
             let Ok(Some(body)) = http.get(&mine).await else { continue };
