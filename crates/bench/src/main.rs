@@ -8,10 +8,20 @@
 //! this executable again, with the hidden word `role` and what it is to be.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the tables are its output")]
 
+mod process;
 mod report;
+mod side;
 mod six_ways;
+mod stage;
+mod streams;
+mod way;
+mod work;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
 
 use clap::{Parser, ValueEnum};
 use report::{Run, Table};
@@ -68,23 +78,35 @@ impl Options {
 enum Topic {
     /// Everything that is in docs/performance.md, without the soak
     All,
+    /// One stream in one direction
+    Bulk,
+    /// 64 bytes there and back
+    Rtt,
+    /// Small messages in one direction
+    Messages,
+    /// New streams on a warm connection
+    Dial,
     /// The same job in six ways, for docs/six-ways.md
     SixWays,
 }
 
+/// What `all` is, in the order of the goals.
+const ALL: &[Topic] = &[Topic::Bulk, Topic::Rtt, Topic::Messages, Topic::Dial];
+
 impl Topic {
     /// The document that shows its tables.
     fn document(self) -> &'static str {
-        match self {
-            Self::SixWays => "docs/six-ways.md",
-            Self::All => "docs/performance.md",
-        }
+        if self == Self::SixWays { "docs/six-ways.md" } else { "docs/performance.md" }
     }
 
     /// Measures.
-    fn tables(self, options: &Options) -> Result<Vec<Table>, Failure> {
+    async fn tables(self, options: &Options) -> Result<Vec<Table>, Failure> {
         match self {
-            Self::All => Ok(Vec::new()),
+            Self::All => Err("`all` is several".into()),
+            Self::Bulk => streams::bulk(options).await,
+            Self::Rtt => streams::round_trips(options).await,
+            Self::Messages => streams::messages(options).await,
+            Self::Dial => streams::dials(options).await,
             Self::SixWays => six_ways::run(options),
         }
     }
@@ -107,17 +129,68 @@ fn main() -> ExitCode {
 
 /// A part in somebody else's measurement.
 fn play(part: &[String]) -> Result<(), Failure> {
-    match part.split_first() {
-        Some((name, rest)) if name == "six-ways" => six_ways::play(rest),
+    let words: Vec<&str> = part.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["six-ways", ..] => six_ways::play(&part[1..]),
+        ["serve", rest @ ..] => in_runtime(way::serving(rest)),
+        ["drive", rest @ ..] => in_runtime(way::driving(rest)),
+        ["relay", rest @ ..] => in_runtime(way::relaying(rest)),
         _ => Err(format!("no such role: {part:?}").into()),
     }
 }
 
+/// One thread, as the daemon has.
+fn in_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let done = runtime.block_on(work);
+    // A blocking read of stdin may still be waiting.
+    runtime.shutdown_background();
+    done
+}
+
+/// Set in the environment when this process has a network namespace of its own.
+const ALONE: &str = "PILOT_BENCH_ALONE";
+
+/// Goes on in a network namespace of its own, so that nobody else's bytes are on its loopback interface. Where that is
+/// not allowed it goes on here.
+fn alone() -> Result<(), Failure> {
+    if std::env::var_os(ALONE).is_some() {
+        return Ok(());
+    }
+    let program = stage::prepare()?;
+    let lets = |flags: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(flags).args(["sh", "-c", "ip link set lo up"]);
+        command.output().is_ok_and(|output| output.status.success())
+    };
+    let Some(flags) =
+        [&["--net"][..], &["--user", "--map-root-user", "--net"]].into_iter().find(|flags| lets(flags))
+    else {
+        eprintln!(
+            "note: no network namespace of its own (needs unshare and ip): bytes on the wire are everybody's"
+        );
+        return Ok(());
+    };
+    let mut command = Command::new("unshare");
+    command.args(flags).args(["sh", "-c", "ip link set lo up && exec \"$@\"", "sh"]);
+    command.arg(std::env::current_exe()?).args(std::env::args_os().skip(1));
+    Err(command.env(ALONE, "1").env(stage::PROGRAM, program).exec().into())
+}
+
 fn measure(args: &Args) -> Result<(), Failure> {
     let options = &args.options;
+    let topics: Vec<Topic> = args
+        .topics
+        .iter()
+        .flat_map(|&topic| if topic == Topic::All { ALL.to_vec() } else { vec![topic] })
+        .collect();
+    if !topics.contains(&Topic::SixWays) {
+        alone()?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut run = Run::new();
-    for &topic in &args.topics {
-        let tables = topic.tables(options)?;
+    for topic in topics {
+        let tables = runtime.block_on(Box::pin(topic.tables(options)))?;
         for table in &tables {
             println!("{}", if options.markdown { table.markdown() } else { table.text() });
         }

@@ -1,0 +1,165 @@
+//! The ways between two programs: what is compared.
+
+pub(crate) mod floor;
+pub(crate) mod grpc;
+mod quic;
+
+use std::{path::Path, sync::Arc};
+
+use pilot_client::{Addr, Client, Endpoint, NodeId, Port};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+};
+
+use crate::{
+    Failure,
+    work::{Pipe, drive, serve},
+};
+
+/// Where the serving program listens at its daemon.
+const PORT: Port = Port::STDIO;
+
+/// A connection that is warm, ready for new streams.
+pub(crate) enum Dialer {
+    /// There are no streams in TCP: each is a connection.
+    Tcp(String),
+    Quic(quinn::Connection),
+    /// One stream, through two relays.
+    Floor(String),
+    /// One stream, sealed and sent by the program itself.
+    Inside(Arc<floor::Floor>),
+    Pilot(Client, Endpoint),
+    /// No streams of bytes: calls.
+    Grpc(tonic::transport::Channel),
+}
+
+impl Dialer {
+    /// Opens a stream.
+    pub(crate) async fn open(&self) -> Result<Pipe, Failure> {
+        Ok(match self {
+            Self::Tcp(address) => tcp(TcpStream::connect(address).await?)?,
+            Self::Quic(connection) => {
+                let (writer, reader) = connection.open_bi().await?;
+                (Box::new(reader), Box::new(writer))
+            }
+            Self::Floor(socket) => unix(UnixStream::connect(socket).await?),
+            Self::Inside(floor) => floor::pipe(floor),
+            Self::Pilot(client, to) => pilot(client.dial(*to).await?),
+            Self::Grpc(_) => return Err("gRPC has no streams of bytes".into()),
+        })
+    }
+
+    /// Opens a stream and writes to it, in one go where that is possible.
+    pub(crate) async fn open_with(&self, data: &[u8]) -> Result<Pipe, Failure> {
+        if let Self::Pilot(client, to) = self {
+            return Ok(pilot(client.dial_with(*to, data).await?));
+        }
+        let (reader, mut writer) = self.open().await?;
+        writer.write_all(data).await?;
+        writer.flush().await?;
+        Ok((reader, writer))
+    }
+}
+
+/// The serving program: says `ready` and where it is reached, and serves until it is ended.
+pub(crate) async fn serving(words: &[&str]) -> Result<(), Failure> {
+    match words {
+        ["tcp"] => {
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            say(&listener.local_addr()?.to_string()).await?;
+            loop {
+                spawn(tcp(listener.accept().await?.0)?);
+            }
+        }
+        ["quic", folder] => {
+            let endpoint = quic::server(Path::new(folder))?;
+            say(&endpoint.local_addr()?.to_string()).await?;
+            while let Some(incoming) = endpoint.accept().await {
+                tokio::spawn(async move {
+                    let connection = incoming.await?;
+                    while let Ok((writer, reader)) = connection.accept_bi().await {
+                        spawn((Box::new(reader), Box::new(writer)));
+                    }
+                    Ok::<_, quinn::ConnectionError>(())
+                });
+            }
+            Ok(())
+        }
+        ["floor", socket] => {
+            let stream = UnixStream::connect(socket).await?;
+            say("ready").await?;
+            Ok(serve(unix(stream)).await?)
+        }
+        ["inside", here, there] => {
+            let floor = floor::Floor::new(here, there)?;
+            say("ready").await?;
+            Ok(serve(floor::pipe(&Arc::new(floor))).await?)
+        }
+        ["pilot", socket] => {
+            let client = Client::connect_to(socket).await?;
+            let mut listener = client.listen(PORT).await?;
+            say("ready").await?;
+            loop {
+                spawn(pilot(listener.accept().await?));
+            }
+        }
+        ["grpc"] => grpc::serve(|address| say(address)).await,
+        _ => Err(format!("cannot serve {words:?}").into()),
+    }
+}
+
+/// The driving program: connects, says `ready`, and does what it is asked.
+pub(crate) async fn driving(words: &[&str]) -> Result<(), Failure> {
+    let dialer = match words {
+        ["tcp", address] => Dialer::Tcp((*address).to_owned()),
+        ["quic", address, folder] => Dialer::Quic(quic::connect(address, Path::new(folder)).await?),
+        ["floor", socket] => Dialer::Floor((*socket).to_owned()),
+        ["inside", here, there] => Dialer::Inside(Arc::new(floor::Floor::new(here, there)?)),
+        ["pilot", socket, node] => {
+            let to = Addr::backbone(NodeId(node.parse()?)).port(PORT);
+            Dialer::Pilot(Client::connect_to(socket).await?, to)
+        }
+        ["grpc", address] => Dialer::Grpc(grpc::connect(address).await?),
+        _ => return Err(format!("cannot drive {words:?}").into()),
+    };
+    say("ready").await?;
+    drive(dialer).await
+}
+
+/// The daemon of the floor: one program on this side, its like on the other.
+pub(crate) async fn relaying(words: &[&str]) -> Result<(), Failure> {
+    let [socket, here, there] = words else { return Err("a relay has three words".into()) };
+    let listener = UnixListener::bind(socket)?;
+    let floor = floor::Floor::new(here, there)?;
+    say("ready").await?;
+    floor.relay(listener.accept().await?.0).await
+}
+
+async fn say(line: &str) -> Result<(), Failure> {
+    let mut output = tokio::io::stdout();
+    output.write_all(format!("{line}\n").as_bytes()).await?;
+    output.flush().await?;
+    Ok(())
+}
+
+fn spawn(pipe: Pipe) {
+    // A stream that fails is seen by whoever drives it.
+    tokio::spawn(serve(pipe));
+}
+
+fn tcp(stream: TcpStream) -> Result<Pipe, Failure> {
+    stream.set_nodelay(true)?;
+    let (reader, writer) = stream.into_split();
+    Ok((Box::new(reader), Box::new(writer)))
+}
+
+fn unix(stream: UnixStream) -> Pipe {
+    let (reader, writer) = stream.into_split();
+    (Box::new(reader), Box::new(writer))
+}
+
+fn pilot(stream: pilot_client::Stream) -> Pipe {
+    let (reader, writer) = stream.into_split();
+    (Box::new(reader), Box::new(writer))
+}
