@@ -41,9 +41,6 @@ enum Error {
         "the machines are network namespaces, which need root: run this as root, in a container for example"
     )]
     NotRoot,
-    /// Our own executable is not there.
-    #[error("pilotctl is not beside this executable: `cargo build --release -p pilotctl`")]
-    NoPilot,
     /// Packets cannot be held.
     #[error("the kernel does not hold packets for us: {0}")]
     NoDistance(#[source] io::Error),
@@ -95,6 +92,7 @@ impl From<pilot_client::ConnectError> for Error {
 /// Measures all ways.
 pub(crate) fn run(options: &Options) -> Result<Vec<Table>, Failure> {
     check_machine()?;
+    crate::stage::prepare()?;
     let plan = if options.quick { Plan::QUICK } else { Plan::FULL };
     Ok(measure::all(&plan)?)
 }
@@ -113,10 +111,6 @@ fn check_machine() -> Result<(), Error> {
     }
     if !rustix::process::geteuid().is_root() {
         return Err(Error::NotRoot);
-    }
-    let running = std::env::current_exe()?;
-    if !running.with_file_name("pilotctl").is_file() {
-        return Err(Error::NoPilot);
     }
     Ok(())
 }

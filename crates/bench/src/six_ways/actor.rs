@@ -80,14 +80,6 @@ impl Drop for Actor {
     }
 }
 
-/// Nanoseconds that a process has run so far, all its threads together.
-pub(crate) fn ran(id: u32) -> u64 {
-    let threads = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().filter_map(Result::ok);
-    // A thread that ends meanwhile has no file, and takes its time with it; ours last as long as their process.
-    let times = threads.filter_map(|thread| fs::read_to_string(thread.path().join("schedstat")).ok());
-    times.filter_map(|text| text.split_whitespace().next()?.parse::<u64>().ok()).sum()
-}
-
 /// The first executable of this name in the path.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();

@@ -81,8 +81,8 @@ pub(crate) struct Measured {
 
 impl Measured {
     /// Messages that were of use in the rounds: task, answer and news of each.
-    pub(crate) fn messages(&self) -> usize {
-        3 * self.answers.len()
+    pub(crate) fn messages(&self) -> u64 {
+        3 * self.answers.len() as u64
     }
 }
 

@@ -10,12 +10,13 @@ use pilot_interop::{Node, Place, Process, Program, isolate};
 use pilot_lab::{Access, BEACON, Host, Lab, REGISTRY, RENDEZVOUS, Site, agree};
 
 use super::Error;
-use super::actor::{Actor, find, ran};
+use super::actor::{Actor, find};
 use super::distance::Distance;
 use super::job::{Order, Report, now};
 use super::role::{By, Name, Role};
 use super::way::Way;
 use super::ways::mqtt;
+use crate::process::cpu_of;
 
 /// The port of whatever serves.
 const PORT: u16 = 8080;
@@ -30,10 +31,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(25);
 /// What a way has used so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Used {
-    /// Nanoseconds of processor time on the agents' machines: the agents, and their daemons.
-    pub agents: u64,
-    /// Nanoseconds of processor time of what is hosted.
-    pub hosted: u64,
+    /// Seconds of processor time on the agents' machines: the agents, and their daemons.
+    pub agents: f64,
+    /// Seconds of processor time of what is hosted.
+    pub hosted: f64,
     /// Bytes through the cables of the agents' machines, in and out, with Ethernet headers.
     pub bytes: u64,
     /// Polls that brought nothing.
@@ -44,8 +45,8 @@ impl Used {
     /// What came after `earlier`.
     pub(crate) fn since(self, earlier: Self) -> Self {
         Self {
-            agents: self.agents.saturating_sub(earlier.agents),
-            hosted: self.hosted.saturating_sub(earlier.hosted),
+            agents: self.agents - earlier.agents,
+            hosted: self.hosted - earlier.hosted,
             bytes: self.bytes.saturating_sub(earlier.bytes),
             empty: self.empty.saturating_sub(earlier.empty),
         }
@@ -168,11 +169,11 @@ impl Scene {
     /// What it has used so far.
     pub(crate) fn used(&self) -> Used {
         let daemons = self.nodes.iter().filter_map(Node::process_id);
-        let agents = daemons.chain([self.a.id(), self.b.id()]).map(ran).sum();
+        let agents = daemons.chain([self.a.id(), self.b.id()]).map(cpu_of).sum();
         let hosted = match &self.server {
-            Some(Server::Ours(actor)) => ran(actor.id()),
-            Some(Server::Others(process)) => ran(process.id()),
-            None => 0,
+            Some(Server::Ours(actor)) => cpu_of(actor.id()),
+            Some(Server::Others(process)) => cpu_of(process.id()),
+            None => 0.0,
         };
         let traffic = self.sites.iter().map(|site| site.host.traffic());
         Used {

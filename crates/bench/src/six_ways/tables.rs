@@ -66,8 +66,8 @@ fn cost(found: &[Found]) -> Table {
         .charted(&["wire", "CPU of agents and daemons"]);
     fill(&mut table, found, |measured| {
         let Used { agents, hosted, bytes, empty } = measured.used;
-        let each = |whole: u64| Cell::once(float(whole) / float(measured.messages().max(1) as u64));
-        vec![each(bytes), each(agents / 1_000), each(hosted / 1_000), each(empty)]
+        let each = |whole: f64| Cell::once(whole / float(measured.messages().max(1)));
+        vec![each(float(bytes)), each(agents * 1e6), each(hosted * 1e6), each(float(empty))]
     });
     table
 }
@@ -84,12 +84,7 @@ fn at_rest(span: Duration, found: &[Found]) -> Table {
     fill(&mut table, found, |measured| {
         let Used { agents, hosted, bytes, empty } = measured.rest;
         let minutely = |whole: f64| Cell::once(whole * 60.0 / span.as_secs_f64());
-        vec![
-            minutely(float(bytes)),
-            minutely(float(agents) / 1e6),
-            minutely(float(hosted) / 1e6),
-            minutely(float(empty)),
-        ]
+        vec![minutely(float(bytes)), minutely(agents * 1e3), minutely(hosted * 1e3), minutely(float(empty))]
     });
     table
 }
