@@ -30,17 +30,17 @@ impl Program {
     }
 }
 
-/// The executable next to the test, built by `cargo build -p pilotctl`.
+/// The executable beside the one that runs, or beside the folder of the test that runs, built by
+/// `cargo build -p pilotctl`.
 fn ours() -> PathBuf {
-    let test = env::current_exe().expect("a test knows its own path");
-    let folder = test.ancestors().nth(2).expect("a test lies in target/<profile>/deps");
-    let path = folder.join("pilotctl");
-    assert!(
-        path.exists(),
-        "{} is missing: run the tests with `cargo xtask interop` or `cargo xtask lab`",
-        path.display()
-    );
-    path
+    let running = env::current_exe().expect("a program knows its own path");
+    // A test lies in target/<profile>/deps, a benchmark in target/<profile>.
+    let places = running.ancestors().skip(1).take(2).map(|folder| folder.join("pilotctl"));
+    let found = places.clone().find(|path| path.is_file());
+    found.unwrap_or_else(|| {
+        let places: Vec<_> = places.collect();
+        panic!("no pilotctl at {places:?}: run the tests with `cargo xtask interop` or `cargo xtask lab`")
+    })
 }
 
 /// The virtual environment with the reference's package.

@@ -82,6 +82,16 @@ impl Node {
         &self.name
     }
 
+    /// The number of its daemon's process, while it runs.
+    pub fn process_id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
+    /// The socket of its daemon.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// Its home directory.
     pub fn home(&self) -> &Path {
         &self.home
