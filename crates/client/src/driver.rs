@@ -13,10 +13,10 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use pilot_wire::StreamId;
-use pilot_wire::ipc::{ClientFrame, DIALECT, DaemonFrame, Decoder, Reply};
+use pilot_wire::ipc::{ClientFrame, Command, DIALECT, DaemonFrame, Decoder, Reply, data_header};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use crate::session::{Dialect, Piece, Session};
+use crate::session::{Dialect, MAX_PIECE, PIECES, Session};
 use crate::{ConnectError, Error};
 
 /// How long whoever answers on the socket may take to say its first word. A daemon takes well under a
@@ -28,6 +28,9 @@ const DIRECT: usize = 16 << 10;
 
 /// Most parts of one vectored write that go directly.
 const PARTS: usize = 16;
+
+/// Slices of one system call: headers, and parts, each of which may be cut at the end of a frame.
+const SLICES: usize = PARTS + 2 * PIECES;
 
 /// A share in a connection. The connection ends when the last one is gone.
 #[derive(Clone)]
@@ -183,12 +186,12 @@ impl Connection {
         let mut writer = self.try_writer().filter(|writer| writer.is_idle())?;
         // A statement of its own, so that the lock is given up at its end.
         let claimed = lock(&self.session).poll_claim_direct(stream, parts, cx)?;
-        let Piece { header, length } = match claimed {
-            Poll::Ready(Ok(piece)) => piece,
+        let length = match claimed {
+            Poll::Ready(Ok(length)) => length,
             Poll::Ready(Err(error)) => return Some(Poll::Ready(Err(error))),
             Poll::Pending => return Some(Poll::Pending),
         };
-        if writer.write_piece(&self.session, &header, parts, length).is_err() {
+        if writer.write_direct(&self.session, stream, parts, length).is_err() {
             lock(&self.session).end(Error::Disconnected);
         }
         Some(Poll::Ready(Ok(length)))
@@ -265,25 +268,37 @@ impl Writer {
         }
     }
 
-    /// Writes one piece of data, claimed before, from where it lies. What the socket does not take is copied.
-    fn write_piece(
+    /// Writes frames of data, claimed before, from where the data lies. What the socket does not take is copied.
+    fn write_direct(
         &mut self,
         session: &Mutex<Session>,
-        header: &[u8],
+        stream: StreamId,
         parts: &[IoSlice<'_>],
         length: usize,
     ) -> io::Result<()> {
-        let mut slices = [IoSlice::new(&[]); PARTS + 1];
-        let mut left = length;
-        let data = parts.iter().map(|part| {
-            let part = &part[..left.min(part.len())];
-            left -= part.len();
-            part
-        });
+        let mut headers = [[0; 9]; PIECES];
+        for (index, header) in headers.iter_mut().enumerate() {
+            let piece = length.saturating_sub(index * MAX_PIECE).min(MAX_PIECE);
+            *header = data_header(Command::Send, stream, piece);
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES];
         let mut count = 0;
-        for (slice, bytes) in slices.iter_mut().zip(std::iter::once(header).chain(data)) {
-            *slice = IoSlice::new(bytes);
+        let mut put = |bytes| {
+            slices[count] = IoSlice::new(bytes);
             count += 1;
+        };
+        let mut done = 0;
+        for part in parts {
+            let mut rest = &part[..part.len().min(length - done)];
+            while !rest.is_empty() {
+                if done % MAX_PIECE == 0 {
+                    put(&headers[done / MAX_PIECE]);
+                }
+                let (now, later) = rest.split_at(rest.len().min(MAX_PIECE - done % MAX_PIECE));
+                put(now);
+                done += now.len();
+                rest = later;
+            }
         }
         let slices = &slices[..count];
         let cx = &mut Context::from_waker(&self.task);

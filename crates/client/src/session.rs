@@ -21,8 +21,8 @@ use tokio::io::ReadBuf;
 pub(crate) use outbox::Outbox;
 pub(crate) use requests::Answer;
 use requests::Requests;
-pub(crate) use streams::Piece;
 use streams::Streams;
+pub(crate) use streams::{MAX_PIECE, PIECES};
 
 use crate::Error;
 
@@ -325,14 +325,14 @@ impl Session {
         }
     }
 
-    /// As [`Session::poll_write`], for a piece that the caller writes itself at once; `None` when it has to wait for its
-    /// turn behind what has gathered.
+    /// As [`Session::poll_write`], for up to [`PIECES`] frames of [`MAX_PIECE`] that the caller writes itself at once; `None`
+    /// when they have to wait for their turn behind what has gathered.
     pub(crate) fn poll_claim_direct(
         &mut self,
         stream: StreamId,
         parts: &[std::io::IoSlice<'_>],
         cx: &Context<'_>,
-    ) -> Option<Poll<Result<Piece, Error>>> {
+    ) -> Option<Poll<Result<usize, Error>>> {
         match &self.over {
             Some(over) => Some(Poll::Ready(Err(over.clone()))),
             None => self.streams.poll_claim_direct(stream, parts, &mut self.outbox, cx),

@@ -10,6 +10,7 @@ use std::mem;
 use std::task::{Context, Waker};
 
 use pilot_wire::StreamId;
+use pilot_wire::ipc::{Command, data_header};
 
 use super::{remember, wake};
 use crate::local::{self, Lane};
@@ -18,9 +19,8 @@ use crate::local::{self, Lane};
 /// whole system call's worth at hand.
 const LIMIT: usize = 256 * 1024;
 
-/// Largest piece of data in one frame. Larger pieces would make other streams wait longer for their turn; smaller
-/// ones cost more frames.
-pub(super) const MAX_PIECE: usize = 64 * 1024;
+/// Small writes to a stream of a daemon in this process are put together up to this size.
+const JOINED_MAX: usize = 64 * 1024;
 
 #[derive(Default)]
 pub(crate) struct Outbox {
@@ -59,15 +59,14 @@ impl Outbox {
         }
     }
 
-    /// Appends the first `length` bytes of `parts`, at most [`MAX_PIECE`], as data of a stream. `header` is what goes
-    /// before them in a frame.
-    pub(super) fn data(&mut self, stream: StreamId, header: &[u8], parts: &[IoSlice<'_>], length: usize) {
+    /// Appends the first `length` bytes of `parts` as data of a stream.
+    pub(super) fn data(&mut self, stream: StreamId, parts: &[IoSlice<'_>], length: usize) {
         if let Some(lane) = &mut self.lane {
             self.is_fresh = true;
-            return lane.data(stream, parts, length, MAX_PIECE);
+            return lane.data(stream, parts, length, JOINED_MAX);
         }
         let out = self.frame();
-        out.extend_from_slice(header);
+        out.extend_from_slice(&data_header(Command::Send, stream, length));
         local::append(out, parts, length);
     }
 

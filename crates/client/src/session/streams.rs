@@ -9,9 +9,15 @@ use pilot_wire::StreamId;
 use pilot_wire::ipc::{ClientFrame, Command, Failure, data_header};
 use tokio::io::ReadBuf;
 
-use super::outbox::MAX_PIECE;
 use super::{Dialect, Outbox, remember, wake};
 use crate::Error;
+
+/// Largest piece of data in one frame. Larger pieces would make other streams wait longer for their turn, and are read in
+/// parts that have to be put together; smaller ones cost more frames.
+pub(crate) const MAX_PIECE: usize = 32 * 1024;
+
+/// Frames that are written directly in one go.
+pub(crate) const PIECES: usize = 4;
 
 /// Reference dialect: once so many bytes wait to be read, the connection itself is not read. A 1.18 daemon then
 /// gives up on us after 10 s, so the bound is generous.
@@ -55,15 +61,6 @@ struct Stream {
 struct Finished {
     by_peer: bool,
     by_us: bool,
-}
-
-/// A piece of data on its way to the daemon.
-#[derive(Debug)]
-pub(crate) struct Piece {
-    /// What goes before it.
-    pub(crate) header: [u8; 9],
-    /// Bytes of data, of those that were offered.
-    pub(crate) length: usize,
 }
 
 enum End {
@@ -168,13 +165,14 @@ impl Streams {
         Poll::Ready(Ok(()))
     }
 
-    /// As much as may be written now, and the stream; `None` when there is nothing to write.
-    fn poll_piece(
+    /// How much may be written now, and the stream; `None` when there is nothing to write.
+    fn poll_writable(
         &mut self,
         id: StreamId,
         parts: &[IoSlice<'_>],
         cx: &Context<'_>,
-    ) -> Poll<Result<Option<(&mut Stream, Piece)>, Error>> {
+        most: usize,
+    ) -> Poll<Result<Option<(&mut Stream, usize)>, Error>> {
         let Some(stream) = self.open.get_mut(&id).filter(|stream| !stream.closing) else {
             return Poll::Ready(Err(Error::Closed));
         };
@@ -192,9 +190,8 @@ impl Streams {
             remember(&mut stream.writer, cx);
             return Poll::Pending;
         }
-        let length = wanted.min(stream.credit).min(MAX_PIECE);
-        let header = data_header(Command::Send, id, length);
-        Poll::Ready(Ok(Some((stream, Piece { header, length }))))
+        let length = wanted.min(stream.credit).min(most);
+        Poll::Ready(Ok(Some((stream, length))))
     }
 
     pub(super) fn poll_write(
@@ -205,14 +202,14 @@ impl Streams {
         cx: &Context<'_>,
     ) -> Poll<Result<usize, Error>> {
         let dialect = self.dialect;
-        let Some((stream, Piece { header, length })) = ready!(self.poll_piece(id, parts, cx))? else {
+        let Some((stream, length)) = ready!(self.poll_writable(id, parts, cx, MAX_PIECE))? else {
             return Poll::Ready(Ok(0));
         };
         if !outbox.has_room(cx) {
             return Poll::Pending;
         }
         stream.spend(length, dialect);
-        outbox.data(id, &header, parts, length);
+        outbox.data(id, parts, length);
         stream.last_write = outbox.position();
         Poll::Ready(Ok(length))
     }
@@ -223,19 +220,20 @@ impl Streams {
         parts: &[IoSlice<'_>],
         outbox: &mut Outbox,
         cx: &Context<'_>,
-    ) -> Option<Poll<Result<Piece, Error>>> {
+    ) -> Option<Poll<Result<usize, Error>>> {
         let dialect = self.dialect;
-        let (stream, piece) = match self.poll_piece(id, parts, cx) {
-            Poll::Ready(Ok(piece)) => piece?,
+        let (stream, length) = match self.poll_writable(id, parts, cx, PIECES * MAX_PIECE) {
+            Poll::Ready(Ok(writable)) => writable?,
             Poll::Ready(Err(error)) => return Some(Poll::Ready(Err(error))),
             Poll::Pending => return Some(Poll::Pending),
         };
-        if !outbox.bypass(piece.header.len() + piece.length) {
+        let headers = length.div_ceil(MAX_PIECE) * data_header(Command::Send, id, 0).len();
+        if !outbox.bypass(headers + length) {
             return None;
         }
-        stream.spend(piece.length, dialect);
+        stream.spend(length, dialect);
         stream.last_write = outbox.position();
-        Some(Poll::Ready(Ok(piece)))
+        Some(Poll::Ready(Ok(length)))
     }
 
     pub(super) fn last_write(&self, id: StreamId) -> u64 {

@@ -15,8 +15,8 @@ use super::{Driver, PortOwner};
 use crate::ipc::budget::Charge;
 
 /// Bytes read from a stream at a time. Large enough that the frame around it costs nothing, small enough that streams of
-/// one program take turns.
-const READ_MAX: usize = 256 << 10;
+/// one program take turns, and that it seldom has to be put together from the parts in which the program reads it.
+const READ_MAX: usize = 32 << 10;
 
 /// Streams that ended in order and are remembered, so that a program that asks late whether all arrived learns that it did.
 const FINISHED_MAX: usize = 1024;

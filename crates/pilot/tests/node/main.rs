@@ -1,5 +1,5 @@
 //! Nodes inside this process, with a real rendezvous and real sockets on loopback.
-#![allow(clippy::large_futures, reason = "the futures of tests are made once")]
+#![allow(clippy::unwrap_used, clippy::large_futures, reason = "tests")]
 
 mod common;
 #[allow(
