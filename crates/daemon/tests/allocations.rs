@@ -75,9 +75,7 @@ async fn messages_and_bulk_take_next_to_nothing_from_the_allocator() {
         let region = Region::new(ALLOCATOR);
         ping_pong(&mut near, &mut far).await;
         let count = allocations(&region);
-        eprintln!("MEASURED {count}");
-        // Two messages, each through four processes' worth of code.
-        assert!(count <= 8 * MESSAGES, "{count} allocations for {MESSAGES} round trips");
+        assert!(count * 10 <= MESSAGES, "{count} allocations for {MESSAGES} round trips");
 
         let (piece, mut buffer) = (vec![7; 64 << 10], vec![0; 256 << 10]);
         bulk(&mut near, &mut far, &piece, &mut buffer).await;
@@ -85,8 +83,8 @@ async fn messages_and_bulk_take_next_to_nothing_from_the_allocator() {
         bulk(&mut near, &mut far, &piece, &mut buffer).await;
         let count = allocations(&region);
         let segments = BULK / SEGMENT;
-        eprintln!("MEASURED {count} {segments}");
-        assert!(count * 4 <= segments, "{count} allocations for {segments} segments");
+        // Pieces of what arrived, chunks that sockets are read into, handles on both.
+        assert!(count * 2 <= segments, "{count} allocations for {segments} segments");
     })
     .await;
 }
