@@ -1,4 +1,5 @@
 //! Nodes inside this process, with a real rendezvous and real sockets on loopback.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 #![allow(clippy::large_futures, reason = "the futures of tests are made once")]
 
 mod common;
