@@ -184,7 +184,9 @@ async fn read(mut stream: EventStream, events: u64, clock: Instant, is_slow: boo
     let mut seen = Seen::default();
     loop {
         let event = stream.next().await;
-        let at = |from: usize| event.payload.get(from..from + 8).and_then(|bytes| bytes.try_into().ok());
+        let at = |from: usize| -> Option<[u8; 8]> {
+            event.payload.get(from..from + 8).and_then(|bytes| bytes.try_into().ok())
+        };
         let (number, sent) = at(0).zip(at(8)).ok_or("an event that is too short")?;
         let (number, sent) = (u64::from_be_bytes(number), Duration::from_nanos(u64::from_be_bytes(sent)));
         seen.received += 1;

@@ -53,8 +53,9 @@ impl Process {
         let (tell, lines) = sync_channel(LINES);
         std::thread::spawn(move || {
             for line in output.map(BufReader::new).into_iter().flat_map(BufRead::lines) {
+                let Ok(line) = line else { break };
                 // Whoever does not listen any more has let it go.
-                if line.map_or(true, |line| tell.send(line).is_err()) {
+                if tell.send(line).is_err() {
                     break;
                 }
             }
@@ -155,6 +156,13 @@ pub(crate) fn loopback_bytes() -> f64 {
     let text = fs::read_to_string("/proc/net/dev").unwrap_or_default();
     let line = text.lines().find_map(|line| line.trim_start().strip_prefix("lo:"));
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0.0)
+}
+
+/// Says a line to whoever started this process.
+pub(crate) fn say(line: &str) -> Result<(), Failure> {
+    let mut output = std::io::stdout().lock();
+    output.write_all(format!("{line}\n").as_bytes())?;
+    Ok(output.flush()?)
 }
 
 /// A command with nothing of our environment but where programs are.

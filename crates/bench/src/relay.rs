@@ -5,6 +5,7 @@
 use std::{
     io::IoSliceMut,
     net::{SocketAddr, UdpSocket},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -39,7 +40,7 @@ const SPAN: Duration = Duration::from_millis(1500);
 /// The role: a beacon without limits, until it is ended.
 pub(crate) async fn play(words: &[&str]) -> Result<(), Failure> {
     let [store] = words else { return Err("a beacon has one word".into()) };
-    let mut config = Config::new(*store);
+    let mut config = Config::new(PathBuf::from(store));
     config.registry_addr.set_port(0);
     config.beacon_addr.set_port(0);
     let unlimited = Rate { burst: u32::MAX, per_second: 1e12 };
@@ -51,7 +52,7 @@ pub(crate) async fn play(words: &[&str]) -> Result<(), Failure> {
     };
     let say = async {
         match bound.await {
-            Ok(beacon) => crate::way::say(&beacon.to_string()).await,
+            Ok(beacon) => crate::process::say(&beacon.to_string()),
             Err(_) => Ok(()),
         }
     };

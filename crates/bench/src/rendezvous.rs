@@ -35,7 +35,7 @@ pub(crate) async fn play(words: &[&str]) -> Result<(), Failure> {
     };
     let say = async {
         match bound.await {
-            Ok(registry) => crate::way::say(&registry.to_string()).await,
+            Ok(registry) => crate::process::say(&registry.to_string()),
             Err(_) => Ok(()),
         }
     };

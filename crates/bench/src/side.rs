@@ -75,7 +75,7 @@ impl Kind {
 }
 
 fn driver(words: &[&str]) -> Result<Process, Failure> {
-    ready(Process::role(&[&["drive"], words].concat())?)
+    ready(Process::role(&[&["drive"][..], words].concat())?)
 }
 
 fn ready(process: Process) -> Result<Process, Failure> {

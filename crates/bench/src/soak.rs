@@ -13,8 +13,6 @@ use crate::{
 
 /// Bytes of each transfer, there and back.
 const TRANSFER: usize = 256 * 1024;
-/// Transfers at the same time.
-const AT_ONCE: usize = 4;
 /// Samples that are taken.
 const SAMPLES: u32 = 60;
 /// Memory that may come and go without meaning anything: the allocator keeps some.
@@ -41,9 +39,9 @@ pub(crate) async fn tables(options: &Options) -> Result<Vec<Table>, Failure> {
     for number in 1..=SAMPLES {
         let end = start + span / SAMPLES * number;
         while Instant::now() < end {
-            let transfer = || transfer(&client, to);
-            let done = futures_util::future::try_join_all((0..AT_ONCE).map(|_| transfer())).await?;
-            transfers += done.len();
+            let once = || transfer(&client, to);
+            tokio::try_join!(once(), once(), once(), once())?;
+            transfers += 4;
         }
         samples.push([sample(&a).await?, sample(&b).await?]);
     }

@@ -50,7 +50,8 @@ pub(crate) fn prepare() -> Result<PathBuf, Failure> {
 #[derive(Debug)]
 pub(crate) struct Stage {
     program: PathBuf,
-    rendezvous: Process,
+    /// Ends with the stage.
+    _rendezvous: Process,
     registry: String,
     beacon: String,
     // Last, so that it goes after the processes that have files in it.
@@ -78,7 +79,7 @@ impl Stage {
         let rendezvous =
             Process::start("rendezvous", &mut command, Some(&folder.path().join("rendezvous.log")))?;
         until("the rendezvous answers", || std::net::TcpStream::connect(&registry).ok())?;
-        Ok(Self { program, rendezvous, registry, beacon, folder })
+        Ok(Self { program, _rendezvous: rendezvous, registry, beacon, folder })
     }
 
     /// Where the registry is.
@@ -94,11 +95,6 @@ impl Stage {
     /// A folder that lives as long as the stage.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
-    }
-
-    /// The process of the rendezvous.
-    pub(crate) fn rendezvous(&self) -> &Process {
-        &self.rendezvous
     }
 
     /// Starts a daemon with the settings that everybody has, and these flags, and waits until it is registered.

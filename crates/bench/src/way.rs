@@ -14,6 +14,7 @@ use tokio::{
 
 use crate::{
     Failure,
+    process::say,
     work::{Pipe, drive, serve},
 };
 
@@ -79,14 +80,14 @@ pub(crate) async fn serving(words: &[&str]) -> Result<(), Failure> {
     match words {
         ["tcp"] => {
             let listener = TcpListener::bind("127.0.0.1:0").await?;
-            say(&listener.local_addr()?.to_string()).await?;
+            say(&listener.local_addr()?.to_string())?;
             loop {
                 spawn(tcp(listener.accept().await?.0)?);
             }
         }
         ["quic", folder] => {
             let endpoint = quic::server(Path::new(folder))?;
-            say(&endpoint.local_addr()?.to_string()).await?;
+            say(&endpoint.local_addr()?.to_string())?;
             while let Some(incoming) = endpoint.accept().await {
                 tokio::spawn(async move {
                     let connection = incoming.await?;
@@ -100,23 +101,23 @@ pub(crate) async fn serving(words: &[&str]) -> Result<(), Failure> {
         }
         ["floor", socket] => {
             let stream = UnixStream::connect(socket).await?;
-            say("ready").await?;
+            say("ready")?;
             Ok(serve(unix(stream)).await?)
         }
         ["inside", here, there] => {
             let floor = floor::Floor::new(here, there)?;
-            say("ready").await?;
+            say("ready")?;
             Ok(serve(floor::pipe(&Arc::new(floor))).await?)
         }
         ["pilot", socket] => {
             let client = Client::connect_to(socket).await?;
             let mut listener = client.listen(PORT).await?;
-            say("ready").await?;
+            say("ready")?;
             loop {
                 spawn(pilot(listener.accept().await?));
             }
         }
-        ["grpc"] => grpc::serve(|address| say(address)).await,
+        ["grpc"] => grpc::serve().await,
         _ => Err(format!("cannot serve {words:?}").into()),
     }
 }
@@ -135,7 +136,7 @@ pub(crate) async fn driving(words: &[&str]) -> Result<(), Failure> {
         ["grpc", address] => Dialer::Grpc(grpc::connect(address).await?, (*address).to_owned()),
         _ => return Err(format!("cannot drive {words:?}").into()),
     };
-    say("ready").await?;
+    say("ready")?;
     drive(dialer).await
 }
 
@@ -144,16 +145,8 @@ pub(crate) async fn relaying(words: &[&str]) -> Result<(), Failure> {
     let [socket, here, there] = words else { return Err("a relay has three words".into()) };
     let listener = UnixListener::bind(socket)?;
     let floor = floor::Floor::new(here, there)?;
-    say("ready").await?;
+    say("ready")?;
     floor.relay(listener.accept().await?.0).await
-}
-
-/// Says a line to whoever started this process.
-pub(crate) async fn say(line: &str) -> Result<(), Failure> {
-    let mut output = tokio::io::stdout();
-    output.write_all(format!("{line}\n").as_bytes()).await?;
-    output.flush().await?;
-    Ok(())
 }
 
 fn spawn(pipe: Pipe) {

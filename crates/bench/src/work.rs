@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::{Failure, way::Dialer};
 
@@ -109,12 +109,10 @@ fn parse(head: [u8; 9]) -> (u8, u64) {
 /// Does what the lines of standard input ask for, and answers each with a line.
 pub(crate) async fn drive(dialer: Dialer) -> Result<(), Failure> {
     let mut driver = Driver { dialer, standing: None, held: Vec::new() };
-    let mut lines = tokio::io::BufReader::new(tokio::io::stdin()).lines();
-    let mut output = tokio::io::stdout();
-    while let Some(line) = lines.next_line().await? {
-        let done = driver.work(serde_json::from_str(&line)?).await?;
-        output.write_all(format!("{}\n", serde_json::to_string(&done)?).as_bytes()).await?;
-        output.flush().await?;
+    // Connections are looked after while nothing is asked.
+    while let Some(line) = tokio::task::spawn_blocking(|| io::stdin().lines().next()).await? {
+        let done = driver.work(serde_json::from_str(&line?)?).await?;
+        crate::process::say(&serde_json::to_string(&done)?)?;
     }
     Ok(())
 }
@@ -130,7 +128,7 @@ impl Driver {
     async fn work(&mut self, task: Task) -> Result<Done, Failure> {
         match task {
             Task::RoundTrips(count) => match &self.dialer {
-                Dialer::Grpc(client) => {
+                Dialer::Grpc(client, _) => {
                     let client = client.clone();
                     let call = || async { crate::way::grpc::call(&client).await };
                     repeated(count, call).await

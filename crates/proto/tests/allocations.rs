@@ -60,7 +60,10 @@ impl Link {
     fn new() -> Self {
         let now = start();
         let node = |index: usize| {
-            let mut node = Node::new(Config::new(identity(index), [index as u8 + 1; 32]), now);
+            let mut config = Config::new(identity(index), [index as u8 + 1; 32]);
+            // As on an Ethernet: many segments to a train.
+            config.tunnel.max_datagram = 1472;
+            let mut node = Node::new(config, now);
             node.set_node(now, id(index));
             node.listen(SERVICE).unwrap();
             let other = 1 - index;

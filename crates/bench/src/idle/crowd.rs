@@ -39,7 +39,7 @@ pub(crate) async fn play(words: &[&str]) -> Result<(), Failure> {
         done??;
         met += 1;
     }
-    crate::way::say(&met.to_string()).await?;
+    crate::process::say(&met.to_string())?;
     std::future::pending().await
 }
 

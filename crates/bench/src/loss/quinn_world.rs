@@ -23,7 +23,7 @@ const NAME: &str = "bench";
 /// Datagrams of a train.
 const TRAIN: usize = 16;
 /// Headers of IPv4 and UDP are no part of what the link counts, as for ours.
-const PIECE: [u8; 64 * 1024] = [7; 64 * 1024];
+static PIECE: [u8; 64 * 1024] = [7; 64 * 1024];
 /// Nothing takes longer in virtual time.
 const LONGEST: Duration = Duration::from_secs(3600);
 
@@ -217,9 +217,8 @@ fn write(connection: &mut Connection, id: StreamId, bytes: u64, written: &mut u6
 
 /// Reads what is there of the one stream.
 fn read_all(connection: &mut Connection) -> Result<u64, Failure> {
-    let Some(id) = connection.streams().accept(Dir::Uni).or_else(|| first_stream(connection)) else {
-        return Ok(0);
-    };
+    let accepted = connection.streams().accept(Dir::Uni);
+    let Some(id) = accepted.or_else(|| first_stream(connection)) else { return Ok(0) };
     let mut count = 0;
     let mut stream = connection.recv_stream(id);
     let mut chunks = match stream.read(true) {

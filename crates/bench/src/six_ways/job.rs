@@ -249,7 +249,7 @@ impl Chance {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        u32::try_from((self.0 >> 32) * u64::from(end) >> 32).unwrap_or_default()
+        u32::try_from(((self.0 >> 32) * u64::from(end)) >> 32).unwrap_or_default()
     }
 }
 

@@ -61,14 +61,10 @@ impl Service<http::Request<Body>> for Echo {
     }
 }
 
-/// Serves until it is ended.
-pub(super) async fn serve<R>(say: impl FnOnce(&'static str) -> R) -> Result<(), Failure>
-where
-    R: Future<Output = Result<(), Failure>>,
-{
+/// Says where it is reached, and serves until it is ended.
+pub(super) async fn serve() -> Result<(), Failure> {
     let incoming = TcpIncoming::bind(([127, 0, 0, 1], 0).into())?.with_nodelay(Some(true));
-    let address: &'static str = Box::leak(incoming.local_addr()?.to_string().into_boxed_str());
-    say(address).await?;
+    crate::process::say(&incoming.local_addr()?.to_string())?;
     Ok(Server::builder().add_service(Echo).serve_with_incoming(incoming).await?)
 }
 
