@@ -279,7 +279,7 @@ async fn run(
         let _ = output::finish(format, Ok(Output::of(ready)));
         notify::ready();
     };
-    let ended = pilot_rendezvous::run(config, ready, process::asked_to_end()).await;
+    let ended = Box::pin(pilot_rendezvous::run(config, ready, process::asked_to_end())).await;
     ended.map_err(|error| failure(&error))?;
     drop(std::fs::remove_file(self::pid_file(ctx)));
     drop(std::fs::remove_file(self::control_file(ctx)));
