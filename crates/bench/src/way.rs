@@ -113,9 +113,11 @@ pub(crate) async fn serving(words: &[&str]) -> Result<(), Failure> {
             let client = Client::connect_to(socket).await?;
             let mut listener = client.listen(PORT).await?;
             say("ready")?;
-            loop {
-                spawn(pilot(listener.accept().await?));
+            // At the end of a measurement the daemon goes first.
+            while let Ok(stream) = listener.accept().await {
+                spawn(pilot(stream));
             }
+            Ok(())
         }
         ["grpc"] => grpc::serve().await,
         _ => Err(format!("cannot serve {words:?}").into()),

@@ -42,8 +42,16 @@ fn a_stranger_who_came_too_early_does_not_take_the_port() {
         let (_, from) = knocks.recv_from(&mut buffer).expect("what goes out arrives");
         assert_eq!(from, outside, "{access}");
         knocks.send_to(b"again", outside).expect("the internet takes datagrams");
-        let (len, _) = socket.recv_from(&mut buffer).expect("the answer gets in");
-        assert_eq!(&buffer[..len], b"again", "{access}");
+        let mut receive = || {
+            let (len, _) = socket.recv_from(&mut buffer).expect("the answer gets in");
+            buffer[..len].to_vec()
+        };
+        // On a busy machine the early one may be on its way for so long that it is not early any more.
+        let answer = match receive() {
+            late if late == b"early" => receive(),
+            answer => answer,
+        };
+        assert_eq!(answer, b"again", "{access}");
     }
 }
 
