@@ -541,14 +541,8 @@ impl Node {
             || self.config.visibility == Visibility::Public
             || self.config.encryption == Encryption::Off
             || self.book.get(node).is_some()
-            || (asked && self.book.is_asked(node))
-            || (port.is_none() && self.is_in_use(node));
+            || (asked && self.book.is_asked(node));
         if known { Lookup::Known(true) } else { self.directory.is_trusted(now, node) }
-    }
-
-    /// Whether somebody here talks with the node, or wants to: then it may show its key, and nothing more by that.
-    fn is_in_use(&self, node: NodeId) -> bool {
-        self.peers.get(&node).is_some_and(|peer| peer.is_wanted() || !self.streams.with(node).is_empty())
     }
 
     fn drop_frame(&mut self, why: Drop) {

@@ -10,7 +10,7 @@ use pilot_crypto::Identity;
 use pilot_proto::trust::{Book, Trusted};
 use pilot_proto::{
     Answer, Closed, Config, DialError, Event, Location, Node, PeerEvent, Query, QueryError, Read,
-    StreamEvent, TrustEvent, Visibility, node,
+    StreamEvent, TrustEvent, node,
 };
 use pilot_wire::{Addr, NodeId, Port, StreamId};
 
@@ -281,25 +281,6 @@ fn a_private_node_does_not_answer_a_stranger_at_all() {
     world.pass(Duration::from_secs(3));
     assert!(world.wire.iter().all(|(from, _, _)| *from == A), "B said something");
     assert!(matches!(world.closed(A, dialled), Some(Closed::Dial(DialError::Unreachable { .. }))));
-}
-
-#[test]
-fn a_private_node_reaches_a_public_one_and_stays_silent_towards_it_otherwise() {
-    let mut world = World::new(2);
-    world.nodes[B].set_visibility(Visibility::Public);
-    let dialled = world.dial(A, B);
-    world.write(A, dialled, b"question");
-    world.pass(Duration::from_secs(1));
-    let accepted = world.incoming(B).unwrap();
-    assert_eq!(world.read(B, accepted), b"question");
-    world.write(B, accepted, b"answer");
-    world.settle();
-    assert_eq!(world.read(A, dialled), b"answer");
-
-    let other = world.dial(B, A);
-    world.pass(Duration::from_secs(40));
-    assert!(world.incoming(A).is_none(), "who was asked something may not ask in turn");
-    assert!(world.closed(B, other).is_some());
 }
 
 #[test]
