@@ -545,6 +545,20 @@ impl Node {
         if known { Lookup::Known(true) } else { self.directory.is_trusted(now, node) }
     }
 
+    /// Whether keys are agreed with `node`. Whoever has a stream, a dial or a packet of ours waiting is one we called:
+    /// it needs no trust of ours to answer, and gains none. The registry is asked first, because a member of a network
+    /// is trusted, and that is to be remembered.
+    fn agrees_keys(&mut self, now: Instant, node: NodeId) -> Lookup<bool> {
+        match self.admits(now, node, None) {
+            Lookup::Known(false) | Lookup::Refused
+                if self.peers.get(&node).is_some_and(|peer| !peer.is_unused()) =>
+            {
+                Lookup::Known(true)
+            }
+            answer => answer,
+        }
+    }
+
     fn drop_frame(&mut self, why: Drop) {
         self.stats.count(why);
     }

@@ -10,7 +10,7 @@ use pilot_crypto::Identity;
 use pilot_proto::trust::{Book, Trusted};
 use pilot_proto::{
     Answer, Closed, Config, DialError, Event, Location, Node, PeerEvent, Query, QueryError, Read,
-    StreamEvent, TrustEvent, node,
+    StreamEvent, TrustEvent, Visibility, node,
 };
 use pilot_wire::{Addr, NodeId, Port, StreamId};
 
@@ -139,6 +139,10 @@ impl World {
     }
 
     /// What a node sends now, without delivering it.
+    fn sent_by(&self, index: usize) -> usize {
+        self.wire.iter().filter(|(from, _, _)| *from == index).count()
+    }
+
     fn take_datagrams(&mut self, index: usize) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
         let mut out = Vec::new();
@@ -281,6 +285,35 @@ fn a_private_node_does_not_answer_a_stranger_at_all() {
     world.pass(Duration::from_secs(3));
     assert!(world.wire.iter().all(|(from, _, _)| *from == A), "B said something");
     assert!(matches!(world.closed(A, dialled), Some(Closed::Dial(DialError::Unreachable { .. }))));
+}
+
+#[test]
+fn a_private_node_reaches_a_public_one_and_stays_silent_towards_it_otherwise() {
+    let mut world = World::new(2);
+    world.nodes[B].set_visibility(Visibility::Public);
+    let dialled = world.dial(A, B);
+    world.write(A, dialled, b"hello");
+    world.settle();
+    let accepted = world.incoming(B).unwrap();
+    assert_eq!(world.read(B, accepted), b"hello");
+    assert!(!world.nodes[A].is_trusted(id(B)));
+
+    // The tunnel is there, but what B starts is not answered.
+    let back = world.dial(B, A);
+    let ours = world.sent_by(A);
+    world.settle();
+    assert_eq!(world.incoming(A), None);
+    assert_eq!(world.sent_by(A), ours, "A answered a stranger's SYN");
+    world.pass(Duration::from_secs(30));
+    assert!(matches!(world.closed(B, back), Some(Closed::Dial(DialError::Unanswered { .. }))));
+
+    // A restarted B shows a new key, and A takes it for as long as it has a use for it.
+    world.restart(B, 77);
+    world.nodes[B].set_visibility(Visibility::Public);
+    let again = world.dial(A, B);
+    world.pass(Duration::from_secs(5));
+    assert!(world.incoming(B).is_some());
+    assert_eq!(world.closed(A, again), None);
 }
 
 #[test]

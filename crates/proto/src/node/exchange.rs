@@ -66,7 +66,7 @@ impl Node {
         if (known.is_some() || self.book.get(sender).is_some())
             && !fresh
             && self.takes_exchange(now, via, sender)
-            && self.admits(now, sender, None) == Lookup::Known(true)
+            && self.agrees_keys(now, sender) == Lookup::Known(true)
         {
             self.offer(now, sender, via);
         }
@@ -89,7 +89,7 @@ impl Node {
 
     /// Takes an offer if all that is needed to judge it is known, holds it if the registry has been asked.
     fn consider(&mut self, now: Instant, via: Via, offer: Offer) {
-        match self.admits(now, offer.sender, None) {
+        match self.agrees_keys(now, offer.sender) {
             Lookup::Known(true) => {}
             Lookup::Known(false) | Lookup::Refused => return self.drop_frame(Drop::NotAdmitted),
             Lookup::Asking => return self.hold(via, offer),
@@ -305,7 +305,7 @@ impl Node {
     /// A frame came that fits no key we have: make the peer show its own.
     pub(super) fn request_key(&mut self, now: Instant, node: NodeId, via: Via) {
         if self.config.encryption == Encryption::Off
-            || self.admits(now, node, None) != Lookup::Known(true)
+            || self.agrees_keys(now, node) != Lookup::Known(true)
             || !self.request_limits.take(now, node)
         {
             return;

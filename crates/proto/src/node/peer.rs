@@ -311,7 +311,8 @@ impl Peer {
         self.is_unused() && self.used + IDLE_LIFE <= now
     }
 
-    fn is_unused(&self) -> bool {
+    /// Whether nobody here has a stream, a dial or a packet for it.
+    pub(super) fn is_unused(&self) -> bool {
         self.streams == 0 && self.dials.is_empty() && self.queue.is_empty()
     }
 

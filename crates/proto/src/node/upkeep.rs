@@ -65,8 +65,9 @@ impl Node {
             self.directory.ask(Query::Resolve(node));
         }
         if !clear && !self.peers.get(&node).is_some_and(|peer| peer.tunnel.is_ready()) {
-            // The key is needed when the peer answers; ask while its address is being asked for.
+            // Both are needed when the peer answers; ask while its address is being asked for.
             let _ = self.identity_of(now, node);
+            let _ = self.agrees_keys(now, node);
         }
         let peer = self.peer(now, node);
         let blind = !peer.path.has_candidates() && peer.needs_location(now);
