@@ -31,7 +31,7 @@ pub(crate) async fn tables(options: &Options) -> Result<Vec<Table>, Failure> {
         let mut times = Vec::new();
         for _ in 0..peers {
             number += 1;
-            let peer = stage.daemon(&format!("peer-{number}"), &["--public"]).await?;
+            let peer = stage.daemon(&format!("peer-{number}"), &[]).await?;
             times.push(first_echo(&peer, &hub).await?);
         }
         times.sort_by(f64::total_cmp);
@@ -47,7 +47,7 @@ pub(crate) async fn tables(options: &Options) -> Result<Vec<Table>, Failure> {
     for (kind, _, runs) in &others {
         table.row(kind.name(), vec![Cell::of(runs)]);
     }
-    table.note("Pilot (public nodes) asks the registry (TLS) for the peer, agrees on keys, opens a stream; the others know the address.");
+    table.note("Pilot (a private node that meets a public one) asks the registry (TLS) for the peer, agrees on keys, opens a stream; the others know the address.");
     Ok(vec![table])
 }
 

@@ -12,6 +12,8 @@ use crate::{
 pub(crate) enum Kind {
     /// Our daemons, each a process, and the driver.
     Pilot,
+    /// Our nodes, each inside the program that uses it.
+    PilotInside,
     /// QUIC.
     Quic,
     Tcp,
@@ -27,6 +29,7 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Pilot => "Pilot, daemons",
+            Self::PilotInside => "Pilot, no daemon",
             Self::Quic => "QUIC (quinn)",
             Self::Tcp => "TCP, plain",
             Self::Grpc => "gRPC unary (tonic)",
@@ -42,6 +45,13 @@ impl Kind {
         let folder = folder.display().to_string();
         match self {
             Self::Pilot => Side::pilot(stage).await,
+            Self::PilotInside => {
+                let at = [stage.registry(), stage.beacon()];
+                let server = Process::role(&[&["serve", "pilot-inside", "bench-d"], &at[..]].concat())?;
+                let node = server.line()?;
+                let driver = driver(&[&["pilot-inside", "bench-c"], &at[..], &[&node]].concat())?;
+                Ok(Side { kind: self, driver, others: vec![server] })
+            }
             Self::Quic => {
                 let server = Process::role(&["serve", "quic", &folder])?;
                 let driver = driver(&["quic", &server.line()?, &folder])?;

@@ -22,11 +22,12 @@ struct Measure {
     notes: &'static [&'static str],
 }
 
-const ALL: &[Kind] = &[Kind::Pilot, Kind::Quic, Kind::Tcp, Kind::Floor, Kind::FloorInside];
+const ALL: &[Kind] = &[Kind::Pilot, Kind::PilotInside, Kind::Quic, Kind::Tcp, Kind::Floor, Kind::FloorInside];
 /// Without a daemon's socket in between nothing holds the floor back, and it repeats nothing that it loses.
-const HELD_BACK: &[Kind] = &[Kind::Pilot, Kind::Quic, Kind::Tcp, Kind::Floor];
-const CALLS: &[Kind] = &[Kind::Pilot, Kind::Quic, Kind::Tcp, Kind::Grpc, Kind::Floor, Kind::FloorInside];
-const DIALS: &[Kind] = &[Kind::Pilot, Kind::Quic, Kind::Tcp, Kind::Grpc];
+const HELD_BACK: &[Kind] = &[Kind::Pilot, Kind::PilotInside, Kind::Quic, Kind::Tcp, Kind::Floor];
+const CALLS: &[Kind] =
+    &[Kind::Pilot, Kind::PilotInside, Kind::Quic, Kind::Tcp, Kind::Grpc, Kind::Floor, Kind::FloorInside];
+const DIALS: &[Kind] = &[Kind::Pilot, Kind::PilotInside, Kind::Quic, Kind::Tcp, Kind::Grpc];
 
 /// Bytes in one direction.
 const BULK: Measure = Measure {

@@ -4,7 +4,7 @@ pub(crate) mod floor;
 pub(crate) mod grpc;
 pub(crate) mod quic;
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use pilot_client::{Addr, Client, Endpoint, NodeId, Port};
 use tokio::{
@@ -21,6 +21,9 @@ use crate::{
 /// Where the serving program listens at its daemon.
 const PORT: Port = Port::STDIO;
 
+/// How long two nodes may take to trust each other.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// A connection that is warm, ready for new streams.
 pub(crate) enum Dialer {
     /// There are no streams in TCP: each is a connection.
@@ -31,6 +34,8 @@ pub(crate) enum Dialer {
     /// One stream, sealed and sent by the program itself.
     Inside(Arc<floor::Floor>),
     Pilot(Client, Endpoint),
+    /// The same with the node in this program, which lives as long as this.
+    PilotInside(pilot::Node, Endpoint),
     /// No streams of bytes: calls.
     Grpc(tonic::transport::Channel, String),
 }
@@ -47,6 +52,7 @@ impl Dialer {
             Self::Floor(socket) => unix(UnixStream::connect(socket).await?),
             Self::Inside(floor) => floor::pipe(floor),
             Self::Pilot(client, to) => pilot(client.dial(*to).await?),
+            Self::PilotInside(node, to) => pilot(node.client().dial(*to).await?),
             Self::Grpc(..) => return Err("gRPC has no streams of bytes".into()),
         })
     }
@@ -57,7 +63,7 @@ impl Dialer {
             Self::Tcp(address) => Self::Tcp(address.clone()),
             Self::Quic(client) => Self::Quic(client.anew().await?),
             Self::Grpc(_, address) => Self::Grpc(grpc::connect(address).await?, address.clone()),
-            Self::Floor(_) | Self::Inside(_) | Self::Pilot(..) => {
+            Self::Floor(_) | Self::Inside(_) | Self::Pilot(..) | Self::PilotInside(..) => {
                 return Err("there is nothing to connect anew".into());
             }
         })
@@ -65,8 +71,10 @@ impl Dialer {
 
     /// Opens a stream and writes to it, in one go where that is possible.
     pub(crate) async fn open_with(&self, data: &[u8]) -> Result<Pipe, Failure> {
-        if let Self::Pilot(client, to) = self {
-            return Ok(pilot(client.dial_with(*to, data).await?));
+        match self {
+            Self::Pilot(client, to) => return Ok(pilot(client.dial_with(*to, data).await?)),
+            Self::PilotInside(node, to) => return Ok(pilot(node.client().dial_with(*to, data).await?)),
+            Self::Tcp(_) | Self::Quic(_) | Self::Floor(_) | Self::Inside(_) | Self::Grpc(..) => {}
         }
         let (reader, mut writer) = self.open().await?;
         writer.write_all(data).await?;
@@ -111,17 +119,37 @@ pub(crate) async fn serving(words: &[&str]) -> Result<(), Failure> {
         }
         ["pilot", socket] => {
             let client = Client::connect_to(socket).await?;
-            let mut listener = client.listen(PORT).await?;
-            say("ready")?;
-            // At the end of a measurement the daemon goes first.
-            while let Ok(stream) = listener.accept().await {
-                spawn(pilot(stream));
-            }
-            Ok(())
+            accepting(&client, "ready").await
+        }
+        ["pilot-inside", name, registry, beacon] => {
+            let node = inside(name, registry, beacon).await?;
+            accepting(&node.client(), &node.id().0.to_string()).await
         }
         ["grpc"] => grpc::serve().await,
         _ => Err(format!("cannot serve {words:?}").into()),
     }
+}
+
+/// Takes every stream that comes, and serves it.
+async fn accepting(client: &Client, word: &str) -> Result<(), Failure> {
+    let mut listener = client.listen(PORT).await?;
+    say(word)?;
+    // At the end of a measurement the daemon goes first.
+    while let Ok(stream) = listener.accept().await {
+        spawn(pilot(stream));
+    }
+    Ok(())
+}
+
+/// A node in this program, in a folder that goes with it.
+async fn inside(name: &str, registry: &str, beacon: &str) -> Result<pilot::Node, Failure> {
+    let node = pilot::Node::builder()
+        .registry(registry)
+        .beacon(beacon)
+        .listen(([127, 0, 0, 1], 0).into())
+        .hostname(name)
+        .approve_all();
+    Ok(node.start().await?)
 }
 
 /// The driving program: connects, says `ready`, and does what it is asked.
@@ -134,6 +162,13 @@ pub(crate) async fn driving(words: &[&str]) -> Result<(), Failure> {
         ["pilot", socket, node] => {
             let to = Addr::backbone(NodeId(node.parse()?)).port(PORT);
             Dialer::Pilot(Client::connect_to(socket).await?, to)
+        }
+        ["pilot-inside", name, registry, beacon, other] => {
+            let other = NodeId(other.parse()?);
+            let node = inside(name, registry, beacon).await?;
+            node.client().handshake(other, "bench").await?;
+            node.client().wait_trust(other, PATIENCE).await?;
+            Dialer::PilotInside(node, Addr::backbone(other).port(PORT))
         }
         ["grpc", address] => Dialer::Grpc(grpc::connect(address).await?, (*address).to_owned()),
         _ => return Err(format!("cannot drive {words:?}").into()),

@@ -137,7 +137,8 @@ impl Driver {
                 | Dialer::Quic(_)
                 | Dialer::Floor(_)
                 | Dialer::Inside(_)
-                | Dialer::Pilot(..) => self.round_trips(count).await,
+                | Dialer::Pilot(..)
+                | Dialer::PilotInside(..) => self.round_trips(count).await,
             },
             Task::Bulk(bytes) => self.swallow(bytes, PIECE).await,
             Task::Messages(count) => self.swallow(count * MESSAGE as u64, MESSAGE).await,

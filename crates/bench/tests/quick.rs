@@ -14,7 +14,7 @@ fn a_short_run_measures_every_side_and_keeps_the_figures() {
     let table = &figures["tables"][0];
     assert_eq!(table["id"], "rtt");
     let rows = table["rows"].as_array().unwrap();
-    assert_eq!(rows.len(), 6, "{rows:?}");
+    assert_eq!(rows.len(), 7, "{rows:?}");
     for row in rows {
         let cells = row["cells"].as_array().unwrap();
         assert!(cells.iter().all(|cell| cell["median"].as_f64().unwrap() > 0.0), "{row}");

@@ -13,6 +13,7 @@ mod clients;
 mod deadlines;
 mod envelope;
 mod info;
+mod keeper;
 mod membership;
 mod names;
 mod netcheck;
@@ -60,6 +61,7 @@ use crate::{Config, Running};
 use clients::Client;
 pub(crate) use clients::ClientId;
 use deadlines::Deadlines;
+use keeper::Keeper;
 pub(crate) use network::Edge;
 use registry::RegistryCall;
 use replies::ReplyTo;
@@ -189,6 +191,7 @@ pub(crate) struct Driver {
     /// What is remembered across restarts, and whether the file lags behind.
     memory: NodeFile,
     memory_stale: bool,
+    keeper: Keeper,
     trust_stale: bool,
     /// The networks this node is in, and whether the file lags behind.
     memberships: Memberships,
@@ -256,6 +259,7 @@ impl Driver {
     pub(crate) fn new(parts: Parts) -> Self {
         let awaits_registry = !parts.config.registries.is_empty();
         let web = web::Web::new(&parts.config.web, parts.proxy);
+        let keeper = Keeper::new(parts.config.node_file());
         let mut driver = Self {
             config: parts.config,
             node: parts.node,
@@ -271,6 +275,7 @@ impl Driver {
             identity: parts.identity,
             memory: parts.memory,
             memory_stale: false,
+            keeper,
             trust_stale: false,
             memberships: parts.memberships,
             networks_stale: false,
@@ -579,10 +584,9 @@ impl Driver {
             self.memory_stale = true;
         }
         if std::mem::take(&mut self.memory_stale) {
-            let path = self.config.node_file();
-            if let Err(error) = crate::files::replace_json(&path, &self.memory) {
-                tracing::error!(path = %path.display(), %error, "the node's state is not stored");
-            }
+            self.keeper.store(&self.memory);
+        } else if let Some(at) = self.keeper.store_behind(now, &self.memory) {
+            self.deadlines.add(at, deadlines::Deadline::Memory);
         }
     }
 

@@ -55,9 +55,14 @@ pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
 
 /// [`replace`] with the JSON of `value`.
 pub(crate) fn replace_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    replace(path, &json(value)?)
+}
+
+/// The JSON of `value`, as files have it.
+pub(crate) fn json<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
     let mut text = serde_json::to_vec_pretty(value)?;
     text.push(b'\n');
-    replace(path, &text)
+    Ok(text)
 }
 
 /// Reads JSON from `path`; `None` if there is no such file.

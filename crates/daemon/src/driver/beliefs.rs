@@ -116,7 +116,7 @@ impl Driver {
             (None, Some(key)) => {
                 if self.is_remembered(said.node) {
                     let peer = self.memory.peer_mut(said.node);
-                    self.memory_stale |= peer.public_key.replace(key) != Some(key);
+                    self.keeper.learned(peer.public_key.replace(key) != Some(key));
                     self.tell_finder();
                 }
                 Answer::PeerKey(Ok(key))
@@ -188,7 +188,7 @@ impl Driver {
                     "the registry's key is pinned"
                 );
                 self.memory.pin_registry(witness.registry.clone(), key);
-                self.memory_stale = true;
+                self.keeper.learned(true);
                 return Ok(());
             }
             (Some(_), Attested::No) => "does not sign what it says any more".to_owned(),
@@ -262,7 +262,7 @@ impl Driver {
         peer.record = Some(text.to_owned());
         peer.seq = record.seq;
         peer.hostname.clone_from(&record.hostname);
-        self.memory_stale = true;
+        self.keeper.learned(true);
     }
 
     /// The owner of a peer replaced its key, and proved it.
@@ -321,7 +321,7 @@ impl Driver {
     pub(super) fn remember_endpoint(&mut self, node: NodeId, endpoint: SocketAddr) {
         if self.is_remembered(node) {
             let peer = self.memory.peer_mut(node);
-            self.memory_stale |= peer.endpoint.replace(endpoint) != Some(endpoint);
+            self.keeper.learned(peer.endpoint.replace(endpoint) != Some(endpoint));
         }
     }
 

@@ -28,6 +28,8 @@ pub(super) enum Deadline {
     Ready,
     /// Trust could not be written to disk: try again.
     Store,
+    /// What was learned of others is to be written.
+    Memory,
     /// The beacon is asked over UDP whether it hears us.
     LookForUdp,
     /// The registry is asked again who the members of networks are.

@@ -166,7 +166,7 @@ impl Driver {
         let peer = self.memory.peer_mut(node);
         if peer.hostname != name {
             name.clone_into(&mut peer.hostname);
-            self.memory_stale = true;
+            self.keeper.learned(true);
         }
     }
 }

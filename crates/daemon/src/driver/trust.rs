@@ -282,6 +282,7 @@ impl Driver {
                 self.settle_requests(node, Err("nothing confirms it yet; it is kept and will go on"));
             }
             Deadline::Store => self.trust_stale = true,
+            Deadline::Memory => self.keeper.waited(),
             Deadline::LookForUdp => self.look_for_udp(now),
             Deadline::Networks => self.on_networks_due(now),
             Deadline::Beacons => self.look_for_beacons(now),

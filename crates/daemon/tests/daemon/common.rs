@@ -239,6 +239,24 @@ impl Daemon {
         Addr::backbone(self.node()).port(port)
     }
 
+    /// Waits until its file has `what` of a peer: it is written after the peer was met.
+    pub async fn remembers(&self, peer: NodeId, what: &str) {
+        let path = self.config.home.join("node.json");
+        within(what, async {
+            loop {
+                let memory: serde_json::Value = std::fs::read(&path)
+                    .ok()
+                    .and_then(|text| serde_json::from_slice(&text).ok())
+                    .unwrap_or_default();
+                if !memory["peers"][peer.to_string()][what].is_null() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    }
+
     /// The process is gone, as after `kill -9`.
     pub async fn kill(mut self) {
         self.task.abort();

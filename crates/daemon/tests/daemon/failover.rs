@@ -137,6 +137,8 @@ async fn friends_who_were_restarted_while_no_rendezvous_runs_reach_each_other() 
     };
     echoed(&world.a, &world.b).await;
     echoed(&world.b, &world.a).await;
+    world.a.remembers(world.b.node(), "endpoint").await;
+    world.b.remembers(world.a.node(), "endpoint").await;
     world.gate.set(Passing::PlainOnly);
     world.first.kill().await;
     world.second.kill().await;

@@ -78,6 +78,7 @@ async fn a_record_that_was_seen_once_is_enough_when_no_registry_answers() {
     let Pair { a, b, mut rendezvous, homes } = Pair::of_friends().await;
     let record = published(&a, b.node(), |record| !record.endpoints.is_empty()).await;
     pinned(&a, b.node()).await;
+    a.remembers(b.node(), "record").await;
     let mut config = a.config.clone();
     a.kill().await;
     rendezvous.kill().await;

@@ -28,7 +28,7 @@ const SILENCE: Duration = Duration::from_secs(6);
 const VERIFICATIONS: Rate = Rate { burst: 256, interval: Duration::from_micros(500) };
 
 /// A key exchange as it came, with its signature unchecked.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Offer {
     sender: NodeId,
     agreement: AgreementPublic,
@@ -48,6 +48,8 @@ impl From<KeyExchange<'_>> for Offer {
 pub(super) struct Held {
     offer: Offer,
     via: Via,
+    /// Another way that it came.
+    also: Option<Via>,
 }
 
 impl Node {
@@ -103,8 +105,15 @@ impl Node {
     }
 
     fn hold(&mut self, via: Via, offer: Offer) {
+        if let Some(held) = self.held.get_mut(&offer.sender).filter(|held| held.offer == offer) {
+            // It is shown every way the sender knows, and answered every way.
+            if held.via != via {
+                held.also = Some(via);
+            }
+            return;
+        }
         if self.held.len() < HELD_MAX || self.held.contains_key(&offer.sender) {
-            self.held.insert(offer.sender, Held { offer, via });
+            self.held.insert(offer.sender, Held { offer, via, also: None });
         } else {
             self.drop_frame(Drop::TooMany);
         }
@@ -113,7 +122,9 @@ impl Node {
     /// The registry said something about `node`: look again at what it offered.
     pub(super) fn reconsider(&mut self, now: Instant, node: NodeId) {
         if let Some(held) = self.held.remove(&node) {
-            self.consider(now, held.via, held.offer);
+            for via in [Some(held.via), held.also].into_iter().flatten() {
+                self.consider(now, via, held.offer);
+            }
         }
     }
 
