@@ -26,6 +26,10 @@ struct World {
     /// Everything that was sent: from, to, bytes.
     wire: Vec<(usize, SocketAddr, Vec<u8>)>,
     resolvable: bool,
+    /// Questions to the registry.
+    queries: usize,
+    /// Who hears nothing any more.
+    dead: Option<usize>,
 }
 
 fn id(index: usize) -> NodeId {
@@ -63,6 +67,8 @@ impl World {
             events: vec![VecDeque::new(); count],
             wire: Vec::new(),
             resolvable: true,
+            queries: 0,
+            dead: None,
         }
     }
 
@@ -103,7 +109,7 @@ impl World {
 
     /// Carries datagrams and answers until nobody has any. Returns how many datagrams were sent.
     fn settle(&mut self) -> usize {
-        let before = self.wire.len();
+        let (before, asked) = (self.wire.len(), self.queries);
         let mut busy = true;
         while busy {
             busy = false;
@@ -119,6 +125,8 @@ impl World {
                 }
                 while let Some((query_id, query)) = self.nodes[index].poll_query() {
                     busy = true;
+                    self.queries += 1;
+                    assert!(self.queries - asked < 10_000, "a storm of questions");
                     let answer = self.answer(&query);
                     self.nodes[index].handle_answer(self.now, query_id, answer);
                 }
@@ -133,16 +141,16 @@ impl World {
 
     fn deliver(&mut self, from: SocketAddr, to: SocketAddr, datagram: &[u8]) {
         let receiver = (0..self.nodes.len()).find(|&index| addr(index) == to);
-        if let Some(receiver) = receiver {
+        if let Some(receiver) = receiver.filter(|&receiver| self.dead != Some(receiver)) {
             self.nodes[receiver].handle_datagram(self.now, from, &mut datagram.to_vec());
         }
     }
 
-    /// What a node sends now, without delivering it.
     fn sent_by(&self, index: usize) -> usize {
         self.wire.iter().filter(|(from, _, _)| *from == index).count()
     }
 
+    /// What a node sends now, without delivering it.
     fn take_datagrams(&mut self, index: usize) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
         let mut out = Vec::new();
@@ -314,6 +322,24 @@ fn a_private_node_reaches_a_public_one_and_stays_silent_towards_it_otherwise() {
     world.pass(Duration::from_secs(5));
     assert!(world.incoming(B).is_some());
     assert_eq!(world.closed(A, again), None);
+}
+
+#[test]
+fn a_dead_stranger_of_whom_the_registry_says_nothing_keeps_neither_it_nor_the_network_busy() {
+    let mut world = World::new(2);
+    world.nodes[A].set_visibility(Visibility::Public);
+    let dialled = world.dial(B, A);
+    world.write(B, dialled, b"hello");
+    world.settle();
+    let accepted = world.incoming(A).unwrap();
+    world.resolvable = false;
+    world.dead = Some(B);
+    world.write(A, accepted, b"still there?");
+    let (queries, sent) = (world.queries, world.sent_by(A));
+    world.pass(Duration::from_secs(120));
+    assert!(world.queries - queries < 60, "{} questions", world.queries - queries);
+    assert!(world.sent_by(A) - sent < 500, "{} datagrams", world.sent_by(A) - sent);
+    assert!(world.closed(A, accepted).is_some());
 }
 
 #[test]

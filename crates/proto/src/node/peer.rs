@@ -190,6 +190,11 @@ impl Peer {
         }
     }
 
+    /// Whether an answer is waited for that has been asked for already.
+    pub(super) fn was_tried(&self) -> bool {
+        self.awaiting.is_some_and(|awaiting| awaiting.tries > 0)
+    }
+
     /// Tries at once: an address was learned.
     pub(super) fn hurry(&mut self, now: Instant) {
         if let Some(awaiting) = &mut self.awaiting {

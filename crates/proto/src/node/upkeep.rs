@@ -116,6 +116,7 @@ impl Node {
             }
             Err(_) => None,
         };
+        let is_news = found.is_ok();
         peer.location = Some(Location { at: now, found, seen });
         if let Some(error) = hopeless.filter(|_| !peer.path.is_proven()) {
             peer.give_up(now);
@@ -124,7 +125,10 @@ impl Node {
             }
             return self.arm_peer(node);
         }
-        peer.hurry(now);
+        if is_news || !peer.was_tried() {
+            // Not after a refusal: whoever is tried again because of it asks again, too, and so on.
+            peer.hurry(now);
+        }
         if peer.tunnel.is_proven() && peer.path.is_improvable() {
             // It showed its key through the relay before we knew where it is.
             let why = if peer.is_in_use(now) { Why::Wanted } else { Why::Told };
