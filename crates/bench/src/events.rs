@@ -21,8 +21,12 @@ const BYTES: usize = 200;
 const PACE: u32 = 200;
 /// Events of it.
 const PACED: u32 = 400;
+/// Bytes of each of these: so large that the words around them do not count.
+const PACED_BYTES: usize = 2000;
 /// Events of the others.
 const EVENTS: u32 = 20_000;
+/// Events while one subscriber is slow.
+const SLOW_EVENTS: u32 = 2000;
 /// How long the slow subscriber takes for each event.
 const SLOW: Duration = Duration::from_millis(5);
 
@@ -62,7 +66,12 @@ pub(crate) async fn tables(options: &Options) -> Result<Vec<Table>, Failure> {
         Way { name: "block", options: blocking, pace: None, one_is_slow: false },
         Way { name: "drop-oldest", options: newest, pace: None, one_is_slow: false },
         Way { name: "drop-oldest, one is slow", options: newest, pace: None, one_is_slow: true },
-        Way { name: "drop-oldest, 200 events/s", options: newest, pace: Some(PACE), one_is_slow: false },
+        Way {
+            name: "drop-oldest, 200 events/s of 2,000 bytes",
+            options: newest,
+            pace: Some(PACE),
+            one_is_slow: false,
+        },
     ];
     let columns = vec![
         Column::new("published", "per s"),
@@ -81,12 +90,13 @@ pub(crate) async fn tables(options: &Options) -> Result<Vec<Table>, Failure> {
     for way in ways {
         let events = match way.pace {
             Some(_) => PACED,
+            None if way.one_is_slow => SLOW_EVENTS,
             None if options.quick => EVENTS / 20,
             None => EVENTS,
         };
         table.row(way.name, bench.run(way, events).await?.map(Cell::once).to_vec());
     }
-    table.note("CPU is that of all daemons. Wire: bytes of the publisher's daemon for each byte of the events and node.");
+    table.note("CPU is that of all daemons. Wire: bytes of the publisher's daemon for each byte of the events and node; with each event go its source, time and number.");
     Ok(vec![table])
 }
 
@@ -102,7 +112,8 @@ impl Bench {
 
     /// Publishes events and waits until every subscriber has seen the last. One figure for each column.
     async fn run(&self, way: Way, events: u32) -> Result<[f64; 7], Failure> {
-        let topic = format!("bench.{}", way.name.replace([' ', ',', '/'], "-"));
+        let topic =
+            format!("bench.{}", way.name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-"));
         let clock = Instant::now();
         let mut subscribers = JoinSet::new();
         for daemon in &self.others {
@@ -116,6 +127,7 @@ impl Bench {
                 subscribers.spawn(read(stream, u64::from(events), clock, is_slow));
             }
         }
+        let bytes = if way.pace.is_some() { PACED_BYTES } else { BYTES };
         let daemon = self.publisher.client().await?;
         let mut publisher = daemon.open_event_stream().await?;
         let (sent, cpu, start) = (daemon.health().await?.bytes_sent, self.cpu(), Instant::now());
@@ -130,7 +142,7 @@ impl Bench {
             let mut payload = Vec::with_capacity(BYTES);
             payload.extend_from_slice(&number.to_be_bytes());
             payload.extend_from_slice(&u64::try_from(clock.elapsed().as_nanos())?.to_be_bytes());
-            payload.resize(BYTES, b'.');
+            payload.resize(bytes, b'.');
             publisher.publish(topic.as_str(), payload).await?;
         }
         let published = start.elapsed();
@@ -139,7 +151,7 @@ impl Bench {
             all.push(seen??);
         }
         let wire = daemon.health().await?.bytes_sent.saturating_sub(sent);
-        self.figures(way, events, published, start, all, self.cpu() - cpu, wire)
+        self.figures(way, (events, bytes), published, start, all, self.cpu() - cpu, wire)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "for people")]
@@ -147,7 +159,7 @@ impl Bench {
     fn figures(
         &self,
         way: Way,
-        events: u32,
+        (events, bytes): (u32, usize),
         published: Duration,
         start: Instant,
         all: Vec<Seen>,
@@ -174,7 +186,7 @@ impl Bench {
             percentile(99),
             100.0 * lost / due,
             cpu / received * 1e6,
-            wire as f64 / (f64::from(events) * BYTES as f64 * self.others.len() as f64),
+            wire as f64 / (f64::from(events) * bytes as f64 * self.others.len() as f64),
         ])
     }
 }

@@ -17,12 +17,14 @@ pub(crate) use crowd::play;
 
 /// Connections that are opened.
 const CONNECTIONS: u32 = 10_000;
+/// Daemons that accept them.
+const ACCEPTING: u32 = 4;
 /// Peers that are met.
 const PEERS: u32 = 1000;
 /// How long a daemon is watched that does nothing.
 const WATCH: Duration = Duration::from_secs(30);
-/// Start-up is over after this.
-const SETTLE: Duration = Duration::from_secs(5);
+/// Start-up is over after this, and the threads that it needed have ended.
+const SETTLE: Duration = Duration::from_secs(15);
 
 /// A daemon by itself, and one with a warm tunnel.
 pub(crate) async fn alone(options: &Options) -> Result<Vec<Table>, Failure> {
@@ -48,7 +50,7 @@ pub(crate) async fn alone(options: &Options) -> Result<Vec<Table>, Failure> {
             name,
             vec![
                 Cell::once(process.memory() / 1e6),
-                Cell::once((process.wake_ups() - wake_ups) * scale),
+                Cell::once(process.wake_ups().since(&wake_ups) * scale),
                 Cell::once((process.cpu() - cpu) * 1e3 * scale),
                 Cell::once(process.threads()),
             ],
@@ -58,30 +60,43 @@ pub(crate) async fn alone(options: &Options) -> Result<Vec<Table>, Failure> {
     Ok(vec![table])
 }
 
-/// Many connections that are open and quiet.
+/// Many connections that are open and quiet: a daemon with a program for each of several peers, because there is a limit
+/// to the streams of one program, and to those of one peer.
 pub(crate) async fn connections(options: &Options) -> Result<Vec<Table>, Failure> {
     let stage = Stage::open()?;
-    let (a, b) = (stage.daemon("a", &[]).await?, stage.daemon("b", &[]).await?);
-    a.befriend(&b).await?;
-    let count = if options.quick { 200 } else { CONNECTIONS };
-    let mut side = Side::between(a, b)?;
-    // A first one, so that what is there once is there.
-    side.measure(Task::Hold(1))?;
-    let memory = |side: &Side| [&side.others()[0], &side.others()[1]].map(Process::memory);
-    let before = memory(&side);
-    let cost = side.measure(Task::Hold(count))?;
-    let after = memory(&side);
+    let hub = stage.daemon("hub", &[]).await?;
+    let count = if options.quick { 200 } else { CONNECTIONS } / ACCEPTING;
+    let (mut accepting, mut pairs) = (Vec::new(), Vec::new());
+    for number in 0..ACCEPTING {
+        let other = stage.daemon(&format!("other-{number}"), &[]).await?;
+        hub.befriend(&other).await?;
+        let mut programs = Side::programs(&hub, &other)?;
+        // A first one, so that what is there once is there.
+        programs.measure(Task::Hold(1))?;
+        accepting.push(other);
+        pairs.push(programs);
+    }
+    let memory = || (hub.process.memory(), accepting.iter().map(|other| other.process.memory()).sum::<f64>());
+    let before = memory();
+    let mut seconds = 0.0;
+    for programs in &mut pairs {
+        seconds += programs.measure(Task::Hold(count))?.done.seconds;
+    }
+    let after = memory();
     let columns =
         vec![Column::new("memory before", "MB"), Column::new("after", "MB"), Column::new("each", "bytes")];
     let mut table = Table::new("connections", "Connections that are open and quiet", columns).about("daemon");
-    for (at, name) in ["that dials", "that accepts"].into_iter().enumerate() {
-        let each = (after[at] - before[at]) / f64::from(count);
-        let figures = [before[at] / 1e6, after[at] / 1e6, each];
-        table.row(format!("{name} {count}"), figures.map(Cell::once).to_vec());
+    let all = f64::from(count * ACCEPTING);
+    let each = f64::from(ACCEPTING);
+    let rows = [
+        (format!("that dials {}", count * ACCEPTING), before.0, after.0, after.0 - before.0),
+        (format!("that accepts {count}"), before.1 / each, after.1 / each, after.1 - before.1),
+    ];
+    for (name, before, after, grown) in rows {
+        table.row(name, [before / 1e6, after / 1e6, grown / all].map(Cell::once).to_vec());
     }
     table.note(format!(
-        "Each has carried 64 bytes there and back; all were opened in {:.1} s.",
-        cost.done.seconds
+        "Each has carried 64 bytes there and back; all were opened in {seconds:.1} s. {ACCEPTING} daemons accept, each with a program."
     ));
     Ok(vec![table])
 }
@@ -129,7 +144,7 @@ pub(crate) async fn peers(options: &Options) -> Result<Vec<Table>, Failure> {
             Cell::once(wire(start.bytes_sent, end.bytes_sent)),
             Cell::once(wire(start.bytes_recv, end.bytes_recv)),
             Cell::once((hub.process.cpu() - cpu) * 1e3 / seconds),
-            Cell::once((hub.process.wake_ups() - wake_ups) / seconds),
+            Cell::once(hub.process.wake_ups().since(&wake_ups) / seconds),
         ],
     );
     table.note("Bytes as the daemon counts them, in UDP; the peers are whole daemons in one process.");

@@ -1,7 +1,8 @@
 //! Processes of a measurement: what they say, and what they cost.
 
 use std::{
-    ffi::OsStr,
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
     fs::{self, File},
     io::{BufRead, BufReader, Write},
     path::Path,
@@ -97,10 +98,13 @@ impl Process {
         1024.0 * self.status("VmRSS:")
     }
 
-    /// How often its threads waited for something and were woken.
-    pub(crate) fn wake_ups(&self) -> f64 {
+    /// How often each of its threads has waited for something and was woken.
+    pub(crate) fn wake_ups(&self) -> WakeUps {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.id())).into_iter().flatten().flatten();
-        tasks.map(|task| field(&task.path().join("status"), "voluntary_ctxt_switches:")).sum()
+        let count = |task: fs::DirEntry| {
+            (task.file_name(), field(&task.path().join("status"), "voluntary_ctxt_switches:"))
+        };
+        WakeUps(tasks.map(count).collect())
     }
 
     /// Open file descriptors.
@@ -115,6 +119,17 @@ impl Process {
 
     fn status(&self, name: &str) -> f64 {
         field(Path::new(&format!("/proc/{}/status", self.id())), name)
+    }
+}
+
+/// Of each thread.
+#[derive(Debug)]
+pub(crate) struct WakeUps(BTreeMap<OsString, f64>);
+
+impl WakeUps {
+    /// How many more there are than `before`. A thread that ended in between counts for nothing.
+    pub(crate) fn since(&self, before: &Self) -> f64 {
+        self.0.iter().map(|(thread, count)| count - before.0.get(thread).unwrap_or(&0.0)).sum()
     }
 }
 

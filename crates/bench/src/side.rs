@@ -120,9 +120,16 @@ impl Side {
 
     /// Two programs at two daemons that trust each other.
     pub(crate) fn between(a: Daemon, b: Daemon) -> Result<Self, Failure> {
+        let mut side = Self::programs(&a, &b)?;
+        side.others.splice(0..0, [a.process, b.process]);
+        Ok(side)
+    }
+
+    /// The two programs alone.
+    pub(crate) fn programs(a: &Daemon, b: &Daemon) -> Result<Self, Failure> {
         let server = ready(Process::role(&["serve", "pilot", &b.socket.display().to_string()])?)?;
         let driver = driver(&["pilot", &a.socket.display().to_string(), &b.node.0.to_string()])?;
-        Ok(Self { kind: Kind::Pilot, driver, others: vec![a.process, b.process, server] })
+        Ok(Self { kind: Kind::Pilot, driver, others: vec![server] })
     }
 
     /// Has a task done, and counts what it cost.

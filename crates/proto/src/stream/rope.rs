@@ -5,7 +5,7 @@ use std::{collections::VecDeque, fmt};
 use bytes::{Bytes, BytesMut};
 
 /// First piece of a rope: a short message needs no more, and neither does a lone segment out of order.
-const SMALLEST_PIECE: usize = 256;
+const SMALLEST_PIECE: usize = 64;
 
 /// Largest piece: large enough that pieces cost nothing, small enough that a slow reader frees memory steadily.
 const LARGEST_PIECE: usize = 64 << 10;
