@@ -140,11 +140,6 @@ impl Side {
         Ok(Cost { done, cpu: self.cpu() - cpu, wire: crate::process::loopback_bytes() - wire })
     }
 
-    /// All processes but the driving one: daemons first, then the serving program.
-    pub(crate) fn others(&self) -> &[Process] {
-        &self.others
-    }
-
     fn cpu(&self) -> f64 {
         self.driver.cpu() + self.others.iter().map(Process::cpu).sum::<f64>()
     }

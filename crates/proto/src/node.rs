@@ -555,7 +555,7 @@ impl Node {
             {
                 Lookup::Known(true)
             }
-            answer => answer,
+            answer @ (Lookup::Known(_) | Lookup::Asking | Lookup::Refused) => answer,
         }
     }
 

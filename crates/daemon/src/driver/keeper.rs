@@ -106,7 +106,6 @@ mod tests {
     }
 
     #[tokio::test]
-    #[expect(clippy::disallowed_methods, reason = "some instant to count from")]
     async fn what_is_learned_while_another_write_is_under_way_waits_for_it_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("node.json");
