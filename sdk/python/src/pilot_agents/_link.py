@@ -1,0 +1,697 @@
+"""One connection to the daemon: frames in both directions, requests, streams, ports.
+
+A protocol of asyncio: what arrives is handled at once and without waiting, so a stream that nobody reads holds up nothing
+else. In the extended dialect the credit of each stream bounds what may be waiting here; the reference dialect knows none,
+so the connection itself is not read while 16 MiB wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
+
+from . import _wire as wire
+from .address import Endpoint
+from .errors import (
+    AlreadyExistsError,
+    ClosedError,
+    DisconnectedError,
+    InvalidArgumentError,
+    NotRunningError,
+    PermissionDeniedError,
+    PilotError,
+    ProtocolError,
+    from_json,
+    from_text,
+    not_running,
+)
+from ._stream_state import UNLIMITED, StreamState
+
+HELLO_TIMEOUT = 10.0
+"""How long whoever answers on the socket may take to say its first word."""
+CLOSE_TIMEOUT = 5.0
+"""How long a daemon may take to read what is left when the connection is closed."""
+MAX_PIECE = 32 * 1024
+"""Largest piece of data in one frame: larger ones would make other streams wait longer for their turn."""
+PIECES = 4
+ACCEPT_BACKLOG = 128
+"""Streams that wait to be accepted on one port. More are turned away, and their peers told so."""
+DATAGRAM_BACKLOG = 256
+"""Datagrams that wait to be received on one port. More are dropped, as networks do."""
+REFERENCE_BACKLOG = 16 << 20
+EARLY_STREAMS = 64
+"""Reference dialect: streams whose data may come before they are announced."""
+WRITE_HIGH = 256 * 1024
+
+T = TypeVar("T")
+Answer = tuple[int, bytes]
+"""The command that answered, and its payload."""
+
+
+@dataclass
+class _Pending:
+    expects: int
+    future: asyncio.Future[Answer]
+    frame: bytes = b""
+
+
+class Waiting(Generic[T]):
+    """What has come to a port, and who waits for it."""
+
+    def __init__(self) -> None:
+        self.queue: deque[T] = deque()
+        self.waiters: deque[asyncio.Future[None]] = deque()
+        self.is_closed = False
+
+    def push(self, item: T) -> None:
+        self.queue.append(item)
+        _wake_one(self.waiters)
+
+    def close(self) -> None:
+        self.is_closed = True
+        self.wake_all()
+
+    def wake_all(self) -> None:
+        while self.waiters:
+            _wake_one(self.waiters)
+
+
+Accepting = Waiting[tuple[StreamState, Endpoint]]
+"""A claimed port, and the streams that wait on it."""
+Receiving = Waiting[tuple[Endpoint, bytes]]
+"""A port whose datagrams are wanted."""
+
+
+def _wake_one(waiters: deque[asyncio.Future[None]]) -> None:
+    while waiters:
+        waiter = waiters.popleft()
+        if not waiter.done():
+            waiter.set_result(None)
+            return
+
+
+class Link(asyncio.Protocol):
+    """See the module."""
+
+    def __init__(self, socket: str) -> None:
+        self.socket = socket
+        self.is_reference = False
+        self.version = ""
+        self.over: PilotError | None = None
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._decoder = wire.Decoder()
+        self._hello: asyncio.Future[None] | None = self._loop.create_future()
+        self._initial = wire.INITIAL_CREDIT
+        self._next_tag = 1
+        self._pending: dict[int, _Pending] = {}
+        self._queue: deque[int] = deque()
+        self._current: int | None = None
+        self._streams: dict[int, StreamState] = {}
+        self._early: OrderedDict[int, StreamState] = OrderedDict()
+        self._unread = 0
+        self._listeners: dict[int, Accepting] = {}
+        self._datagrams: dict[int, Receiving] = {}
+        self._is_full = False
+        self._blocked: dict[int, StreamState] = {}
+        self._room: list[asyncio.Future[None]] = []
+        self._gone = self._loop.create_future()
+
+    # ---- beginning and end
+
+    @classmethod
+    async def connect(cls, socket: str) -> Link:
+        """Connects, and agrees on a dialect."""
+        loop = asyncio.get_running_loop()
+        try:
+            _, link = await loop.create_unix_connection(lambda: cls(socket), socket)
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise not_running(socket) from None
+        except PermissionError:
+            raise PermissionDeniedError(
+                f"the daemon at {socket} belongs to another user",
+                hint="run as that user, or start a daemon of your own with `--socket`",
+            ) from None
+        except OSError as error:
+            raise _strange(f"cannot connect to {socket}: {error}") from None
+        try:
+            await link._agree()
+        except BaseException:
+            link.abort()
+            raise
+        return link
+
+    async def _agree(self) -> None:
+        hello = self._hello
+        assert hello is not None
+        self._write(wire.frame(bytes([wire.HELLO, wire.DIALECT])))
+        try:
+            await asyncio.wait_for(hello, HELLO_TIMEOUT)
+        except asyncio.TimeoutError:
+            raise _strange(f"no answer within {HELLO_TIMEOUT:.0f} s") from None
+        finally:
+            self._hello = None
+
+    async def close(self) -> None:
+        """Ends the connection. What the daemon has been given is still delivered; streams with more than that to say are
+        reset, so that their peers do not take the beginning for the whole."""
+        for stream in list(self._streams.values()):
+            if stream.pending_size and not stream.ended:
+                self.reset(stream, ClosedError("this program was closed before everything was sent"))
+        self.end(ClosedError("this client is closed"))
+        transport = self._transport
+        if transport is not None:
+            transport.close()
+            done, _ = await asyncio.wait([self._gone], timeout=CLOSE_TIMEOUT)
+            if not done:
+                transport.abort()
+
+    def abort(self) -> None:
+        self.end(ClosedError("this client is closed"))
+        if self._transport is not None:
+            self._transport.abort()
+
+    def end(self, why: PilotError) -> None:
+        """Nothing more will happen here. Everybody who waits is told."""
+        if self.over is not None:
+            return
+        self.over = why
+        if self._hello is not None and not self._hello.done():
+            self._hello.set_exception(why)
+        for pending in self._pending.values():
+            if not pending.future.done():
+                pending.future.set_exception(_copy(why))
+        self._pending.clear()
+        self._queue.clear()
+        for stream in [*self._streams.values(), *self._early.values()]:
+            stream.wake_all()
+        for listener in self._listeners.values():
+            listener.wake_all()
+        for receiving in self._datagrams.values():
+            receiving.wake_all()
+        self._wake_room()
+
+    # ---- asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=WRITE_HIGH)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for frame, start, end in self._decoder.feed(data):
+                self._on_frame(frame, start, end)
+                if self.over is not None:
+                    break
+        except PilotError as error:
+            self.end(error)
+            if self._transport is not None:
+                self._transport.abort()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._hello is not None:
+            self.end(_strange("the connection was closed at once"))
+        self.end(DisconnectedError("the daemon ended the connection", hint="see `pilotctl daemon status`"))
+        if not self._gone.done():
+            self._gone.set_result(None)
+
+    def pause_writing(self) -> None:
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        self._is_full = False
+        blocked, self._blocked = self._blocked, {}
+        for stream in blocked.values():
+            self.pump(stream)
+        self._wake_room()
+
+    def _wake_room(self) -> None:
+        for waiter in self._room:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._room.clear()
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    async def _wait_room(self) -> None:
+        while self._is_full and self.over is None:
+            waiter = self._loop.create_future()
+            self._room.append(waiter)
+            await waiter
+        self._check()
+
+    def _check(self) -> None:
+        if self.over is not None:
+            raise _copy(self.over)
+
+    # ---- what the daemon says
+
+    def _on_frame(self, frame: bytes, start: int, end: int) -> None:
+        command = frame[start]
+        if command == wire.RECV:
+            reader = wire.Reader(frame, start + 1, end)
+            return self._on_data(reader.u32(), frame, reader.at, end)
+        reader = wire.Reader(frame, start + 1, end)
+        if self._hello is not None and not self._hello.done():
+            return self._on_greeting(command, reader)
+        if command == wire.TAGGED_OK:
+            tag, inner = reader.u32(), reader.u8()
+            if inner not in wire.REPLIES:
+                raise ProtocolError(f"the daemon broke the protocol: 0x{inner:02X} is no answer")
+            self._on_reply(tag, inner, reader.rest())
+        elif command == wire.CREDIT:
+            self._on_credit(reader.u32(), reader.u32())
+        elif command == wire.FINISH:
+            self._on_finish(reader.u32())
+        elif command == wire.RESET:
+            self._on_end(reader.u32(), from_json(_object(reader.json())))
+        elif command == wire.CLOSE_OK:
+            self._on_end(reader.u32(), None)
+        elif command == wire.ACCEPT:
+            self._on_accept(*reader.accept())
+        elif command == wire.RECV_FROM:
+            peer, port = reader.recv_from()
+            receiving = self._datagrams.get(port)
+            if receiving is not None and len(receiving.queue) < DATAGRAM_BACKLOG:
+                receiving.push((peer, reader.rest()))
+        elif command in wire.REPLIES:
+            self._on_reply(None, command, reader.rest())
+        elif command != wire.HELLO_OK:
+            raise ProtocolError(f"the daemon broke the protocol: command 0x{command:02X}")
+
+    def _on_greeting(self, command: int, reader: wire.Reader) -> None:
+        assert self._hello is not None
+        if command == wire.HELLO_OK:
+            version, features = reader.u8(), _object(reader.json())
+            self.is_reference = version != wire.DIALECT
+            initial = features.get("initial_credit", wire.INITIAL_CREDIT)
+            self._initial = initial if isinstance(initial, int) and initial > 0 else wire.INITIAL_CREDIT
+            self.version = str(features.get("version", ""))
+        elif command in (wire.ERROR, wire.FAILURE):
+            self.is_reference = True
+        elif command == wire.RECV_FROM:
+            # Datagrams go to every client, even to one that has asked for nothing yet.
+            return
+        else:
+            raise _strange("an answer that nobody asked for")
+        self._hello.set_result(None)
+
+    def _on_reply(self, tag: int | None, command: int, payload: bytes) -> None:
+        stream = None
+        if command == wire.DIAL_OK:
+            # It is known from here on, so that data behind it finds it, whoever wakes when.
+            stream = self._open(wire.Reader(payload, 0, len(payload)).u32())
+        # Without a number it answers the one request under way, if it can: 1.18 may answer late.
+        tag = self._current if tag is None else tag
+        pending = self._pending.get(tag) if tag is not None else None
+        if tag is None or pending is None:
+            return
+        expected = command in (pending.expects, wire.ERROR, wire.FAILURE)
+        if self.is_reference and not expected:
+            return
+        del self._pending[tag]
+        if pending.future.done():
+            # Nobody waits any more: what the answer brings is given back.
+            if stream is not None:
+                self.close_stream(stream)
+        elif not expected:
+            pending.future.set_exception(
+                ProtocolError(
+                    f"the daemon broke the protocol: 0x{command:02X} came where 0x{pending.expects:02X} was expected"
+                )
+            )
+        elif command == wire.ERROR:
+            pending.future.set_exception(from_text(payload[2:].decode(errors="replace")))
+        elif command == wire.FAILURE:
+            pending.future.set_exception(from_json(_parse(payload)))
+        else:
+            pending.future.set_result((command, payload))
+        if self._current == tag:
+            self._current = None
+            self._advance()
+
+    # ---- requests
+
+    async def order(self, request: wire.Request) -> Answer:
+        """Asks, and waits for the answer. When the waiting is cancelled, what the answer brings is given back."""
+        self._check()
+        await self._wait_room()
+        frame, tag = self._start(request)
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        self._pending[tag] = _Pending(request.answered_by, future, frame)
+        if self.is_reference:
+            self._queue.append(tag)
+            self._advance()
+        else:
+            self._write(frame)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._forget(tag, future)
+            raise
+
+    def start_unattended(self, request: wire.Request) -> None:
+        """Asks, and does not want to know."""
+        if self.over is not None:
+            return
+        frame, tag = self._start(request)
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        future.cancel()
+        self._pending[tag] = _Pending(request.answered_by, future, frame)
+        if self.is_reference:
+            self._queue.append(tag)
+            self._advance()
+        else:
+            self._write(frame)
+
+    def _start(self, request: wire.Request) -> tuple[bytes, int]:
+        while self._next_tag in self._pending:
+            self._next_tag = (self._next_tag + 1) & 0xFFFF_FFFF
+        tag = self._next_tag
+        self._next_tag = (tag + 1) & 0xFFFF_FFFF
+        frame = wire.frame(request.body) if self.is_reference else wire.tagged(tag, request.body)
+        if len(frame) > 4 + wire.MAX_FRAME:
+            raise InvalidArgumentError(f"a request is at most {wire.MAX_FRAME} bytes, this has {len(frame)}")
+        return frame, tag
+
+    def _forget(self, tag: int, future: asyncio.Future[Answer]) -> None:
+        """The place of a request that was sent is kept, so that its answer is not taken for another's."""
+        if tag in self._queue:
+            self._queue.remove(tag)
+            self._pending.pop(tag, None)
+        elif future.done() and not future.cancelled() and future.exception() is None:
+            command, payload = future.result()
+            if command == wire.DIAL_OK:
+                stream = self._streams.get(wire.Reader(payload, 0, len(payload)).u32())
+                if stream is not None:
+                    self.close_stream(stream)
+
+    def _advance(self) -> None:
+        if self._current is None and self._queue:
+            self._current = self._queue.popleft()
+            self._write(self._pending[self._current].frame)
+
+    async def send(self, body: bytes) -> None:
+        """Says something that is not answered."""
+        self._check()
+        await self._wait_room()
+        self._write(wire.frame(body))
+
+    # ---- streams, as the daemon tells of them
+
+    def _credit(self) -> int:
+        return UNLIMITED if self.is_reference else self._initial
+
+    def _open(self, number: int) -> StreamState:
+        stream = self._early.pop(number, None) or StreamState(number, self._credit())
+        replaced = self._streams.get(number)
+        if replaced is not None:
+            self._unread -= len(replaced.arrived)
+        self._streams[number] = stream
+        return stream
+
+    def _find(self, number: int) -> StreamState | None:
+        stream = self._streams.get(number)
+        if stream is not None or not self.is_reference:
+            return stream
+        early = self._early.get(number)
+        if early is None:
+            if len(self._early) == EARLY_STREAMS:
+                _, oldest = self._early.popitem(last=False)
+                self._unread -= len(oldest.arrived)
+            early = self._early[number] = StreamState(number, UNLIMITED)
+        return early
+
+    def _on_data(self, number: int, frame: bytes, start: int, end: int) -> None:
+        stream = self._find(number)
+        size = end - start
+        if stream is None or size == 0:
+            return
+        if not self.is_reference:
+            if stream.granted < size:
+                raise ProtocolError(f"the daemon broke the protocol: more data than granted on stream {number}")
+            stream.granted -= size
+        if stream.closing:
+            # It is thrown away, and the peer goes on until it has heard of the end.
+            stream.earned += size
+            self.grant(stream)
+            return
+        with memoryview(frame)[start:end] as piece:
+            stream.arrived += piece
+        stream.wake_reader()
+        self._unread += size
+        if self.is_reference and self._unread >= REFERENCE_BACKLOG and self._transport is not None:
+            self._transport.pause_reading()
+
+    def _on_credit(self, number: int, count: int) -> None:
+        stream = self._streams.get(number)
+        if stream is not None:
+            stream.credit += count
+            self.pump(stream)
+
+    def _on_finish(self, number: int) -> None:
+        stream = self._streams.get(number)
+        if stream is not None:
+            stream.finished_by_peer = True
+            stream.wake_reader()
+
+    def _on_end(self, number: int, failure: PilotError | None) -> None:
+        stream = self._find(number)
+        if stream is None:
+            return
+        if not stream.ended:
+            # What the peer sent before an abnormal end can still be read, then the failure shows.
+            stream.ended, stream.failure = True, failure
+            stream.is_cut = failure is not None and stream.pending_size > 0
+        if stream.closing and (stream.close_sent or not self.is_reference):
+            self._streams.pop(number, None)
+        stream.wake_all()
+
+    def _on_accept(self, port: int, number: int, peer: Endpoint) -> None:
+        stream = self._open(number)
+        listener = self._listeners.get(port)
+        if listener is None:
+            self.reset(stream, PilotError("nobody listens any more", code="refused"))
+        elif len(listener.queue) >= ACCEPT_BACKLOG:
+            self.reset(stream, PilotError("too many streams wait to be accepted", code="busy"))
+        else:
+            listener.push((stream, peer))
+
+    # ---- streams, as programs use them
+
+    def stream_of(self, answer: Answer) -> StreamState:
+        """The stream that answered a dial."""
+        command, payload = answer
+        number = wire.Reader(payload, 0, len(payload)).u32() if command == wire.DIAL_OK else None
+        stream = self._streams.get(number) if number is not None else None
+        if stream is None:
+            raise ProtocolError("the daemon broke the protocol: a dial was answered without a stream")
+        return stream
+
+    def take(self, stream: StreamState, count: int) -> bytes:
+        """Reads what has arrived, up to so much."""
+        taken = stream.take(count)
+        was_full = self._unread >= REFERENCE_BACKLOG
+        self._unread -= len(taken)
+        if self.is_reference:
+            if was_full and self._unread < REFERENCE_BACKLOG and self._transport is not None:
+                self._transport.resume_reading()
+        else:
+            self.grant(stream)
+        return taken
+
+    def grant(self, stream: StreamState) -> None:
+        """Lets the daemon send as much again as was read, in large steps."""
+        if self.is_reference or stream.earned < self._initial // 4 or stream.eof or stream.close_sent:
+            return
+        count, stream.earned = stream.earned, 0
+        stream.granted += count
+        self._write(wire.credit(stream.id, count))
+
+    def pump(self, stream: StreamState) -> None:
+        """Sends what credit and socket allow, and what comes after the last byte."""
+        if stream.ended or self.over is not None:
+            stream.pending.clear()
+            stream.pending_size = 0
+            stream.wake_writers()
+            return
+        while stream.pending and stream.credit:
+            if self._is_full:
+                self._blocked[stream.id] = stream
+                return
+            budget = min(stream.credit, stream.pending_size, MAX_PIECE * PIECES)
+            parts: list[bytes | memoryview] = []
+            for at in range(0, budget, MAX_PIECE):
+                piece = min(MAX_PIECE, budget - at)
+                parts.append(wire.data_head(stream.id, piece))
+                parts.extend(_cut(stream.pending, piece))
+            stream.pending_size -= budget
+            if not self.is_reference:
+                stream.credit -= budget
+            self._write(wire.join(parts))
+        stream.wake_writers()
+        if stream.pending:
+            return
+        if stream.finishing and not stream.finish_sent and not stream.closing:
+            stream.finish_sent = True
+            if not self.is_reference:
+                self._write(wire.about(wire.FINISH, stream.id))
+        if stream.closing and not stream.close_sent:
+            stream.close_sent = True
+            self._write(wire.about(wire.CLOSE, stream.id))
+
+    def close_stream(self, stream: StreamState) -> None:
+        """Ends the stream in order, after what is still to be sent."""
+        if stream.closing or self._streams.get(stream.id) is not stream:
+            return
+        stream.closing = True
+        self._unread -= len(stream.arrived)
+        stream.earned += len(stream.arrived) - stream.counted
+        stream.arrived.clear()
+        stream.counted = 0
+        if stream.ended and not self.is_reference:
+            # Both sides know already; the number means nothing to the daemon any more.
+            self._streams.pop(stream.id, None)
+            stream.wake_all()
+            return
+        if stream.ended:
+            stream.close_sent = True
+            self._write(wire.about(wire.CLOSE, stream.id))
+            return
+        self.grant(stream)
+        self.pump(stream)
+
+    def reset(self, stream: StreamState, why: PilotError) -> None:
+        """Ends the stream at once, and tells the peer that this was no orderly end."""
+        stream.pending.clear()
+        stream.pending_size = 0
+        if self.is_reference:
+            return self.close_stream(stream)
+        if self._streams.get(stream.id) is not stream:
+            return None
+        del self._streams[stream.id]
+        self._unread -= len(stream.arrived)
+        if not stream.ended and not stream.close_sent:
+            body = json.dumps({"code": why.code, "message": why.message}).encode()
+            self._write(wire.about(wire.RESET, stream.id, body))
+        stream.ended, stream.closing = True, True
+        stream.failure = stream.failure or why
+        stream.wake_all()
+        return None
+
+    def is_open(self, stream: StreamState) -> bool:
+        return self._streams.get(stream.id) is stream
+
+    def close_foreign(self, number: int) -> None:
+        """Ends a stream of another program, in the reference dialect."""
+        self._write(wire.about(wire.CLOSE, number))
+
+    # ---- ports
+
+    def add_listener(self, port: int) -> Accepting:
+        """Comes before the request to the daemon, because the first stream may overtake the answer."""
+        if port in self._listeners:
+            raise AlreadyExistsError(f"port {port} is in use by this program")
+        self._listeners[port] = Accepting()
+        return self._listeners[port]
+
+    def remove_listener(self, port: int, *, was_bound: bool) -> None:
+        listener = self._listeners.pop(port, None)
+        if listener is None:
+            return
+        for stream, _ in listener.queue:
+            self.reset(stream, PilotError("nobody listens any more", code="refused"))
+        listener.queue.clear()
+        listener.close()
+        if was_bound:
+            self.start_unattended(wire.unbind(port))
+
+    def listens(self, port: int) -> bool:
+        return port in self._listeners
+
+    def add_datagrams(self, port: int) -> Receiving:
+        if port in self._datagrams:
+            raise AlreadyExistsError(f"the datagrams of port {port} are received by this program already")
+        self._datagrams[port] = Receiving()
+        return self._datagrams[port]
+
+    def remove_datagrams(self, port: int) -> None:
+        receiving = self._datagrams.pop(port, None)
+        if receiving is not None:
+            receiving.close()
+
+    async def next_of(self, port: Waiting[T]) -> T:
+        """What comes next to a port."""
+        while not port.queue:
+            self._check()
+            if port.is_closed:
+                raise ClosedError("the port is closed")
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            port.waiters.append(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if waiter.done() and not waiter.cancelled():
+                    _wake_one(port.waiters)
+                raise
+        return port.queue.popleft()
+
+
+def _cut(pending: deque[memoryview], count: int) -> list[memoryview]:
+    """Takes so many bytes from the front."""
+    parts = []
+    while count:
+        first = pending[0]
+        if len(first) <= count:
+            parts.append(pending.popleft())
+            count -= len(first)
+        else:
+            parts.append(first[:count])
+            pending[0] = first[count:]
+            count = 0
+    return parts
+
+
+def _copy(error: PilotError) -> PilotError:
+    """An error that is raised in several places has a traceback in each."""
+    return type(error)(error.message, code=error.code, hint=error.hint, unreachable=error.unreachable)
+
+
+def _strange(reason: str) -> PilotError:
+    return ProtocolError(
+        f"no Pilot daemon on the connection: {reason}", hint="is PILOT_SOCKET the socket of a Pilot daemon?"
+    )
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ProtocolError("the daemon broke the protocol: no object of JSON")
+    return value
+
+
+def _parse(payload: bytes) -> dict[str, Any]:
+    return _object(wire.Reader(payload, 0, len(payload)).json())
+
+
+def is_restarting(error: PilotError) -> bool:
+    """The daemon is gone, or has not started its services yet: a moment later it may answer."""
+    return isinstance(error, NotRunningError) or error.code == "busy"
+
+
+_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+def check_id(text: str) -> str:
+    """Gives an id of a message back if it is one."""
+    if not isinstance(text, str) or not _ID.fullmatch(text):
+        raise InvalidArgumentError(f"{text!r} is no id of a message", hint="1 to 128 letters, digits and `. _ : -`")
+    return text
