@@ -34,7 +34,12 @@ class Process:
         self.log = home / "test.log"
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
-                words, cwd=home, env=environment(home, socket, more), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+                words,
+                cwd=home,
+                env=environment(home, socket, more),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
             )
 
     def ready(self) -> dict[str, Any]:
@@ -108,7 +113,16 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         home = folder / "rendezvous"
-        words = [program(), "rendezvous", "run", "--json", "--registry-addr", "127.0.0.1:0", "--beacon-addr", "127.0.0.1:0"]
+        words = [
+            program(),
+            "rendezvous",
+            "run",
+            "--json",
+            "--registry-addr",
+            "127.0.0.1:0",
+            "--beacon-addr",
+            "127.0.0.1:0",
+        ]
         self._rendezvous = Process(words, home, home / "sock")
         ready = self._rendezvous.ready()
         self.registry, self.beacon = str(ready["registry_addr"]), str(ready["beacon_addr"])

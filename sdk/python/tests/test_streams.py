@@ -6,7 +6,6 @@ import asyncio
 import gc
 import hashlib
 import os
-import warnings
 
 import pytest
 from conftest import Machine, run
@@ -207,9 +206,9 @@ def test_a_stream_that_is_forgotten_is_closed(alice: Machine, bob: Machine) -> N
         async with alice.pilot() as a, bob.pilot() as b:
             dialled, accepted, listener = await pair(a, b, 2007)
             await dialled.send(b"last words")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ResourceWarning)
+            with pytest.warns(ResourceWarning, match="never closed"):
                 del dialled
+                await asyncio.sleep(0)
                 gc.collect()
             assert await accepted.read() == b"last words"
             accepted.close()
@@ -389,6 +388,14 @@ def test_an_unreachable_peer_is_reported_with_what_was_tried(alice: Machine, bob
 def test_addresses_are_read_and_written() -> None:
     assert str(Address.parse("1:0001.00AB.cdef")) == "1:0001.00AB.CDEF"
     assert Endpoint.parse("0:0000.0000.0002:1000") == Endpoint(Address(0, 2), 1000)
-    for wrong in ("", "0", "0:0000.0000", "0:0000.0000.00002", "0:0001.0000.0002", "70000:0000.0000.0001", "0:00g0.0000.0001"):
+    for wrong in (
+        "",
+        "0",
+        "0:0000.0000",
+        "0:0000.0000.00002",
+        "0:0001.0000.0002",
+        "70000:0000.0000.0001",
+        "0:00g0.0000.0001",
+    ):
         with pytest.raises(InvalidArgumentError):
             Address.parse(wrong)

@@ -38,10 +38,10 @@ def examples() -> list[tuple[str, bytes, bytes | None]]:
     for command in vectors("ipc.json")["commands"]:
         for of_release in command.get("examples", {}).values():
             for example in of_release:
-                reply = example.get("reply_hex")
-                found.append(
-                    (command["name"], bytes.fromhex(example["request_hex"]), bytes.fromhex(reply) if reply else None)
-                )
+                request, reply = example.get("request_hex"), example.get("reply_hex")
+                # Long ones are recorded in part.
+                if request and "." not in request + (reply or ""):
+                    found.append((command["name"], bytes.fromhex(request), bytes.fromhex(reply) if reply else None))
     return found
 
 
@@ -68,7 +68,15 @@ def test_recorded_requests_are_written_the_same() -> None:
             assert wire.data_head(stream, len(payload) - 4) + payload[4:] == recorded
             written.add(name)
             continue
-        elif name in ("Info", "Health", "ResolveHostname", "SetHostname", "Handshake", "Network", "SetTags"):
+        elif name in (
+            "Info",
+            "Health",
+            "ResolveHostname",
+            "SetHostname",
+            "Handshake",
+            "Network",
+            "SetTags",
+        ):  # the payload is the text itself
             request = wire.plain(body[0], payload)
         else:
             continue

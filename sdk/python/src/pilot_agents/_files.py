@@ -68,7 +68,7 @@ class ReceivedFile:
     from_key: str | None = None
     sha256: str | None = None
     announced: str | None = None
-    """The name it was announced by, if that was taken."""
+    """The name its sender gave it; ``name`` is the one it has here."""
     files: int | None = None
     received_ns: int = 0
 

@@ -156,7 +156,8 @@ class TrustCalls(Base):
             raise ProtocolError("the daemon answered another question")
         return found
 
-    # ---- rules, as `pilotctl policy` has them: targets, rules and answers are JSON (docs/messaging/rules.md)
+    # ---- rules, as `pilotctl policy` has them (docs/messaging/rules.md). A target is ``all``, ``trusted``, ``group:NAME``
+    # or an address; rules and answers are JSON.
 
     async def policy(self) -> dict[str, Any]:
         """All rules for other nodes, and how they stand."""
