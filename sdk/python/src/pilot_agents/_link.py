@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
 from . import _wire as wire
+from ._stream_state import UNLIMITED, StreamState
 from .address import Endpoint
 from .errors import (
     AlreadyExistsError,
@@ -29,7 +30,6 @@ from .errors import (
     from_text,
     not_running,
 )
-from ._stream_state import UNLIMITED, StreamState
 
 HELLO_TIMEOUT = 10.0
 """How long whoever answers on the socket may take to say its first word."""
@@ -259,10 +259,12 @@ class Link(asyncio.Protocol):
         command = frame[start]
         if command == wire.RECV:
             reader = wire.Reader(frame, start + 1, end)
-            return self._on_data(reader.u32(), frame, reader.at, end)
+            self._on_data(reader.u32(), frame, reader.at, end)
+            return
         reader = wire.Reader(frame, start + 1, end)
         if self._hello is not None and not self._hello.done():
-            return self._on_greeting(command, reader)
+            self._on_greeting(command, reader)
+            return
         if command == wire.TAGGED_OK:
             tag, inner = reader.u32(), reader.u8()
             if inner not in wire.REPLIES:
@@ -575,9 +577,10 @@ class Link(asyncio.Protocol):
         stream.pending.clear()
         stream.pending_size = 0
         if self.is_reference:
-            return self.close_stream(stream)
+            self.close_stream(stream)
+            return
         if self._streams.get(stream.id) is not stream:
-            return None
+            return
         del self._streams[stream.id]
         self._unread -= len(stream.arrived)
         if not stream.ended and not stream.close_sent:
@@ -586,7 +589,6 @@ class Link(asyncio.Protocol):
         stream.ended, stream.closing = True, True
         stream.failure = stream.failure or why
         stream.wake_all()
-        return None
 
     def is_open(self, stream: StreamState) -> bool:
         return self._streams.get(stream.id) is stream

@@ -446,7 +446,7 @@ async def _handle(request: IncomingRequest, handler: Handler) -> None:
 
 
 async def _call(handler: Handler, request: IncomingRequest) -> Data:
-    if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None)):
+    if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__):
         answer: Any = handler(request)
         return await answer  # type: ignore[no-any-return]
     found: Any = await asyncio.to_thread(handler, request)
