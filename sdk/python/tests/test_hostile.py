@@ -147,7 +147,9 @@ def test_a_frame_that_is_cut_off_is_a_lost_connection(tmp_path: Path) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("answer", [b"not json", b"[1, 2]", b'{"node_id": "one"}', b'{"peer_list": [7]}', b"[" * 100_000])
+@pytest.mark.parametrize(
+    "answer", [b"not json", b"[1, 2]", b'{"node_id": "one"}', b'{"peer_list": [7]}', b"[" * 100_000]
+)
 def test_answers_of_a_wrong_form_are_errors(tmp_path: Path, answer: bytes) -> None:
     async def script(daemon: Fake) -> None:
         await daemon.greet()
@@ -248,7 +250,9 @@ def test_an_abnormal_end_shows_after_what_came_before(tmp_path: Path) -> None:
         await daemon.greet()
         tag, _ = await daemon.asked()
         daemon.reply(tag, b"\x04\x00\x00\x00\x09")
-        daemon.say(b"\x07\x00\x00\x00\x09begun", b'\x86\x00\x00\x00\x09{"code":"unreachable","message":"the peer is gone"}')
+        daemon.say(
+            b"\x07\x00\x00\x00\x09begun", b'\x86\x00\x00\x00\x09{"code":"unreachable","message":"the peer is gone"}'
+        )
 
     async def main() -> None:
         async with fake(tmp_path, script) as socket, Pilot(socket) as p:
@@ -336,7 +340,13 @@ def test_a_daemon_of_the_reference_dialect_is_asked_one_thing_at_a_time(tmp_path
             await stream.wait_closed()
             with pytest.raises(ConnectionRefusedError):
                 await p.dial(2, 1001)
-            for unknown in (p.status(), p.outbox(), p.request(2, "x"), p.serve().start(), p.send_message(2, "x", ttl=1)):
+            for unknown in (
+                p.status(),
+                p.outbox(),
+                p.request(2, "x"),
+                p.serve().start(),
+                p.send_message(2, "x", ttl=1),
+            ):
                 with pytest.raises(UnsupportedError) as unsupported:
                     await unknown
                 assert unsupported.value.hint

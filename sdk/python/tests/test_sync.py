@@ -8,14 +8,15 @@ import threading
 import pytest
 from conftest import Machine
 
-from pilot_agents import ClosedError, NotRunningError, PilotTimeoutError
+from pilot_agents import ClosedError, NotRunningError, PilotTimeoutError, sync
 from pilot_agents import Pilot as AsyncPilot
-from pilot_agents import sync
 
 
 def test_every_call_is_there_without_asyncio() -> None:
     missing = {
-        name for name, _ in inspect.getmembers(AsyncPilot, callable) if not name.startswith("_") and not hasattr(sync.Pilot, name)
+        name
+        for name, _ in inspect.getmembers(AsyncPilot, callable)
+        if not name.startswith("_") and not hasattr(sync.Pilot, name)
     }
     assert missing == {"endpoint_of", "node_of"}, "helpers of the asyncio client only"
 
