@@ -237,8 +237,8 @@ def test_peers_are_named_as_in_the_command_line(alice: Machine, bob: Machine) ->
             for peer in ("bob", str(bob.address), str(bob.address.node), bob.address.node, bob.address, found):
                 async with await a.dial(peer, 2009):
                     (await listener.accept()).close()
-            for peer in (f"bob:{2009}", f"{bob.address}:2009", Endpoint(bob.address, 2009)):
-                async with await a.dial(peer):
+            for service in ("bob:2009", f"{bob.address}:2009", Endpoint(bob.address, 2009)):
+                async with await a.dial(service):
                     (await listener.accept()).close()
             for wrong in ("0:0000.0000", "1:0000.0000.0002"):
                 with pytest.raises(InvalidArgumentError):
