@@ -15,6 +15,18 @@ import pytest
 
 from pilot_agents import Address, Pilot
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--frameworks", action="store_true", help="only the examples of agent frameworks, which must be installed"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    wanted = bool(config.getoption("--frameworks"))
+    items[:] = [item for item in items if (item.get_closest_marker("frameworks") is not None) == wanted]
+
+
 PATIENCE = 30.0
 """Seconds that anything here may take before it counts as hanging."""
 
