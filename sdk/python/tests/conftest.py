@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,12 @@ class Machine:
         words = [program(), "daemon", "run", "--json", "--registry", self.world.registry, "--beacon", self.world.beacon]
         self.daemon = Process([*words, "--hostname", self.name, "--listen", "127.0.0.1:0"], self.home, self.socket)
         self.address = Address.parse(self.daemon.ready()["address"])
+        end = time.monotonic() + PATIENCE
+        # A daemon is ready before the registry has answered.
+        while self.address.node == 0:
+            assert time.monotonic() < end, f"{self.name} is not registered: {self.daemon.log.read_text()}"
+            time.sleep(0.05)
+            self.address = Address.parse(self.ctl("info")["address"])
 
     def kill(self) -> None:
         """As a power failure would."""
@@ -156,6 +163,7 @@ async def befriend(a: Machine, b: Machine) -> None:
     async with a.pilot() as asking, b.pilot() as asked:
         answer = asyncio.ensure_future(asking.handshake(b.address, "for the test", wait=PATIENCE))
         while not any(node.node_id == a.address.node for node in await asked.pending()):
+            assert not answer.done() or await answer
             await asyncio.sleep(0.02)
         await asked.approve(a.address)
         assert (await answer).state == "trusted"
