@@ -87,10 +87,13 @@ class Machine:
         self.socket = world.folder / f"{name}.sock"
         self.daemon: Process | None = None
         self.address = Address(0, 0)
+        self.more: dict[str, str] = {}
 
     def start(self) -> None:
         words = [program(), "daemon", "run", "--json", "--registry", self.world.registry, "--beacon", self.world.beacon]
-        self.daemon = Process([*words, "--hostname", self.name, "--listen", "127.0.0.1:0"], self.home, self.socket)
+        self.daemon = Process(
+            [*words, "--hostname", self.name, "--listen", "127.0.0.1:0"], self.home, self.socket, self.more
+        )
         self.address = Address.parse(self.daemon.ready()["address"])
         end = time.monotonic() + PATIENCE
         # A daemon is ready before the registry has answered.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import PATIENCE, Machine, Process, World, environment, run
+from conftest import PATIENCE, Machine, Process, World, run
 
 from pilot_agents import (
     Address,
@@ -45,9 +45,10 @@ async def registered(socket: Path) -> Address:
             await asyncio.sleep(0.05)
 
 
-@pytest.fixture(scope="module")
-def theirs(world: World) -> Iterator[Machine]:
-    machine = Machine(world, "theirs")
+def start_reference(machine: Machine, identity: Path) -> Process:
+    """Its daemon, with nobody outside to talk to."""
+    identity.parent.mkdir(parents=True, exist_ok=True)
+    world = machine.world
     quiet = {
         "PILOT_REGISTRY": world.registry,
         "PILOT_NO_SKILLINJECT": "1",
@@ -57,9 +58,25 @@ def theirs(world: World) -> Iterator[Machine]:
     }
     words = [daemon_program(), "-transport", "udp", "-proxy", "off", "-telemetry-url", "", "-motd-feed-url", ""]
     words += ["-no-skillinject", "-registry", world.registry, "-beacon", world.beacon, "-listen", "127.0.0.1:0"]
-    words += ["-socket", str(machine.socket), "-identity", str(machine.home / "identity.json"), "-hostname", "theirs"]
-    assert environment(machine.home, machine.socket)
-    machine.daemon = Process(words, machine.home, machine.socket, quiet)
+    words += ["-socket", str(machine.socket), "-identity", str(identity), "-hostname", machine.name]
+    return Process(words, machine.home, machine.socket, quiet)
+
+
+async def trust_each_other(ours: Machine, theirs: Machine) -> None:
+    async with ours.pilot() as o, theirs.pilot() as t:
+        asking = asyncio.ensure_future(o.handshake(theirs.address, "for the test", wait=PATIENCE))
+        while not any(node.node_id == ours.address.node for node in await t.pending()):
+            assert not asking.done() or await asking
+            await asyncio.sleep(0.1)
+        await t.approve(ours.address)
+        assert (await asking).state == "trusted"
+        assert (await t.wait_trust(ours.address, timeout=PATIENCE)).state == "trusted"
+
+
+@pytest.fixture(scope="module")
+def theirs(world: World) -> Iterator[Machine]:
+    machine = Machine(world, "theirs")
+    machine.daemon = start_reference(machine, machine.home / "identity.json")
     try:
         machine.address = run(registered(machine.socket))
         yield machine
@@ -70,17 +87,7 @@ def theirs(world: World) -> Iterator[Machine]:
 @pytest.fixture(scope="module")
 def trusting(alice: Machine, theirs: Machine) -> tuple[Machine, Machine]:
     """One of ours and one of theirs, which trust each other."""
-
-    async def main() -> None:
-        async with alice.pilot() as a, theirs.pilot() as t:
-            asking = asyncio.ensure_future(a.handshake(theirs.address, "for the test", wait=PATIENCE))
-            while not any(node.node_id == alice.address.node for node in await t.pending()):
-                await asyncio.sleep(0.1)
-            await t.approve(alice.address)
-            assert (await asking).state == "trusted"
-            assert (await t.wait_trust(alice.address, timeout=PATIENCE)).state == "trusted"
-
-    run(main(), 2 * PATIENCE)
+    run(trust_each_other(alice, theirs), 2 * PATIENCE)
     return alice, theirs
 
 
@@ -191,3 +198,34 @@ def test_what_it_does_not_know_is_said(theirs: Machine) -> None:
                 assert told.value.hint
 
     run(main())
+
+
+def test_a_node_of_the_reference_becomes_one_of_ours(world: World, alice: Machine) -> None:
+    """In the same home: with its address, its key and its trust."""
+    mover = Machine(world, "mover")
+    state = mover.home / ".pilot"
+    theirs = start_reference(mover, state / "identity.json")
+    try:
+        mover.address = run(registered(mover.socket))
+        run(trust_each_other(alice, mover), 2 * PATIENCE)
+    finally:
+        theirs.kill()
+    before = mover.address
+    mover.more = {"PILOT_HOME": str(state)}
+    mover.start()
+    try:
+        assert mover.address == before
+
+        async def main() -> None:
+            async with alice.pilot() as a, mover.pilot() as m:
+                assert not await m.is_reference()
+                assert alice.address.node in [node.node_id for node in await m.trusted()]
+                inbox = await m.inbox().start()
+                await a.send_message(before, "are you still you?", until="stored")
+                message = await inbox.next(10)
+                assert message is not None
+                assert message.text == "are you still you?"
+
+        run(main())
+    finally:
+        mover.kill()
