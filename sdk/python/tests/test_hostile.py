@@ -88,7 +88,8 @@ async def fake(folder: Path, script: Script) -> AsyncIterator[str]:
         yield path
     finally:
         server.close()
-        os.unlink(path)
+        # Python 3.13 removes the socket itself.
+        Path(path).unlink(missing_ok=True)
         if failures:
             raise failures[0]
 
