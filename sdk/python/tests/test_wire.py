@@ -11,7 +11,7 @@ import pytest
 
 from pilot_agents import Address, Endpoint, ProtocolError
 from pilot_agents import _wire as wire
-from pilot_agents._events import EventDecoder, event_frame, matches
+from pilot_agents._event_wire import EventDecoder, event_frame, matches
 from pilot_agents._requests import Done, Part, Parts, Progress, Restarted
 from pilot_agents.errors import from_text
 

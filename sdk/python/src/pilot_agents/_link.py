@@ -8,14 +8,14 @@ so the connection itself is not read while 16 MiB wait.
 from __future__ import annotations
 
 import asyncio
-import json
 import re
-from collections import OrderedDict, deque
+from collections import deque
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
 from . import _wire as wire
-from ._stream_state import UNLIMITED, StreamState
+from ._stream_state import StreamState
+from ._streams import Streams
 from .address import Endpoint
 from .errors import (
     AlreadyExistsError,
@@ -35,16 +35,10 @@ HELLO_TIMEOUT = 10.0
 """How long whoever answers on the socket may take to say its first word."""
 CLOSE_TIMEOUT = 5.0
 """How long a daemon may take to read what is left when the connection is closed."""
-MAX_PIECE = 32 * 1024
-"""Largest piece of data in one frame: larger ones would make other streams wait longer for their turn."""
-PIECES = 4
 ACCEPT_BACKLOG = 128
 """Streams that wait to be accepted on one port. More are turned away, and their peers told so."""
 DATAGRAM_BACKLOG = 256
 """Datagrams that wait to be received on one port. More are dropped, as networks do."""
-REFERENCE_BACKLOG = 16 << 20
-EARLY_STREAMS = 64
-"""Reference dialect: streams whose data may come before they are announced."""
 WRITE_HIGH = 256 * 1024
 
 T = TypeVar("T")
@@ -106,18 +100,14 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._decoder = wire.Decoder()
         self._hello: asyncio.Future[None] | None = self._loop.create_future()
-        self._initial = wire.INITIAL_CREDIT
         self._next_tag = 1
         self._pending: dict[int, _Pending] = {}
         self._queue: deque[int] = deque()
         self._current: int | None = None
-        self._streams: dict[int, StreamState] = {}
-        self._early: OrderedDict[int, StreamState] = OrderedDict()
-        self._unread = 0
+        self.streams = Streams(self._write)
         self._listeners: dict[int, Accepting] = {}
         self._datagrams: dict[int, Receiving] = {}
         self._is_full = False
-        self._blocked: dict[int, StreamState] = {}
         self._room: list[asyncio.Future[None]] = []
         self._gone = self._loop.create_future()
 
@@ -159,9 +149,7 @@ class Link(asyncio.Protocol):
     async def close(self) -> None:
         """Ends the connection. What the daemon has been given is still delivered; streams with more than that to say are
         reset, so that their peers do not take the beginning for the whole."""
-        for stream in list(self._streams.values()):
-            if stream.pending_size and not stream.ended:
-                self.reset(stream, ClosedError("this program was closed before everything was sent"))
+        self.streams.reset_unsent(ClosedError("this program was closed before everything was sent"))
         self.end(ClosedError("this client is closed"))
         transport = self._transport
         if transport is not None:
@@ -187,8 +175,7 @@ class Link(asyncio.Protocol):
                 pending.future.set_exception(_copy(why))
         self._pending.clear()
         self._queue.clear()
-        for stream in [*self._streams.values(), *self._early.values()]:
-            stream.wake_all()
+        self.streams.wake_all()
         for listener in self._listeners.values():
             listener.wake_all()
         for receiving in self._datagrams.values():
@@ -200,6 +187,8 @@ class Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=WRITE_HIGH)
+        self.streams.pause_reading = self._transport.pause_reading
+        self.streams.resume_reading = self._transport.resume_reading
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -223,13 +212,11 @@ class Link(asyncio.Protocol):
             self._gone.set_result(None)
 
     def pause_writing(self) -> None:
-        self._is_full = True
+        self._is_full = self.streams.is_full = True
 
     def resume_writing(self) -> None:
         self._is_full = False
-        blocked, self._blocked = self._blocked, {}
-        for stream in blocked.values():
-            self.pump(stream)
+        self.streams.on_room()
         self._wake_room()
 
     def _wake_room(self) -> None:
@@ -259,7 +246,7 @@ class Link(asyncio.Protocol):
         command = frame[start]
         if command == wire.RECV:
             reader = wire.Reader(frame, start + 1, end)
-            self._on_data(reader.u32(), frame, reader.at, end)
+            self.streams.on_data(reader.u32(), frame, reader.at, end)
             return
         reader = wire.Reader(frame, start + 1, end)
         if self._hello is not None and not self._hello.done():
@@ -271,13 +258,13 @@ class Link(asyncio.Protocol):
                 raise ProtocolError(f"the daemon broke the protocol: 0x{inner:02X} is no answer")
             self._on_reply(tag, inner, reader.rest())
         elif command == wire.CREDIT:
-            self._on_credit(reader.u32(), reader.u32())
+            self.streams.on_credit(reader.u32(), reader.u32())
         elif command == wire.FINISH:
-            self._on_finish(reader.u32())
+            self.streams.on_finish(reader.u32())
         elif command == wire.RESET:
-            self._on_end(reader.u32(), from_json(_object(reader.json())))
+            self.streams.on_end(reader.u32(), from_json(_object(reader.json())))
         elif command == wire.CLOSE_OK:
-            self._on_end(reader.u32(), None)
+            self.streams.on_end(reader.u32(), None)
         elif command == wire.ACCEPT:
             self._on_accept(*reader.accept())
         elif command == wire.RECV_FROM:
@@ -294,12 +281,13 @@ class Link(asyncio.Protocol):
         assert self._hello is not None
         if command == wire.HELLO_OK:
             version, features = reader.u8(), _object(reader.json())
-            self.is_reference = version != wire.DIALECT
+            self.is_reference = self.streams.is_reference = version != wire.DIALECT
             initial = features.get("initial_credit", wire.INITIAL_CREDIT)
-            self._initial = initial if isinstance(initial, int) and initial > 0 else wire.INITIAL_CREDIT
+            if isinstance(initial, int) and initial > 0:
+                self.streams.initial = initial
             self.version = str(features.get("version", ""))
         elif command in (wire.ERROR, wire.FAILURE):
-            self.is_reference = True
+            self.is_reference = self.streams.is_reference = True
         elif command == wire.RECV_FROM:
             # Datagrams go to every client, even to one that has asked for nothing yet.
             return
@@ -311,7 +299,7 @@ class Link(asyncio.Protocol):
         stream = None
         if command == wire.DIAL_OK:
             # It is known from here on, so that data behind it finds it, whoever wakes when.
-            stream = self._open(wire.Reader(payload, 0, len(payload)).u32())
+            stream = self.streams.open(wire.Reader(payload, 0, len(payload)).u32())
         # Without a number it answers the one request under way, if it can: 1.18 may answer late.
         tag = self._current if tag is None else tag
         pending = self._pending.get(tag) if tag is not None else None
@@ -324,7 +312,7 @@ class Link(asyncio.Protocol):
         if pending.future.done():
             # Nobody waits any more: what the answer brings is given back.
             if stream is not None:
-                self.close_stream(stream)
+                self.streams.close(stream)
         elif not expected:
             pending.future.set_exception(
                 ProtocolError(
@@ -393,9 +381,9 @@ class Link(asyncio.Protocol):
         elif future.done() and not future.cancelled() and future.exception() is None:
             command, payload = future.result()
             if command == wire.DIAL_OK:
-                stream = self._streams.get(wire.Reader(payload, 0, len(payload)).u32())
+                stream = self.streams.get(wire.Reader(payload, 0, len(payload)).u32())
                 if stream is not None:
-                    self.close_stream(stream)
+                    self.streams.close(stream)
 
     def _advance(self) -> None:
         if self._current is None and self._queue:
@@ -408,196 +396,30 @@ class Link(asyncio.Protocol):
         await self._wait_room()
         self._write(wire.frame(body))
 
-    # ---- streams, as the daemon tells of them
-
-    def _credit(self) -> int:
-        return UNLIMITED if self.is_reference else self._initial
-
-    def _open(self, number: int) -> StreamState:
-        stream = self._early.pop(number, None) or StreamState(number, self._credit())
-        replaced = self._streams.get(number)
-        if replaced is not None:
-            self._unread -= len(replaced.arrived)
-        self._streams[number] = stream
-        return stream
-
-    def _find(self, number: int) -> StreamState | None:
-        stream = self._streams.get(number)
-        if stream is not None or not self.is_reference:
-            return stream
-        early = self._early.get(number)
-        if early is None:
-            if len(self._early) == EARLY_STREAMS:
-                _, oldest = self._early.popitem(last=False)
-                self._unread -= len(oldest.arrived)
-            early = self._early[number] = StreamState(number, UNLIMITED)
-        return early
-
-    def _on_data(self, number: int, frame: bytes, start: int, end: int) -> None:
-        stream = self._find(number)
-        size = end - start
-        if stream is None or size == 0:
-            return
-        if not self.is_reference:
-            if stream.granted < size:
-                raise ProtocolError(f"the daemon broke the protocol: more data than granted on stream {number}")
-            stream.granted -= size
-        if stream.closing:
-            # It is thrown away, and the peer goes on until it has heard of the end.
-            stream.earned += size
-            self.grant(stream)
-            return
-        with memoryview(frame)[start:end] as piece:
-            stream.arrived += piece
-        stream.wake_reader()
-        self._unread += size
-        if self.is_reference and self._unread >= REFERENCE_BACKLOG and self._transport is not None:
-            self._transport.pause_reading()
-
-    def _on_credit(self, number: int, count: int) -> None:
-        stream = self._streams.get(number)
-        if stream is not None:
-            stream.credit += count
-            self.pump(stream)
-
-    def _on_finish(self, number: int) -> None:
-        stream = self._streams.get(number)
-        if stream is not None:
-            stream.finished_by_peer = True
-            stream.wake_reader()
-
-    def _on_end(self, number: int, failure: PilotError | None) -> None:
-        stream = self._find(number)
-        if stream is None:
-            return
-        if not stream.ended:
-            # What the peer sent before an abnormal end can still be read, then the failure shows.
-            stream.ended, stream.failure = True, failure
-            stream.is_cut = failure is not None and stream.pending_size > 0
-        if stream.closing and (stream.close_sent or not self.is_reference):
-            self._streams.pop(number, None)
-        stream.wake_all()
-
-    def _on_accept(self, port: int, number: int, peer: Endpoint) -> None:
-        stream = self._open(number)
-        listener = self._listeners.get(port)
-        if listener is None:
-            self.reset(stream, PilotError("nobody listens any more", code="refused"))
-        elif len(listener.queue) >= ACCEPT_BACKLOG:
-            self.reset(stream, PilotError("too many streams wait to be accepted", code="busy"))
-        else:
-            listener.push((stream, peer))
-
-    # ---- streams, as programs use them
+    # ---- streams and ports
 
     def stream_of(self, answer: Answer) -> StreamState:
         """The stream that answered a dial."""
         command, payload = answer
         number = wire.Reader(payload, 0, len(payload)).u32() if command == wire.DIAL_OK else None
-        stream = self._streams.get(number) if number is not None else None
+        stream = self.streams.get(number) if number is not None else None
         if stream is None:
             raise ProtocolError("the daemon broke the protocol: a dial was answered without a stream")
         return stream
-
-    def take(self, stream: StreamState, count: int) -> bytes:
-        """Reads what has arrived, up to so much."""
-        taken = stream.take(count)
-        was_full = self._unread >= REFERENCE_BACKLOG
-        self._unread -= len(taken)
-        if self.is_reference:
-            if was_full and self._unread < REFERENCE_BACKLOG and self._transport is not None:
-                self._transport.resume_reading()
-        else:
-            self.grant(stream)
-        return taken
-
-    def grant(self, stream: StreamState) -> None:
-        """Lets the daemon send as much again as was read, in large steps."""
-        if self.is_reference or stream.earned < self._initial // 4 or stream.eof or stream.close_sent:
-            return
-        count, stream.earned = stream.earned, 0
-        stream.granted += count
-        self._write(wire.credit(stream.id, count))
-
-    def pump(self, stream: StreamState) -> None:
-        """Sends what credit and socket allow, and what comes after the last byte."""
-        if stream.ended or self.over is not None:
-            stream.pending.clear()
-            stream.pending_size = 0
-            stream.wake_writers()
-            return
-        while stream.pending and stream.credit:
-            if self._is_full:
-                self._blocked[stream.id] = stream
-                return
-            budget = min(stream.credit, stream.pending_size, MAX_PIECE * PIECES)
-            parts: list[bytes | memoryview] = []
-            for at in range(0, budget, MAX_PIECE):
-                piece = min(MAX_PIECE, budget - at)
-                parts.append(wire.data_head(stream.id, piece))
-                parts.extend(_cut(stream.pending, piece))
-            stream.pending_size -= budget
-            if not self.is_reference:
-                stream.credit -= budget
-            self._write(wire.join(parts))
-        stream.wake_writers()
-        if stream.pending:
-            return
-        if stream.finishing and not stream.finish_sent and not stream.closing:
-            stream.finish_sent = True
-            if not self.is_reference:
-                self._write(wire.about(wire.FINISH, stream.id))
-        if stream.closing and not stream.close_sent:
-            stream.close_sent = True
-            self._write(wire.about(wire.CLOSE, stream.id))
-
-    def close_stream(self, stream: StreamState) -> None:
-        """Ends the stream in order, after what is still to be sent."""
-        if stream.closing or self._streams.get(stream.id) is not stream:
-            return
-        stream.closing = True
-        self._unread -= len(stream.arrived)
-        stream.earned += len(stream.arrived) - stream.counted
-        stream.arrived.clear()
-        stream.counted = 0
-        if stream.ended and not self.is_reference:
-            # Both sides know already; the number means nothing to the daemon any more.
-            self._streams.pop(stream.id, None)
-            stream.wake_all()
-            return
-        if stream.ended:
-            stream.close_sent = True
-            self._write(wire.about(wire.CLOSE, stream.id))
-            return
-        self.grant(stream)
-        self.pump(stream)
-
-    def reset(self, stream: StreamState, why: PilotError) -> None:
-        """Ends the stream at once, and tells the peer that this was no orderly end."""
-        stream.pending.clear()
-        stream.pending_size = 0
-        if self.is_reference:
-            self.close_stream(stream)
-            return
-        if self._streams.get(stream.id) is not stream:
-            return
-        del self._streams[stream.id]
-        self._unread -= len(stream.arrived)
-        if not stream.ended and not stream.close_sent:
-            body = json.dumps({"code": why.code, "message": why.message}).encode()
-            self._write(wire.about(wire.RESET, stream.id, body))
-        stream.ended, stream.closing = True, True
-        stream.failure = stream.failure or why
-        stream.wake_all()
-
-    def is_open(self, stream: StreamState) -> bool:
-        return self._streams.get(stream.id) is stream
 
     def close_foreign(self, number: int) -> None:
         """Ends a stream of another program, in the reference dialect."""
         self._write(wire.about(wire.CLOSE, number))
 
-    # ---- ports
+    def _on_accept(self, port: int, number: int, peer: Endpoint) -> None:
+        stream = self.streams.open(number)
+        listener = self._listeners.get(port)
+        if listener is None:
+            self.streams.reset(stream, PilotError("nobody listens any more", code="refused"))
+        elif len(listener.queue) >= ACCEPT_BACKLOG:
+            self.streams.reset(stream, PilotError("too many streams wait to be accepted", code="busy"))
+        else:
+            listener.push((stream, peer))
 
     def add_listener(self, port: int) -> Accepting:
         """Comes before the request to the daemon, because the first stream may overtake the answer."""
@@ -611,7 +433,7 @@ class Link(asyncio.Protocol):
         if listener is None:
             return
         for stream, _ in listener.queue:
-            self.reset(stream, PilotError("nobody listens any more", code="refused"))
+            self.streams.reset(stream, PilotError("nobody listens any more", code="refused"))
         listener.queue.clear()
         listener.close()
         if was_bound:
@@ -646,21 +468,6 @@ class Link(asyncio.Protocol):
                     _wake_one(port.waiters)
                 raise
         return port.queue.popleft()
-
-
-def _cut(pending: deque[memoryview], count: int) -> list[memoryview]:
-    """Takes so many bytes from the front."""
-    parts = []
-    while count:
-        first = pending[0]
-        if len(first) <= count:
-            parts.append(pending.popleft())
-            count -= len(first)
-        else:
-            parts.append(first[:count])
-            pending[0] = first[count:]
-            count = 0
-    return parts
 
 
 def _copy(error: PilotError) -> PilotError:

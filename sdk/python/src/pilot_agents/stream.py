@@ -90,7 +90,7 @@ class Stream:
         if state.reader is not None:
             raise RuntimeError("another task is reading from this stream")
         state.count_all()
-        self._link.grant(state)
+        self._link.streams.grant(state)
         state.reader = self._loop.create_future()
         try:
             await state.reader
@@ -111,7 +111,7 @@ class Stream:
         while not state.arrived:
             if not await self._more():
                 return b""
-        return self._link.take(state, n)
+        return self._link.streams.take(state, n)
 
     async def readexactly(self, n: int) -> bytes:
         """``n`` bytes; `asyncio.IncompleteReadError` when the end comes before."""
@@ -120,8 +120,8 @@ class Stream:
         state = self._state
         while len(state.arrived) < n:
             if not await self._more():
-                raise asyncio.IncompleteReadError(self._link.take(state, len(state.arrived)), n)
-        return self._link.take(state, n) if n else b""
+                raise asyncio.IncompleteReadError(self._link.streams.take(state, len(state.arrived)), n)
+        return self._link.streams.take(state, n) if n else b""
 
     async def readuntil(self, separator: bytes = b"\n", *, limit: int = LIMIT) -> bytes:
         """Everything up to and with ``separator``.
@@ -138,12 +138,12 @@ class Stream:
             if at >= 0:
                 if at > limit:
                     raise asyncio.LimitOverrunError("Separator is found, but chunk is longer than limit", at)
-                return self._link.take(state, at + len(separator))
+                return self._link.streams.take(state, at + len(separator))
             searched = max(0, len(state.arrived) - len(separator) + 1)
             if searched > limit:
                 raise asyncio.LimitOverrunError("Separator is not found, and chunk exceed the limit", searched)
             if not await self._more():
-                raise asyncio.IncompleteReadError(self._link.take(state, len(state.arrived)), None)
+                raise asyncio.IncompleteReadError(self._link.streams.take(state, len(state.arrived)), None)
 
     async def readline(self, *, limit: int = LIMIT) -> bytes:
         """A line with its end; what is left when the end of the data comes before; ``b""`` at the end.
@@ -159,7 +159,7 @@ class Stream:
 
     def _take_arrived(self) -> bytes:
         """What is there already."""
-        return self._link.take(self._state, len(self._state.arrived))
+        return self._link.streams.take(self._state, len(self._state.arrived))
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """The lines, as asyncio's reader gives them."""
@@ -194,7 +194,7 @@ class Stream:
         kept = memoryview(data if isinstance(data, bytes) else bytes(data))
         state.pending.append(kept)
         state.pending_size += len(kept)
-        self._link.pump(state)
+        self._link.streams.pump(state)
 
     def writelines(self, data: Iterable[bytes | bytearray | memoryview]) -> None:
         """`write` for each."""
@@ -242,13 +242,13 @@ class Stream:
         if state.finishing or state.closing:
             return
         state.finishing = True
-        self._link.pump(state)
+        self._link.streams.pump(state)
 
     # ---- the end
 
     def close(self) -> None:
         """Ends the stream in order: what was written is still delivered, what comes is thrown away."""
-        self._link.close_stream(self._state)
+        self._link.streams.close(self._state)
 
     def is_closing(self) -> bool:
         """Whether it is closed, or being so."""
@@ -260,7 +260,7 @@ class Stream:
         state = self._state
         if not state.closing:
             raise RuntimeError("wait_closed comes after close")
-        while self._link.is_open(state):
+        while self._link.streams.is_open(state):
             if self._link.over is not None:
                 raise self._link.over
             waiter: asyncio.Future[None] = self._loop.create_future()
@@ -271,7 +271,7 @@ class Stream:
 
     def reset(self) -> None:
         """Ends the stream at once. What is on its way may be lost, and the peer sees a failure."""
-        self._link.reset(self._state, PilotError("the application reset the stream", code="cancelled"))
+        self._link.streams.reset(self._state, PilotError("the application reset the stream", code="cancelled"))
 
     abort = reset
 
@@ -298,7 +298,7 @@ class Stream:
         warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
         # The loop is closed: with it the connection ended.
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._link.close_stream, state)
+            self._loop.call_soon_threadsafe(self._link.streams.close, state)
 
 
 class Listener:
