@@ -3,7 +3,7 @@
 import type { Socket } from 'node:net';
 
 import { endpoint, type Endpoint } from './address.js';
-import { Condition } from './condition.js';
+import { Condition, isAborted } from './condition.js';
 import {
   abortError,
   disconnected,
@@ -16,11 +16,14 @@ import {
 } from './errors.js';
 import { connectTo, hello, type Dialect } from './greeting.js';
 import { StreamTable, type StreamState } from './streams.js';
-import { Command, dataHeader, frame, FrameDecoder, MAX_FRAME, Reader, text, u8, u32 } from './wire/frames.js';
+import { Command, dataHeader, frame, FrameDecoder, MAX_FRAME, Reader, text, u8, u16, u32 } from './wire/frames.js';
 import { parseJson, toJson } from './wire/json.js';
 
 /** Streams that wait to be accepted on one port. More are turned away, and their peers told so. */
 const ACCEPT_BACKLOG = 128;
+
+/** After so many streams and datagrams in one read, those who wait for them get their turn before the rest. */
+const BURST = 64;
 
 /** Datagrams that wait to be received on one port. More are dropped, as networks do. */
 const DATAGRAM_BACKLOG = 256;
@@ -70,10 +73,13 @@ export class Connection {
   /** Reference dialect: the request under way, and those behind it. */
   #current: number | undefined;
   readonly #waiting: { tag: number; bytes: Buffer }[] = [];
+  /** How many here need a port. */
+  readonly #claims = new Map<number, number>();
   readonly #listeners = new Map<number, Queue<Arrival>>();
   readonly #datagrams = new Map<number, Queue<Datagram>>();
   #nextTag = 1;
   #corked = false;
+  #resting = false;
   /** Why nothing more will happen on this connection. */
   #over: PilotError | undefined;
   readonly #closed: Promise<void>;
@@ -87,7 +93,9 @@ export class Connection {
         this.send(bytes);
       },
       pause: () => socket.pause(),
-      resume: () => socket.resume(),
+      resume: () => {
+        if (!this.#resting) socket.resume();
+      },
     });
     socket.on('data', (bytes: Buffer) => {
       this.#onBytes(bytes);
@@ -297,6 +305,32 @@ export class Connection {
 
   // ---- ports
 
+  /** Claims a port for streams, datagrams or both. */
+  async claim(port: number, signal?: AbortSignal): Promise<void> {
+    const claims = this.#claims.get(port) ?? 0;
+    this.#claims.set(port, claims + 1);
+    if (claims > 0) return;
+    try {
+      await this.order(Command.Bind, u16(port), Command.BindOk, signal);
+    } catch (error) {
+      this.#claims.delete(port);
+      // It may be claimed all the same, if nobody waited for the answer.
+      if (isAborted(signal)) this.order(Command.Unbind, u16(port), Command.UnbindOk).catch(() => undefined);
+      throw error;
+    }
+  }
+
+  /** Gives a port back when nobody needs it any more. */
+  async release(port: number): Promise<void> {
+    const claims = (this.#claims.get(port) ?? 0) - 1;
+    if (claims > 0) {
+      this.#claims.set(port, claims);
+      return;
+    }
+    this.#claims.delete(port);
+    if (!this.#over) await this.order(Command.Unbind, u16(port), Command.UnbindOk);
+  }
+
   /** Gets ready for streams to `port`. This comes before the request, because the first stream may overtake its answer. */
   addListener(port: number): Queue<Arrival> {
     return add(this.#listeners, port, this.#over);
@@ -331,9 +365,17 @@ export class Connection {
 
   #onBytes(bytes: Buffer): void {
     this.#decoder.feed(bytes);
+    if (this.#resting) return;
+    let burst = 0;
     try {
       for (let next = this.#decoder.next(); next && !this.#over; next = this.#decoder.next()) {
         this.#onFrame(next);
+        if (next[0] !== Command.Accept && next[0] !== Command.RecvFrom) continue;
+        burst += 1;
+        if (burst === BURST) {
+          this.#rest();
+          return;
+        }
       }
     } catch (error) {
       this.#end(
@@ -343,6 +385,17 @@ export class Connection {
       );
       this.#socket.destroy();
     }
+  }
+
+  /** Goes on with what has been read when everybody had a turn. Nothing more is read until then. */
+  #rest(): void {
+    this.#resting = true;
+    this.#socket.pause();
+    setImmediate(() => {
+      this.#resting = false;
+      if (!this.streams.isPaused) this.#socket.resume();
+      this.#onBytes(Buffer.alloc(0));
+    });
   }
 
   #onFrame(bytes: Buffer): void {

@@ -207,7 +207,7 @@ async function openSource(path: string, options: FileOptions): Promise<Source> {
   try {
     const stat = await file.stat();
     if (!stat.isFile()) {
-      const hint = 'hand a folder to the daemon: `queueFile`';
+      const hint = 'folders are sent with `pilotctl send-file`';
       throw new PilotError('invalid_argument', `${path} is not a regular file`, { hint });
     }
     const hash = createHash('sha256');

@@ -115,7 +115,7 @@ export async function queueMessage(
   return withBody(packed, (body) => send(link, to, { kind: packed.kind, body }, options));
 }
 
-/** Hands a file or folder over to the daemon, which takes a copy before it answers. */
+/** Hands a file over to the daemon, which takes a copy before it answers. */
 export function queueFile(
   link: Link,
   to: Address,

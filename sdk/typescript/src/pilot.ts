@@ -94,9 +94,9 @@ export class Pilot extends NodeCalls {
     return Listener.claim(await this.link.connection(), port, options.signal);
   }
 
-  /** Receives the datagrams for a port, and sends from it. */
+  /** Claims a port for datagrams: receives those for it, and sends from it. */
   async datagrams(port: number): Promise<Datagrams> {
-    return new Datagrams(await this.link.connection(), port, (target) => this.addressOf(target));
+    return Datagrams.claim(await this.link.connection(), port, (target) => this.addressOf(target));
   }
 
   /** Sends one datagram from a port that the daemon chooses. Resolves when it has been handed to the network. */
@@ -117,7 +117,7 @@ export class Pilot extends NodeCalls {
     return queueMessage(this.link, await this.addressOf(target), content, options);
   }
 
-  /** Hands a file or folder to the daemon to be delivered. It takes a copy before this resolves. */
+  /** Hands a file to the daemon to be delivered. It takes a copy before this resolves. */
   async queueFile(
     target: Target,
     path: string,

@@ -24,11 +24,9 @@ export class Listener implements AsyncIterable<PilotStream> {
   static async claim(connection: Connection, port: number, signal?: AbortSignal): Promise<Listener> {
     const queue = connection.addListener(checkPort(port));
     try {
-      await connection.order(Command.Bind, u16(port), Command.BindOk, signal);
+      await connection.claim(port, signal);
     } catch (error) {
       connection.removeListener(port);
-      // It may be claimed all the same, if nobody waited for the answer.
-      if (signal?.aborted) unbind(connection, port).catch(() => undefined);
       throw error;
     }
     return new Listener(connection, port, queue);
@@ -54,17 +52,13 @@ export class Listener implements AsyncIterable<PilotStream> {
   async close(): Promise<void> {
     if (this.#queue.closed) return;
     this.#connection.removeListener(this.port);
-    if (!this.#connection.over) await unbind(this.#connection, this.port);
+    await this.#connection.release(this.port);
   }
 
   /** As {@link close}, for `await using`. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
-}
-
-async function unbind(connection: Connection, port: number): Promise<void> {
-  await connection.order(Command.Unbind, u16(port), Command.UnbindOk);
 }
 
 /** The datagrams of one port: single packets, unordered, and lost when something on the way is full. */
@@ -76,11 +70,32 @@ export class Datagrams implements AsyncIterable<Datagram> {
   readonly port: number;
 
   /** @internal */
-  constructor(connection: Connection, port: number, addressOf: (target: Target) => Promise<Address>) {
-    this.#queue = connection.addDatagrams(checkPort(port));
+  private constructor(
+    connection: Connection,
+    port: number,
+    queue: Queue<Datagram>,
+    addressOf: (target: Target) => Promise<Address>,
+  ) {
     this.#connection = connection;
+    this.#queue = queue;
     this.#addressOf = addressOf;
     this.port = port;
+  }
+
+  /** @internal */
+  static async claim(
+    connection: Connection,
+    port: number,
+    addressOf: (target: Target) => Promise<Address>,
+  ): Promise<Datagrams> {
+    const queue = connection.addDatagrams(checkPort(port));
+    try {
+      await connection.claim(port);
+    } catch (error) {
+      connection.removeDatagrams(port);
+      throw error;
+    }
+    return new Datagrams(connection, port, queue, addressOf);
   }
 
   /** Sends from this port. A reference daemon sends from a port of its own choice. */
@@ -105,9 +120,16 @@ export class Datagrams implements AsyncIterable<Datagram> {
     }
   }
 
-  /** Takes no more. */
-  close(): void {
-    if (!this.#queue.closed) this.#connection.removeDatagrams(this.port);
+  /** Takes no more, and gives the port back. */
+  async close(): Promise<void> {
+    if (this.#queue.closed) return;
+    this.#connection.removeDatagrams(this.port);
+    await this.#connection.release(this.port);
+  }
+
+  /** As {@link close}, for `await using`. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
   }
 }
 

@@ -73,7 +73,7 @@ export type RequestEvent =
  * A request under way. Await it for the answer, or iterate over what happens until then; either, not both. It was
  * handed to the daemon's disk when `accepted` resolves.
  */
-export class PendingRequest implements PromiseLike<Response>, AsyncIterable<RequestEvent> {
+export class PendingRequest implements Promise<Response>, AsyncIterable<RequestEvent> {
   /** Its id. */
   readonly id: string;
   /** Resolves when the daemon has taken it over. */
@@ -115,6 +115,18 @@ export class PendingRequest implements PromiseLike<Response>, AsyncIterable<Requ
     this.#answer ??= this.#wait();
     return this.#answer.then(resolve, reject);
   }
+
+  /** As that of a promise. */
+  catch<B = never>(reject?: ((error: unknown) => B | PromiseLike<B>) | null): Promise<Response | B> {
+    return this.then(undefined, reject);
+  }
+
+  /** As that of a promise. */
+  finally(last?: (() => void) | null): Promise<Response> {
+    return this.then().finally(last);
+  }
+
+  readonly [Symbol.toStringTag] = 'PendingRequest';
 
   /** Everything that happens, up to `done`, whatever its outcome. */
   async *[Symbol.asyncIterator](): AsyncIterator<RequestEvent> {

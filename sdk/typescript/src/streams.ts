@@ -58,9 +58,9 @@ export class StreamTable {
     private readonly wire: Wire,
   ) {}
 
-  /** How many there are. */
-  get size(): number {
-    return this.#open.size;
+  /** Whether so much waits to be read that no more is taken from the daemon. */
+  get isPaused(): boolean {
+    return this.#paused;
   }
 
   /** The daemon announced a stream. */
