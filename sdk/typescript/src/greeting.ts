@@ -55,7 +55,7 @@ function connectError(path: string, error: NodeJS.ErrnoException): PilotError {
   }
   if (error.code === 'EACCES' || error.code === 'EPERM') {
     const hint = 'run as that user, or start a daemon of your own with `--socket`';
-    return new PilotError('permission_denied', `the daemon at ${path} belongs to another user`, { hint, cause });
+    return lost(new PilotError('permission_denied', `the daemon at ${path} belongs to another user`, { hint, cause }));
   }
   const hint = 'is PILOT_SOCKET the socket of a Pilot daemon?';
   return lost(new PilotError('internal', `cannot connect to ${path}: ${error.message}`, { hint, cause }));
@@ -63,7 +63,7 @@ function connectError(path: string, error: NodeJS.ErrnoException): PilotError {
 
 function strange(reason: string): PilotError {
   const hint = 'is PILOT_SOCKET the socket of a Pilot daemon?';
-  return new PilotError('internal', `no Pilot daemon on the connection: ${reason}`, { hint });
+  return lost(new PilotError('internal', `no Pilot daemon on the connection: ${reason}`, { hint }));
 }
 
 /** Asks for the extended dialect. A reference daemon answers with an error, and then we speak as it does. */
