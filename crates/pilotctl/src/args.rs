@@ -65,6 +65,8 @@ pub(crate) enum Command {
     Info(cmd::info::Args),
     /// Whether the daemon runs, in two lines
     Status(cmd::status::Args),
+    /// Look for what is wrong on this machine, and say what to do about it
+    Doctor(cmd::doctor::Args),
     /// Counters of the running daemon
     Health(cmd::health::Args),
     /// Connected peers, or all that match a search

@@ -12,6 +12,7 @@ pub(crate) mod daemon;
 pub(crate) mod data;
 pub(crate) mod datagram;
 pub(crate) mod demo;
+pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod find;
 pub(crate) mod handshake;
@@ -140,6 +141,7 @@ pub(crate) async fn run(ctx: &Context, command: Command) -> Result<Output, Failu
         Command::Data(command) => data::run(ctx, command).await,
         Command::Ping(args) => ping::run(ctx, &args).await,
         Command::Why(args) => why::run(ctx, &args).await,
+        Command::Doctor(args) => doctor::run(ctx, &args).await,
         Command::Netcheck(args) => netcheck::run(ctx, &args).await,
         Command::Traceroute(args) => traceroute::run(ctx, &args).await,
         Command::Bench(args) => bench::run(ctx, &args).await,

@@ -195,3 +195,34 @@ fn the_password_of_a_database_is_shown_nowhere() {
     assert_eq!(failed.status, 2, "{failed:?}");
     assert!(!format!("{failed:?}").contains("s3cret"), "{failed:?}");
 }
+
+#[test]
+fn the_doctor_finds_nothing_on_a_healthy_machine_and_each_fault_on_others() {
+    let finding = |report: &serde_json::Value, check: &str| {
+        let findings = report["data"]["findings"].as_array().unwrap();
+        findings.iter().find(|finding| finding["check"] == check).cloned().unwrap()
+    };
+    let mut world = World::new();
+    let a = world.agent("agent-a");
+    let healthy = a.run(&["doctor", "--json"]);
+    assert_eq!((healthy.status, healthy.json()["data"]["faults"].as_u64()), (0, Some(0)), "{healthy:?}");
+    assert_eq!(finding(&healthy.json(), "registry")["verdict"], "ok");
+
+    let identity = a.home.join("identity.json");
+    std::fs::set_permissions(&identity, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let open = a.run(&["doctor", "--json"]);
+    assert_eq!((open.status, &finding(&open.json(), "key")["verdict"]), (4, &"fault".into()), "{open:?}");
+    std::fs::set_permissions(&identity, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+
+    world.kill_rendezvous();
+    let alone = world.machine("agent-b");
+    let down = alone.run(&["doctor"]);
+    assert_eq!(down.status, 7, "{down:?}");
+    let text = String::from_utf8_lossy(&down.stdout).into_owned();
+    assert!(text.contains("✗ daemon") && text.contains("→ pilotctl daemon start"), "{text}");
+    let started = alone.run(&["daemon", "start", "--registry", &world.registry, "--beacon", &world.beacon]);
+    let cut_off = alone.run(&["doctor", "--json"]);
+    assert_eq!(cut_off.status, 3, "{started:?} {cut_off:?}");
+    assert_eq!(finding(&cut_off.json(), "registry")["verdict"], "fault");
+    alone.ok(&["daemon", "stop"]);
+}
