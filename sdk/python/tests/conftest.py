@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if (item.get_closest_marker("frameworks") is not None) == wanted]
 
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds that anything here may take before it counts as hanging."""
 
 

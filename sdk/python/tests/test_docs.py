@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Machine, World, befriend, run
+from conftest import PATIENCE, Machine, World, befriend, run
 
 from pilot_agents import Pilot
 
@@ -97,6 +97,6 @@ def test_the_blocks_of_a_page_run(page: Path, agents: tuple[Machine, Machine], m
                 for b in sides:
                     await b.close()
 
-    run(main(), 60)
+    run(main(), 2 * PATIENCE)
     Path("/tmp/pilot-python-doc.bin").unlink(missing_ok=True)
     assert "PILOT_SOCKET" in os.environ

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import Machine, befriend, run
+from conftest import PATIENCE, Machine, befriend, run
 
 from pilot_agents import (
     Address,
@@ -85,7 +85,7 @@ def test_a_slow_subscriber_learns_what_it_lost(alice: Machine, bob: Machine) -> 
                 assert lost > 0
                 assert heard + lost == 3001
 
-    run(main(), 60)
+    run(main(), 2 * PATIENCE)
 
 
 # ---- files

@@ -16,6 +16,7 @@ from ._base import Peer
 from ._content import Data, MessageType
 from ._courier import Receipt
 from ._daemon import default_socket
+from ._event_wire import matches
 from ._events import Event, EventStream, Overflow, Subscribed, Subscription
 from ._files import FileProgress, FileReceipt, ReceivedFile
 from ._messages import Delivery, DeliveryState, Inbox, InboxEntry, Message, Outbox
@@ -135,4 +136,5 @@ __all__ = [
     "__version__",
     "default_socket",
     "errors",
+    "matches",
 ]

@@ -308,21 +308,22 @@ class Link(asyncio.Protocol):
         expected = command in (pending.expects, wire.ERROR, wire.FAILURE)
         if self.is_reference and not expected:
             return
+        # Read before it is taken off the list: what cannot be read ends the connection, and with it whoever is on the list.
+        error: PilotError | None = None
+        if command == wire.ERROR:
+            error = from_text(payload[2:].decode(errors="replace"))
+        elif command == wire.FAILURE:
+            error = from_json(_parse(payload))
+        elif not expected:
+            what = f"0x{command:02X} came where 0x{pending.expects:02X} was expected"
+            error = ProtocolError(f"the daemon broke the protocol: {what}")
         del self._pending[tag]
         if pending.future.done():
             # Nobody waits any more: what the answer brings is given back.
             if stream is not None:
                 self.streams.close(stream)
-        elif not expected:
-            pending.future.set_exception(
-                ProtocolError(
-                    f"the daemon broke the protocol: 0x{command:02X} came where 0x{pending.expects:02X} was expected"
-                )
-            )
-        elif command == wire.ERROR:
-            pending.future.set_exception(from_text(payload[2:].decode(errors="replace")))
-        elif command == wire.FAILURE:
-            pending.future.set_exception(from_json(_parse(payload)))
+        elif error is not None:
+            pending.future.set_exception(error)
         else:
             pending.future.set_result((command, payload))
         if self._current == tag:
