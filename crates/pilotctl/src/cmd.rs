@@ -14,6 +14,7 @@ pub(crate) mod datagram;
 pub(crate) mod demo;
 pub(crate) mod events;
 pub(crate) mod find;
+pub(crate) mod forward;
 pub(crate) mod handshake;
 pub(crate) mod health;
 pub(crate) mod hook;
@@ -31,6 +32,7 @@ pub(crate) mod outbox;
 pub(crate) mod peers;
 pub(crate) mod ping;
 pub(crate) mod policy;
+pub(crate) mod proxy;
 pub(crate) mod publish;
 pub(crate) mod received;
 pub(crate) mod recovery;
@@ -125,7 +127,9 @@ pub(crate) async fn run(ctx: &Context, command: Command) -> Result<Output, Failu
         Command::Inbox(args) => inbox::run(ctx, &args).await,
         Command::Outbox(args) => outbox::run(ctx, &args).await,
         Command::Reply(args) => reply::run(ctx, &args).await,
-        Command::Serve(args) => serve::run(ctx, &args).await,
+        Command::Serve(args) => serve::run(ctx, args).await,
+        Command::Forward(args) => forward::run(ctx, args).await,
+        Command::Proxy(args) => proxy::run(ctx, args).await,
         Command::Task(command) => task::run(ctx, command).await,
         Command::EnableTasks(_) => task::enable(ctx, true).await,
         Command::DisableTasks(_) => task::enable(ctx, false).await,
