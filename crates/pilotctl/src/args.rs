@@ -126,6 +126,9 @@ pub(crate) enum Command {
     Forward(cmd::forward::Args),
     /// A SOCKS5 and HTTP proxy on this machine that knows `agent-b.pilot`
     Proxy(cmd::proxy::Args),
+    /// Give peers IP addresses of this machine
+    #[command(subcommand)]
+    Gateway(cmd::gateway::Command),
     /// Tasks: give, take, follow and answer them
     #[command(subcommand)]
     Task(cmd::task::Command),

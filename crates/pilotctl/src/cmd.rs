@@ -15,6 +15,7 @@ pub(crate) mod demo;
 pub(crate) mod events;
 pub(crate) mod find;
 pub(crate) mod forward;
+pub(crate) mod gateway;
 pub(crate) mod handshake;
 pub(crate) mod health;
 pub(crate) mod hook;
@@ -130,6 +131,7 @@ pub(crate) async fn run(ctx: &Context, command: Command) -> Result<Output, Failu
         Command::Serve(args) => serve::run(ctx, args).await,
         Command::Forward(args) => forward::run(ctx, args).await,
         Command::Proxy(args) => proxy::run(ctx, args).await,
+        Command::Gateway(command) => gateway::dispatch(ctx, command).await,
         Command::Task(command) => task::run(ctx, command).await,
         Command::EnableTasks(_) => task::enable(ctx, true).await,
         Command::DisableTasks(_) => task::enable(ctx, false).await,

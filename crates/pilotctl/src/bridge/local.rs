@@ -213,6 +213,14 @@ impl Socket {
         }
     }
 
+    /// Where the other end of a TCP connection is.
+    pub(crate) fn peer_ip(&self) -> Option<std::net::IpAddr> {
+        match self {
+            Self::Tcp(tcp) => tcp.peer_addr().ok().map(|addr| addr.ip()),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// What has come by now, without waiting for more than `patience`.
     pub(crate) async fn first_bytes(&self, most: usize, patience: Duration) -> Vec<u8> {
         let readable = async {

@@ -26,9 +26,8 @@ pub(super) async fn run(ctx: &Context, port: Port, to: Place, limit: u16) -> Res
     let listener = daemon.client().await?.listen(port).await?;
     let (sender, incoming) = mpsc::channel(1);
     let mut sources = JoinSet::new();
-    sources.spawn(take(daemon, listener, sender, ctx.format));
-    let listening = Listening { kind: None, at: format!("port {port}"), to: Some(to.to_string()) };
-    Notice::Listening(listening).tell(ctx.format);
+    sources.spawn(take(daemon, listener, sender, to.clone(), ctx.format));
+    listening(port, &to).tell(ctx.format);
     notify::ready();
     let to = Arc::new(to);
     let carry = move |stream| carry(stream, Arc::clone(&to));
@@ -36,7 +35,13 @@ pub(super) async fn run(ctx: &Context, port: Port, to: Place, limit: u16) -> Res
 }
 
 /// Hands on what comes to the port, which is claimed again when the daemon has come back.
-async fn take(daemon: Daemon, mut listener: Listener, sender: mpsc::Sender<Stream>, format: Format) {
+async fn take(
+    daemon: Daemon,
+    mut listener: Listener,
+    sender: mpsc::Sender<Stream>,
+    to: Place,
+    format: Format,
+) {
     loop {
         while let Ok(stream) = listener.accept().await {
             if sender.send(stream).await.is_err() {
@@ -47,7 +52,12 @@ async fn take(daemon: Daemon, mut listener: Listener, sender: mpsc::Sender<Strea
             Some(listener) => listener,
             None => return,
         };
+        listening(listener.port(), &to).tell(format);
     }
+}
+
+fn listening(port: Port, to: &Place) -> Notice {
+    Notice::Listening(Listening { kind: None, at: format!("port {port}"), to: Some(to.to_string()) })
 }
 
 async fn claim(daemon: &Daemon, port: Port, format: Format) -> Option<Listener> {
