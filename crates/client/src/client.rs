@@ -84,6 +84,17 @@ impl Client {
         }
     }
 
+    /// Waits until the connection to the daemon has ended, and says why: it was stopped or restarted, or has dropped this
+    /// client. [`Client::reconnect`] then finds the next one.
+    pub async fn ended(&self) -> Error {
+        poll_fn(|cx| self.link.session().poll_over(cx)).await
+    }
+
+    /// Whether the connection to the daemon still stands, as far as is known by now.
+    pub fn is_connected(&self) -> bool {
+        !self.link.session().is_over()
+    }
+
     /// A client that may work where this one failed: the daemon can be a new one on the same socket.
     pub(crate) async fn mended(&self, error: &Error) -> Self {
         let is_gone = matches!(error, Error::Disconnected | Error::Connect(_));

@@ -26,8 +26,12 @@ pub(crate) use streams::{MAX_PIECE, PIECES};
 
 use crate::Error;
 
-/// Streams that wait to be accepted on one port. More are turned away, and their peers told so.
-const ACCEPT_BACKLOG: usize = 128;
+/// Streams that wait to be accepted on one port. More are turned away, and their peers told so. A peer may open 512 in
+/// one go, and a program with one thread takes none while it is doing something else.
+const ACCEPT_BACKLOG: usize = 1024;
+
+/// Tasks that wait for the end of the connection. One too many wakes all, and those that still wait come back.
+const MOURNERS: usize = 64;
 
 /// Datagrams that wait to be received on one port (at most 64 KiB each). More are dropped, as networks do.
 const DATAGRAM_BACKLOG: usize = 256;
@@ -64,6 +68,8 @@ pub(crate) struct Session {
     datagrams: BTreeMap<Port, Waiting<Datagram>>,
     /// Why nothing more will happen on this connection.
     over: Option<Error>,
+    /// Those who wait for that.
+    mourners: Vec<Waker>,
     /// No handle is left: what is in the outbox still goes out, then the connection ends.
     abandoned: bool,
 }
@@ -103,6 +109,7 @@ impl Session {
             listeners: BTreeMap::new(),
             datagrams: BTreeMap::new(),
             over: None,
+            mourners: Vec::new(),
             abandoned: false,
         }
     }
@@ -186,7 +193,26 @@ impl Session {
             wake(&mut waiting.waker);
         }
         self.outbox.wake_all();
+        self.mourners.drain(..).for_each(Waker::wake);
         self.over = Some(why);
+    }
+
+    pub(crate) const fn is_over(&self) -> bool {
+        self.over.is_some()
+    }
+
+    /// Ready when the connection has ended.
+    pub(crate) fn poll_over(&mut self, cx: &Context<'_>) -> Poll<Error> {
+        if let Some(over) = &self.over {
+            return Poll::Ready(over.clone());
+        }
+        if !self.mourners.iter().any(|waker| waker.will_wake(cx.waker())) {
+            if self.mourners.len() >= MOURNERS {
+                self.mourners.drain(..).for_each(Waker::wake);
+            }
+            self.mourners.push(cx.waker().clone());
+        }
+        Poll::Pending
     }
 
     /// Nobody holds a handle any more.

@@ -122,8 +122,15 @@ pub(crate) enum Command {
     Outbox(cmd::outbox::Args),
     /// Answer a message
     Reply(cmd::reply::Args),
-    /// Answer requests with a program
+    /// Put a service of this machine on a port of the network, or answer requests with a program
     Serve(cmd::serve::Args),
+    /// Listen on this machine; each connection becomes a stream to a peer's port
+    Forward(cmd::forward::Args),
+    /// A SOCKS5 and HTTP proxy on this machine that knows `agent-b.pilot`
+    Proxy(cmd::proxy::Args),
+    /// Give peers IP addresses of this machine
+    #[command(subcommand)]
+    Gateway(cmd::gateway::Command),
     /// Tasks: give, take, follow and answer them
     #[command(subcommand)]
     Task(cmd::task::Command),

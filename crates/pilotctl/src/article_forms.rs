@@ -64,6 +64,10 @@ const PROMISES: &[&str] = &[
     "--json trusted list",
     "daemon run -no-echo -registry=127.0.0.1:9000 -encrypt=false",
     "daemon start --public=false --no-encrypt",
+    "serve 80 --to 127.0.0.1:8080",
+    "forward 127.0.0.1:9090 agent-b:80",
+    "proxy --socks5 127.0.0.1:1080",
+    "gateway start --ports 443 --secure 1:0001.0002.0003",
 ];
 
 #[test]
@@ -118,6 +122,9 @@ const NO_COMMANDS: &[(&str, &str)] = &[
     ("lookup", NAME),
     ("join", NAME),
     ("disconnect", NAME),
+    ("gateway map", NAME),
+    ("gateway unmap", NAME),
+    ("gateway start [--subnet", PATTERN),
     ("task send-results --id", NAME),
     ("task accept --id", NAME),
     ("task decline --id", NAME),

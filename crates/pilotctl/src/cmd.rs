@@ -15,6 +15,8 @@ pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod find;
+pub(crate) mod forward;
+pub(crate) mod gateway;
 pub(crate) mod handshake;
 pub(crate) mod health;
 pub(crate) mod hook;
@@ -32,6 +34,7 @@ pub(crate) mod outbox;
 pub(crate) mod peers;
 pub(crate) mod ping;
 pub(crate) mod policy;
+pub(crate) mod proxy;
 pub(crate) mod publish;
 pub(crate) mod received;
 pub(crate) mod recovery;
@@ -126,7 +129,10 @@ pub(crate) async fn run(ctx: &Context, command: Command) -> Result<Output, Failu
         Command::Inbox(args) => inbox::run(ctx, &args).await,
         Command::Outbox(args) => outbox::run(ctx, &args).await,
         Command::Reply(args) => reply::run(ctx, &args).await,
-        Command::Serve(args) => serve::run(ctx, &args).await,
+        Command::Serve(args) => serve::run(ctx, args).await,
+        Command::Forward(args) => forward::run(ctx, args).await,
+        Command::Proxy(args) => proxy::run(ctx, args).await,
+        Command::Gateway(command) => gateway::dispatch(ctx, command).await,
         Command::Task(command) => task::run(ctx, command).await,
         Command::EnableTasks(_) => task::enable(ctx, true).await,
         Command::DisableTasks(_) => task::enable(ctx, false).await,

@@ -3,6 +3,7 @@
 mod args;
 #[cfg(test)]
 mod article_forms;
+mod bridge;
 mod cmd;
 mod context;
 mod demo;

@@ -1,5 +1,7 @@
 //! The peer that a command is about: an address, a node number or a hostname, resolved by the daemon.
 
+use std::fmt;
+
 use pilot_client::Client;
 use pilot_wire::ipc::Resolved;
 use pilot_wire::{Addr, Endpoint, NodeId, Port};
@@ -49,11 +51,7 @@ impl Target {
 
     /// What the registry says of it, in any case asked.
     pub(crate) async fn look_up(&self, client: &Client) -> Result<Resolved, Failure> {
-        let text = match self {
-            Target::Address(addr) => addr.to_string(),
-            Target::Number(node) => node.to_string(),
-            Target::Name(name) => name.clone(),
-        };
+        let text = self.to_string();
         client.resolve(&text).await.map_err(|error| unknown(&text, error.into()))
     }
 
@@ -68,6 +66,17 @@ impl Target {
                 let found = self.look_up(client).await?;
                 Ok(Peer { node: found.node_id, addr: found.address, hostname: name.clone() })
             }
+        }
+    }
+}
+
+/// As it is written.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Address(addr) => addr.fmt(f),
+            Target::Number(node) => node.fmt(f),
+            Target::Name(name) => f.write_str(name),
         }
     }
 }

@@ -48,14 +48,9 @@ const UNSUPPORTED: &[(&str, &str, &str)] = &[
         "switch that on with `pilotctl task gate on`",
     ),
     (
-        "gateway",
-        "the gateway is not part of this version",
-        "reach a port of a peer with `pilotctl connect NODE PORT`",
-    ),
-    (
         "http",
-        "HTTP over the network comes with the gateway",
-        "pipe a request: `pilotctl connect NODE 80 < request`",
+        "programs that speak HTTP go through the proxy",
+        "`pilotctl proxy --http 127.0.0.1:8118`, then `curl --proxy 127.0.0.1:8118 http://agent-b.pilot/`",
     ),
     (
         "trust-policy",
@@ -244,7 +239,7 @@ mod tests {
     fn extras_is_passed_through_and_unsupported_commands_say_why() {
         assert_eq!(run("pilotctl --json extras set-tags a").unwrap(), "pilotctl --json set-tags a");
         for line in
-            ["pilotctl register", "pilotctl --socket x --json gateway start", "pilotctl extras idp get"]
+            ["pilotctl register", "pilotctl --socket x --json trust-policy list", "pilotctl extras idp get"]
         {
             let failure = run(line).unwrap_err();
             assert_eq!(failure.code, Code::Unsupported, "{line}");

@@ -118,7 +118,7 @@ pub(crate) async fn dial(
     timeout: Duration,
 ) -> Result<Stream, Failure> {
     match tokio::time::timeout(timeout, client.dial(peer.port(port))).await {
-        Ok(dialled) => dialled.map_err(|error| explain(peer, port, error.into())),
+        Ok(dialled) => dialled.map_err(|error| explain(&peer.name(), port, error.into())),
         Err(_) => {
             let message =
                 format!("{} did not answer on port {port} within {}", peer.name(), duration::show(timeout));
@@ -127,8 +127,8 @@ pub(crate) async fn dial(
     }
 }
 
-fn explain(peer: &Peer, port: Port, failure: Failure) -> Failure {
-    let name = peer.name();
+/// Advice for a stream that could not be opened.
+pub(crate) fn explain(name: &str, port: Port, failure: Failure) -> Failure {
     failure
         .advise(Code::Refused, format!("nobody listens on port {port} of {name}"))
         .advise(Code::TrustRequired, format!("ask for trust: pilotctl handshake {name}"))

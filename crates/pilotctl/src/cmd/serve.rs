@@ -1,22 +1,42 @@
 //! `pilotctl serve`.
 
+mod port;
 mod program;
 
 use std::time::Duration;
 
+use crate::bridge::Place;
+
+/// What makes no sense with a service that is already there.
+const REQUESTS_ONLY: [&str; 8] = ["from", "all", "jobs", "stream", "kind", "timeout", "max_output", "once"];
+
 #[derive(Debug, clap::Args)]
 #[command(
-    before_help = "Examples:\n  pilotctl serve --exec './answer.py'\n  pilotctl serve --exec 'wc -w' --jobs 4\n  \
+    override_usage = "pilotctl serve PORT --to PLACE [--limit COUNT]\n       pilotctl serve --exec COMMAND [OPTIONS]",
+    before_help = "Examples:\n  pilotctl serve 80 --to 127.0.0.1:8080    (HTTP, gRPC, WebSocket, A2A: whatever listens there)\n  \
+    pilotctl serve 80 --to unix:/run/app.sock\n  pilotctl serve --exec './answer.py'\n  pilotctl serve --exec 'wc -w' --jobs 4\n  \
     pilotctl serve --exec 'llm' --stream --from agent-b\n  pilotctl serve --exec 'jq .n' --type json --once",
-    after_help = "The message is on the program's stdin, and its stdout is the answer; another exit status than 0 is a \
+    after_help = "With --to, each stream to PORT becomes a connection to the service. Who may open streams is said with \
+    `pilotctl policy`; at first every node that is trusted.\n\n\
+    With --exec, the message is on the program's stdin, and its stdout is the answer; another exit status than 0 is a \
     failure, with the end of stderr as the reason. The program gets PILOT_FROM, PILOT_FROM_HOSTNAME, PILOT_MESSAGE_ID, \
     PILOT_TYPE, PILOT_DEADLINE_MS and PILOT_HOPS. It is killed, with all its children, when the request is taken back or \
     its time is over."
 )]
 pub(crate) struct Args {
+    /// Port of the network on which a service is offered
+    #[arg(value_name = "PORT", requires = "to", conflicts_with = "exec")]
+    pub(crate) port: Option<u16>,
+    /// The service: 127.0.0.1:8080, 8080, or unix:/path/of.sock
+    #[arg(long, value_name = "PLACE", requires = "port", conflicts_with_all = REQUESTS_ONLY)]
+    pub(crate) to: Option<Place>,
+    /// With --to: so many connections at the same time; more are turned away
+    #[arg(long, value_name = "COUNT", default_value_t = 4096, requires = "to",
+        value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) limit: u16,
     /// The program that answers, as a line for `sh`
-    #[arg(long, value_name = "COMMAND", required = true)]
-    pub(crate) exec: String,
+    #[arg(long, value_name = "COMMAND", required_unless_present = "to")]
+    pub(crate) exec: Option<String>,
     /// Only requests of this node
     #[arg(long, value_name = "TARGET")]
     pub(crate) from: Option<String>,
@@ -46,7 +66,7 @@ pub(crate) struct Args {
 use std::fmt;
 use std::sync::Arc;
 
-use pilot_client::{Addr, Incoming, MessageId, ServeOptions, Server};
+use pilot_client::{Addr, Incoming, MessageId, Port, ServeOptions, Server};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -80,7 +100,16 @@ impl fmt::Display for Served {
 }
 
 /// `pilotctl serve`
-pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
+pub(crate) async fn run(ctx: &Context, args: Args) -> Result<Output, Failure> {
+    match (args.port, &args.to, &args.exec) {
+        (Some(port), Some(to), _) => Box::pin(port::run(ctx, Port(port), to.clone(), args.limit)).await,
+        (_, _, Some(line)) => Box::pin(answer(ctx, &args, line)).await,
+        (_, _, None) => Err(Failure::usage("give a port and --to, or --exec")),
+    }
+}
+
+/// Answers requests with a program.
+async fn answer(ctx: &Context, args: &Args, line: &str) -> Result<Output, Failure> {
     let client = ctx.client().await?;
     let from = match &args.from {
         Some(text) => Some(target::find(&client, text).await?.node),
@@ -90,7 +119,7 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
         Failure::from(error).advise(Code::Unsupported, "a daemon of release 1.18.0 hands out no requests")
     })?;
     let program = Arc::new(Program {
-        line: args.exec.clone(),
+        line: line.to_owned(),
         stream: args.stream,
         kind: args.kind.clone(),
         timeout: args.timeout,
@@ -101,7 +130,7 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
     let mut next = Box::pin(take(server));
     let (mut taken, mut is_ending) = (0_usize, false);
     let mut asked_to_end = Box::pin(process::asked_to_end());
-    ctx.note(style::faint(format!("serving requests with `{}`", args.exec)));
+    ctx.note(style::faint(format!("serving requests with `{line}`")));
     loop {
         let wants_more = !is_ending && running.len() < usize::from(args.jobs) && !(args.once && taken > 0);
         if !wants_more && running.is_empty() && (is_ending || args.once) {
