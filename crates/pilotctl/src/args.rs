@@ -147,6 +147,8 @@ pub(crate) enum Command {
     PortPolicy(cmd::policy::PortPolicyArgs),
     /// Nodes that keep messages while one is away
     Mailbox(cmd::mailbox::Args),
+    /// Serve this node to a program that speaks the Model Context Protocol, and what belongs to that
+    Mcp(cmd::mcp::Args),
     /// Files that arrived: list, wait, remove
     Received(cmd::received::Args),
     /// Print events as they happen: a topic of all trusted peers, or of one node

@@ -27,6 +27,7 @@ pub(crate) mod info;
 pub(crate) mod key;
 pub(crate) mod lookup;
 pub(crate) mod mailbox;
+pub(crate) mod mcp;
 pub(crate) mod netcheck;
 pub(crate) mod network;
 pub(crate) mod operator;
@@ -140,6 +141,7 @@ pub(crate) async fn run(ctx: &Context, command: Command) -> Result<Output, Failu
         Command::Policy(args) => policy::run(ctx, &args).await,
         Command::PortPolicy(args) => policy::port_policy(ctx, &args).await,
         Command::Mailbox(args) => mailbox::run(ctx, &args).await,
+        Command::Mcp(args) => mcp::run(ctx, &args).await,
         Command::Received(args) => received::run(ctx, &args).await,
         Command::Subscribe(args) => subscribe::run(ctx, &args).await,
         Command::Publish(args) => publish::run(ctx, &args).await,

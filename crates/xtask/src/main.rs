@@ -6,6 +6,7 @@ mod fuzz;
 mod interop;
 mod lab;
 mod licences;
+mod mcp_client;
 mod vectors;
 
 use std::path::PathBuf;
@@ -36,6 +37,8 @@ enum Chore {
     Fuzz(fuzz::Args),
     /// Run the tests against the released reference node
     Interop(interop::Args),
+    /// Run the tests of the MCP server with the official client
+    McpClient(mcp_client::Args),
     /// Run the tests in namespaces with real NATs between them: every pair of networks, roaming, spoofing
     Lab(lab::Args),
 }
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Chore::Licences => licences::check(),
         Chore::Fuzz(args) => fuzz::run(&args),
         Chore::Interop(args) => interop::run(&args),
+        Chore::McpClient(args) => mcp_client::run(&args),
         Chore::Lab(args) => lab::run(&args),
     };
     match done {

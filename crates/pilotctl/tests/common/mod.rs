@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on stops, and says why")]
 
+pub(crate) mod mcp;
 pub(crate) mod tour;
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -18,6 +18,7 @@ const SAYS_READY: &[&str] = &[
     "listen",
     "serve",
     "agent directory",
+    "mcp expose",
     "inbox follow",
     "inbox wait",
     "received wait",
