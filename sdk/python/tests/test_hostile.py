@@ -150,9 +150,7 @@ def test_a_frame_that_is_cut_off_is_a_lost_connection(tmp_path: Path) -> None:
     run(main())
 
 
-@pytest.mark.parametrize(
-    "answer", [b"not json", b"[1, 2]", b'{"node_id": "one"}', b'{"peer_list": [7]}', b"[" * 5_000]
-)
+@pytest.mark.parametrize("answer", [b"not json", b"[1, 2]", b'{"node_id": "one"}', b'{"peer_list": [7]}', b"[" * 5_000])
 def test_answers_of_a_wrong_form_are_errors(tmp_path: Path, answer: bytes) -> None:
     async def script(daemon: Fake) -> None:
         await daemon.greet()

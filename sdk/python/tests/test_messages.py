@@ -192,6 +192,32 @@ def test_a_wait_that_is_cancelled_takes_no_message(alice: Machine, bob: Machine)
     run(main())
 
 
+def test_waits_that_end_early_do_not_pile_up_at_the_daemon(alice: Machine, bob: Machine) -> None:
+    async def main() -> None:
+        async with alice.pilot() as a, bob.pilot() as b:
+            inbox = await b.inbox(sender="alice").start()
+            for _ in range(200):
+                with pytest.raises(asyncio.TimeoutError):
+                    await asyncio.wait_for(inbox.next(), 0.0001)
+                assert await inbox.next(0) is None
+            async with b.serve(sender="alice") as server:
+                for number in range(20):
+                    asking = asyncio.ensure_future(a.request("bob", str(number)))
+                    await (await server.next()).answer("done")
+                    assert (await asking).text == "done"
+                await b.info()
+                assert b._daemon._link is not None
+                assert server._work is not None
+                assert server._work._link is not None
+                assert len(b._daemon._link._pending) < 5
+                assert len(server._work._link._pending) < 5
+            first = await inbox.next(10)
+            assert first is not None
+            assert first.text == "0"
+
+    run(main())
+
+
 def test_a_reply_names_what_it_answers(alice: Machine, bob: Machine) -> None:
     async def main() -> None:
         async with alice.pilot() as a, bob.pilot() as b:

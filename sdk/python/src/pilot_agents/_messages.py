@@ -217,6 +217,7 @@ class Inbox:
         self._sender = sender
         self._base = base
         self._is_placed = False
+        self._asking: asyncio.Future[dict[str, Any]] | None = None
 
     async def _place(self) -> None:
         if self._is_placed:
@@ -240,23 +241,32 @@ class Inbox:
         end = None if timeout is None else loop.time() + timeout
         await self._place()
         while True:
-            left = TURN if end is None else end - loop.time()
-            if left < 0:
+            # The question outlives a `next` that was cancelled or timed out: they do not pile up at the daemon.
+            if self._asking is None:
+                fields = {"peek": True, "timeout_ms": millis(TURN), **self._filters}
+                self._asking = asyncio.ensure_future(mailbox(self._daemon, "wait", **fields))
+            left = None if end is None else max(0.0, end - loop.time())
+            done, _ = await asyncio.wait([self._asking], timeout=left)
+            if not done:
                 return None
+            asked, self._asking = self._asking, None
             try:
-                reply = await mailbox(self._daemon, "wait", peek=True, timeout_ms=millis(left), **self._filters)
-                if reply["is"] == "timed_out":
-                    if end is not None:
-                        return None
-                    continue
-                message = await message_of(reply)
-                await mailbox(self._daemon, "mark", ids=[message.id], read=True)
-                self._filters["since_ns"] = message.arrived_ns
-                return message
+                message = await self._handed_out(asked.result())
             except NotRunningError:
                 if end is not None and loop.time() + RECONNECT_PAUSE >= end:
                     raise
                 await asyncio.sleep(RECONNECT_PAUSE)
+                continue
+            if message is not None:
+                return message
+
+    async def _handed_out(self, reply: dict[str, Any]) -> Message | None:
+        if reply["is"] == "timed_out":
+            return None
+        message = await message_of(reply)
+        await mailbox(self._daemon, "mark", ids=[message.id], read=True)
+        self._filters["since_ns"] = message.arrived_ns
+        return message
 
     def __aiter__(self) -> Self:
         return self

@@ -436,10 +436,10 @@ async def _handle(request: IncomingRequest, handler: Handler) -> None:
         except (Decline, FailedError, RefusedError) as error:
             await _report(request, error)
         except Exception as error:
-            await _report(request, error)
             asyncio.get_running_loop().call_exception_handler(
                 {"message": f"the handler of request {request.id} failed", "exception": error}
             )
+            await _report(request, error)
         finally:
             doing.cancel()
             stopped.cancel()
