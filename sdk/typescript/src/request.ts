@@ -97,6 +97,8 @@ export class PendingRequest implements Promise<Response>, AsyncIterable<RequestE
     this.#deadlineMs = options.deadlineMs ?? DEADLINE_MS;
     this.#deadline = Date.now() + this.#deadlineMs;
     this.id = options.messageId ?? newMessageId();
+    // Not looked at when something else is wrong with the request.
+    to.catch(() => undefined);
     this.accepted = this.#send(to, content);
     // Whoever waits for the answer is told.
     this.accepted.catch(() => undefined);

@@ -355,14 +355,14 @@ async fn too_many_streams_at_once_are_turned_away_with_a_reason() {
     let daemon = async {
         let tag = fake.expect_tagged(&Request::Bind { port }).await;
         fake.answer(tag, &Reply::Bound { port }).await;
-        for stream in (0..129).map(StreamId) {
+        for stream in (0..=1024).map(StreamId) {
             fake.say(&DaemonFrame::Accept { port, stream, from: PEER }).await;
         }
         fake.hear().await
     };
     let (_listener, heard) = tokio::join!(client.listen(port), daemon);
     let Ok(ClientFrame::Reset { stream, failure }) = ClientFrame::parse(&heard) else { panic!("{heard:?}") };
-    assert_eq!((stream, failure.code), (StreamId(128), Code::Busy));
+    assert_eq!((stream, failure.code), (StreamId(1024), Code::Busy));
 }
 
 #[tokio::test]
