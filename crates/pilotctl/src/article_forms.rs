@@ -124,7 +124,6 @@ const NO_COMMANDS: &[(&str, &str)] = &[
     ("disconnect", NAME),
     ("gateway map", NAME),
     ("gateway unmap", NAME),
-    ("gateway start [--subnet", PATTERN),
     ("task send-results --id", NAME),
     ("task accept --id", NAME),
     ("task decline --id", NAME),

@@ -11,4 +11,5 @@ mod neighbours;
 mod reference;
 mod roaming;
 mod routers;
+mod services;
 mod spoofing;

@@ -337,6 +337,22 @@ impl Running {
         serde_json::from_str(&line).unwrap_or_else(|e| panic!("`{line}` is not JSON: {e}"))
     }
 
+    /// What it prints from now on, for somebody else to read.
+    pub(crate) fn take_stdout(&mut self) -> BufReader<std::process::ChildStdout> {
+        self.stdout.take().unwrap()
+    }
+
+    /// Asks it to end.
+    pub(crate) fn terminate(&self) {
+        let pid = self.pid().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    }
+
+    /// Its exit status, once it has ended.
+    pub(crate) fn status(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
     /// Waits for its end.
     pub(crate) fn finish(mut self) -> Done {
         drop(self.stdin.take());

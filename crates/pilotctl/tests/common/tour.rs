@@ -17,6 +17,9 @@ const SAYS_READY: &[&str] = &[
     "subscribe",
     "listen",
     "serve",
+    "forward",
+    "proxy",
+    "gateway start",
     "agent directory",
     "mcp expose",
     "inbox follow",
@@ -39,6 +42,8 @@ pub(crate) struct Tour {
     people: Vec<Agent>,
     tools: PathBuf,
     ports: (String, String),
+    /// What a document says, and what stands for it here.
+    stand_ins: Vec<(String, String)>,
 }
 
 /// Plays a document and compares; with `UPDATE_DOCS` set, writes what was printed into it instead.
@@ -49,6 +54,19 @@ pub(crate) fn check(document: &str, people: &[&str], at_least: usize) {
 /// The same among people whose daemons run, and who trust each other.
 pub(crate) fn check_among_friends(document: &str, people: &[&str], at_least: usize) {
     let tour = Tour::new(people);
+    tour.befriend();
+    play(document, people, at_least, tour);
+}
+
+/// The same, with other words for some of the document's: addresses that are free on this machine.
+pub(crate) fn check_among_friends_with(
+    document: &str,
+    people: &[&str],
+    at_least: usize,
+    stand_ins: &[(&str, String)],
+) {
+    let mut tour = Tour::new(people);
+    tour.stand_ins = stand_ins.iter().map(|(said, meant)| ((*said).to_owned(), meant.clone())).collect();
     tour.befriend();
     play(document, people, at_least, tour);
 }
@@ -81,7 +99,7 @@ impl Tour {
         std::fs::create_dir(&tools).unwrap();
         std::os::unix::fs::symlink(PILOTCTL, tools.join("pilotctl")).unwrap();
         let people = people.iter().map(|name| world.machine(name)).collect();
-        Tour { world, people, tools, ports }
+        Tour { world, people, tools, ports, stand_ins: Vec::new() }
     }
 
     fn befriend(&self) {
@@ -126,9 +144,11 @@ impl Tour {
     /// The line as it would be with the usual directories and ports.
     fn at_home(&self, line: &str) -> String {
         let place = self.world.directory.path().display().to_string();
-        line.replace(&place, "/tmp")
+        let line = line
+            .replace(&place, "/tmp")
             .replace(&self.ports.0, "127.0.0.1:9000")
-            .replace(&self.ports.1, "127.0.0.1:9001")
+            .replace(&self.ports.1, "127.0.0.1:9001");
+        self.stand_ins.iter().fold(line, |line, (said, meant)| line.replace(meant, said))
     }
 
     /// Starts a line that goes on; one that says when it is ready is waited for.
@@ -143,11 +163,13 @@ impl Tour {
     }
 
     fn shell(&self, agent: &Agent, line: &str) -> Command {
+        let line =
+            self.stand_ins.iter().fold(line.to_owned(), |line, (said, meant)| line.replace(said, meant));
         let path = format!("{}:{}", self.tools.display(), std::env::var("PATH").unwrap_or_default());
         std::fs::create_dir_all(&agent.home).unwrap();
         let mut command = Command::new("sh");
         command
-            .args(["-c", line])
+            .args(["-c", &line])
             .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
             .env("PATH", path)
             .env("HOME", self.world.directory.path())

@@ -23,12 +23,11 @@ pub(super) async fn run(ctx: &Context, args: StartArgs) -> Result<Output, Failur
     settings::private_directory(home).map_err(|e| Failure::io(format!("making {}", home.display()), &e))?;
     let control =
         Listener::bind(&Place::Unix(control::path(ctx)), Reach::Machine).await.map_err(|failure| {
-            match failure.code {
-                Code::AlreadyExists => Failure::new(Code::AlreadyExists, "a gateway is running").hint(
-                    "give it more with `pilotctl gateway map`, or stop it with `pilotctl gateway stop`",
-                ),
-                _ => failure,
+            if failure.code != Code::AlreadyExists {
+                return failure;
             }
+            Failure::new(Code::AlreadyExists, "a gateway is running")
+                .hint("give it more with `pilotctl gateway map`, or stop it with `pilotctl gateway stop`")
         })?;
     let pid_file = home.join("gateway.pid");
     let pid = std::process::id();
