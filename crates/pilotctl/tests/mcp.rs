@@ -273,6 +273,9 @@ fn a_long_call_is_cancelled_at_the_daemon_and_another_one_ends_with_the_input() 
     let served = serving.finish();
     assert!(served.text().contains("stopped: the requester took it back"), "{served:?}");
 
+    let word = mcp.ok("inbox_wait", json!({ "timeout_secs": 20 }));
+    assert_eq!(word["message"]["peer_data"]["text"], "taken back by the requester");
+
     // Nothing is taken from the inbox by a wait that was cancelled.
     let id = mcp.begin("inbox_wait", json!({ "timeout_secs": 600 }));
     mcp.cancel(id);
