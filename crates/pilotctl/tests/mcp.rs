@@ -173,7 +173,8 @@ fn every_tool(a: &Agent, b: &Agent, version: &'static str) {
     let address = b.address();
     assert_eq!(ok(&mut mcp, "trust", json!({ "action": "revoke", "peer": address }))["trust"], "revoked");
     let refused = mcp.call("publish", json!({ "topic": "x", "text": "y", "node": address }));
-    assert_eq!(refused["_meta"]["pilot/error"]["code"], "trust_required", "{refused}");
+    // Told so, or cut off in the moment in which the trust ended.
+    assert_eq!(refused["isError"], true, "{refused}");
     let note = json!({ "action": "request", "peer": address, "note": "again", "wait_secs": 20 });
     let id = mcp.begin("trust", note);
     b.ok(&["pending", "--wait=20s"]);
