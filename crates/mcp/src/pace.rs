@@ -26,6 +26,7 @@ pub(crate) struct Pace {
 pub(crate) struct Progress {
     peer: Peer<RoleServer>,
     token: Option<ProgressToken>,
+    closing: watch::Receiver<bool>,
     /// What was told last: it has to grow.
     step: AtomicU32,
 }
@@ -35,6 +36,7 @@ impl Pace {
         let progress = Progress {
             peer: context.peer.clone(),
             token: context.meta.get_progress_token(),
+            closing: closing.clone(),
             step: AtomicU32::new(0),
         };
         Self { context, closing, progress }
@@ -70,7 +72,7 @@ impl Progress {
         let Some(token) = &self.token else { return };
         let step = self.step.fetch_add(1, Ordering::Relaxed) + 1;
         let param = ProgressNotificationParam::new(token.clone(), f64::from(step)).with_message(what);
-        let _ = self.peer.notify_progress(param).await;
+        self.tell(param).await;
     }
 
     /// So much of so much.
@@ -78,6 +80,15 @@ impl Progress {
     pub(crate) async fn measure(&self, done: u64, total: u64) {
         let Some(token) = &self.token else { return };
         let param = ProgressNotificationParam::new(token.clone(), done as f64).with_total(total as f64);
-        let _ = self.peer.notify_progress(param).await;
+        self.tell(param).await;
+    }
+
+    /// Once the client has closed its side nobody says any more that a notification was written.
+    async fn tell(&self, param: ProgressNotificationParam) {
+        let mut closing = self.closing.clone();
+        tokio::select! {
+            _ = self.peer.notify_progress(param) => {}
+            _ = closing.wait_for(|closing| *closing) => {}
+        }
     }
 }
