@@ -77,6 +77,17 @@ fn trust_among_members_survives_a_restart_without_a_registry() {
     a.ok(&["network", "create", "team"]);
     b.ok(&["network", "join", "team"]);
     assert!(can_send(&b, "agent-a") && can_send(&a, "agent-b"));
+    // What was learned of a peer is written a moment after it was met.
+    until("both remember where the other is", || {
+        let remembers = |agent: &Agent| {
+            let text = std::fs::read_to_string(agent.home.join("node.json")).unwrap();
+            let memory: Value = serde_json::from_str(&text).unwrap();
+            memory["peers"].as_object().is_some_and(|peers| {
+                peers.values().any(|peer| peer["endpoint"].is_string() && peer["hostname"].is_string())
+            })
+        };
+        (remembers(&a) && remembers(&b)).then_some(())
+    });
     world.kill_rendezvous();
     a.kill();
     b.kill();

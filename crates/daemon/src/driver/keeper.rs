@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::state::NodeFile;
 
 /// How long what is learned waits while something else is being written.
-const SOON: Duration = Duration::from_millis(100);
+const SOON: Duration = Duration::from_millis(10);
 
 #[derive(Debug)]
 pub(super) struct Keeper {
