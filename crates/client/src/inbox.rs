@@ -1,5 +1,6 @@
 //! The inbox as a program uses it: each message as it arrives, or those that are wanted.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use pilot_wire::mailbox::{Entry, Filter, List, Reply, Request, Wait};
@@ -13,10 +14,20 @@ const ASK: Duration = Duration::from_secs(3600);
 
 /// Messages as they arrive, in their order. It goes on by itself when the daemon is restarted: what arrives meanwhile is
 /// not missed, and nothing is handed out twice.
-#[derive(Debug)]
 pub struct Inbox {
     client: Client,
     filter: Filter,
+    /// The question that is open at the daemon. It outlives a call that was dropped, so that a program which waits for
+    /// several things at once does not leave one behind each time.
+    asked: Option<Asked>,
+}
+
+type Asked = Pin<Box<dyn Future<Output = Result<Reply, Error>> + Send + Sync>>;
+
+impl std::fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inbox").field("filter", &self.filter).finish_non_exhaustive()
+    }
 }
 
 impl Inbox {
@@ -27,9 +38,10 @@ impl Inbox {
     /// When the daemon refuses. That it is down is no error: this waits for it.
     pub async fn next(&mut self) -> Result<Mail, Error> {
         loop {
-            let timeout_ms = u64::try_from(ASK.as_millis()).unwrap_or(u64::MAX);
-            let wait = Wait { filter: self.filter.clone(), peek: true, timeout_ms, ..Wait::default() };
-            match self.client.mailbox(Request::Wait(wait)).await {
+            let (client, filter) = (&self.client, &self.filter);
+            let reply = self.asked.get_or_insert_with(|| ask(client.clone(), filter.clone())).as_mut().await;
+            self.asked = None;
+            match reply {
                 Ok(Reply::TimedOut) => {}
                 Ok(reply) => {
                     let mail = mail(reply).await?;
@@ -58,6 +70,12 @@ impl Inbox {
     }
 }
 
+fn ask(client: Client, filter: Filter) -> Asked {
+    let timeout_ms = u64::try_from(ASK.as_millis()).unwrap_or(u64::MAX);
+    let wait = Wait { filter, peek: true, timeout_ms, ..Wait::default() };
+    Box::pin(async move { client.mailbox(Request::Wait(wait)).await })
+}
+
 impl Client {
     /// The messages that arrive from now on and pass `filter`; with `filter.unread`, the unread ones that are there come
     /// first, and with `filter.since_ns`, those that arrived after that.
@@ -69,7 +87,7 @@ impl Client {
             let newest = self.list_messages(List::newest(None, 1)).await?;
             filter.since_ns = Some(newest.last().map_or(0, |entry| entry.arrived_ns));
         }
-        Ok(Inbox { client: self.clone(), filter })
+        Ok(Inbox { client: self.clone(), filter, asked: None })
     }
 
     /// What is in the inbox, oldest first: the newest `list.limit` of what passes the filter, 500 at most. For those

@@ -397,6 +397,51 @@ async fn datagrams_reach_their_port_and_leave_from_it() {
 }
 
 #[tokio::test]
+async fn a_port_that_nobody_has_is_claimed_by_whoever_sends_from_it() {
+    let (client, mut fake) = Fake::extended(1000).await;
+    let datagrams = client.datagrams(Port(5000)).unwrap();
+    let daemon = async {
+        let from_there = Request::SendFrom { from: Port(5000), to: PEER, data: b"hello" };
+        let tag = fake.expect_tagged(&from_there).await;
+        fake.answer(tag, &Reply::Failure(Failure::new(Code::PermissionDenied, "not bound"))).await;
+        let tag = fake.expect_tagged(&Request::Bind { port: Port(5000) }).await;
+        fake.answer(tag, &Reply::Bound { port: Port(5000) }).await;
+        let tag = fake.expect_tagged(&from_there).await;
+        fake.answer(tag, &Reply::Sent).await;
+        // What may not be sent for another reason is tried once.
+        let tag = fake.expect_tagged(&from_there).await;
+        fake.answer(tag, &Reply::Failure(Failure::new(Code::PermissionDenied, "not trusted"))).await;
+    };
+    let sending = async {
+        datagrams.send_to(PEER, b"hello").await.unwrap();
+        datagrams.send_to(PEER, b"hello").await.unwrap_err().code()
+    };
+    let (code, ()) = tokio::join!(sending, daemon);
+    assert_eq!(code, Code::PermissionDenied);
+    drop(datagrams);
+    fake.expect_tagged(&Request::Unbind { port: Port(5000) }).await;
+}
+
+#[tokio::test]
+async fn a_wait_for_the_inbox_that_is_dropped_and_taken_up_again_is_one_question() {
+    let (client, mut fake) = Fake::extended(1000).await;
+    let unread = pilot_client::mailbox::Filter { unread: true, ..Default::default() };
+    let mut inbox = client.inbox(unread).await.unwrap();
+    for _ in 0..3 {
+        assert!(tokio::time::timeout(Duration::ZERO, inbox.next()).await.is_err());
+    }
+    let asked = fake.hear().await;
+    assert!(matches!(ClientFrame::parse(&asked), Ok(ClientFrame::Tagged { .. })), "{asked:?}");
+    let port = Port(5000);
+    let daemon = async {
+        let tag = fake.expect_tagged(&Request::Bind { port }).await;
+        fake.answer(tag, &Reply::Bound { port }).await;
+    };
+    let (listener, ()) = tokio::join!(client.listen(port), daemon);
+    listener.unwrap();
+}
+
+#[tokio::test]
 async fn addresses_and_numbers_are_resolved_without_asking() {
     let (client, _fake) = Fake::extended(1000).await;
     assert_eq!(client.resolve("2").await.unwrap().address, PEER.addr);
