@@ -2,7 +2,7 @@
 //!
 //! Each of them has sources that bring connections, one after the other through a channel of one place; the [`Crowd`]
 //! holds those under way, one task each, and knows how many there may be. A task finds its other end and leaves the
-//! bytes to [`splice`].
+//! bytes to [`splice()`].
 
 mod crowd;
 mod daemon;
