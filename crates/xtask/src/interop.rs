@@ -8,6 +8,9 @@ use crate::{Failure, cargo, root, run as run_program};
 /// Release of the reference that the tests are written for.
 const RELEASE: &str = "1.18.0";
 
+/// The packages that the README's test command has: with others, dependencies have other features and are built again.
+pub(crate) const AS_TESTED: [&str; 3] = ["--workspace", "--exclude", "pilot-bench"];
+
 /// How to run the tests.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -22,11 +25,13 @@ pub(crate) struct Args {
 /// Installs the reference where it is missing, builds our executable and runs the tests.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let venv = install(args.reference.clone())?;
-    run_program(cargo().args(["build", "--package", "pilotctl"]))?;
+    run_program(cargo().args(["build", "--bin", "pilotctl"]).args(AS_TESTED))?;
     run_program(
         cargo()
             .env("PILOT_REFERENCE", &venv)
-            .args(["test", "--package", "pilot-interop", "--features", "reference", "--"])
+            .args(["test", "--features", "pilot-interop/reference", "--test", "interop"])
+            .args(AS_TESTED)
+            .arg("--")
             .args(&args.rest),
     )
 }

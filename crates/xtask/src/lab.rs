@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::interop::AS_TESTED;
 use crate::{Failure, cargo, during, output_of, root, run as run_program};
 
 /// Tests that run side by side. They wait more than they work.
@@ -35,14 +36,14 @@ pub(crate) struct Args {
 /// Checks that this machine can do it, builds our executable, runs the tests and prints what they measured.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let mut test = cargo();
-    test.args(["test", "--package", "pilot-lab", "--features", "namespaces", "--test", "lab", "--"]);
+    test.args(["test", "--features", "pilot-lab/namespaces", "--test", "lab"]).args(AS_TESTED).arg("--");
     test.args(&args.filter).args(["--test-threads", &args.jobs]).args(&args.rest);
     if args.list {
         return run_program(test.arg("--list"));
     }
     check_machine()?;
     let reference = crate::interop::install(args.reference.clone())?;
-    run_program(cargo().args(["build", "--package", "pilotctl"]))?;
+    run_program(cargo().args(["build", "--bin", "pilotctl"]).args(AS_TESTED))?;
     let report = root().join("target/lab-report.txt");
     match fs::remove_file(&report) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

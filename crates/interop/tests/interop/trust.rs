@@ -1,5 +1,4 @@
 //! Trust between our node and the reference's, each asking, answering and taking back.
-#![cfg(feature = "reference")]
 
 use pilot_interop::{Node, Stage, until};
 

@@ -1,5 +1,4 @@
 //! Each command line, and the reference's Python library, drive the other side's daemon.
-#![cfg(feature = "reference")]
 
 use std::fs;
 

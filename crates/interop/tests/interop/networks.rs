@@ -1,5 +1,4 @@
 //! The reference's daemon and command line on networks of our registry, beside ours.
-#![cfg(feature = "reference")]
 
 use pilot_interop::{Node, OPERATOR, Stage, until};
 use serde_json::Value;

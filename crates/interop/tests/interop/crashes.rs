@@ -1,5 +1,4 @@
 //! A process that dies and comes back finds everything as it was, whoever it talks to.
-#![cfg(feature = "reference")]
 
 use pilot_interop::{Node, Pair, until};
 

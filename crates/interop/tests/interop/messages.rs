@@ -1,5 +1,4 @@
 //! Messages between our node and the reference's, in both directions and of every type.
-#![cfg(feature = "reference")]
 
 use pilot_interop::{Node, Pair, until};
 use serde_json::Value;

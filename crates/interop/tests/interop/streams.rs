@@ -1,5 +1,4 @@
 //! Pings and streams between our node and the reference's, in both directions.
-#![cfg(feature = "reference")]
 
 use pilot_interop::{Pair, until};
 

@@ -1,5 +1,4 @@
 //! The released reference where UDP does not pass: in its compat mode, over the web to our beacon.
-#![cfg(feature = "reference")]
 
 use std::fs;
 

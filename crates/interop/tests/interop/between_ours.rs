@@ -1,5 +1,4 @@
 //! What only our nodes say to each other does no harm to the reference.
-#![cfg(feature = "reference")]
 
 use bytes::Bytes;
 use pilot_interop::Pair;

@@ -1,5 +1,4 @@
 //! Files between our node and the reference's, in both directions.
-#![cfg(feature = "reference")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,4 @@
 //! Events between our node and the reference's, in both directions.
-#![cfg(feature = "reference")]
 
 use pilot_interop::{Node, Pair, until};
 use serde_json::Value;
