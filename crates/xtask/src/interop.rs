@@ -11,6 +11,9 @@ const RELEASE: &str = "1.18.0";
 /// The packages that the README's test command has: with others, dependencies have other features and are built again.
 pub(crate) const AS_TESTED: [&str; 3] = ["--workspace", "--exclude", "pilot-bench"];
 
+/// Builds `pilotctl` with the features that it has in tests: a test of it brings the executable.
+pub(crate) const BUILD_PILOTCTL: [&str; 4] = ["test", "--no-run", "--test", "contract"];
+
 /// How to run the tests.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -25,7 +28,7 @@ pub(crate) struct Args {
 /// Installs the reference where it is missing, builds our executable and runs the tests.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let venv = install(args.reference.clone())?;
-    run_program(cargo().args(["build", "--bin", "pilotctl"]).args(AS_TESTED))?;
+    run_program(cargo().args(BUILD_PILOTCTL).args(AS_TESTED))?;
     run_program(
         cargo()
             .env("PILOT_REFERENCE", &venv)

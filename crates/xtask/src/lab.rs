@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::interop::AS_TESTED;
+use crate::interop::{AS_TESTED, BUILD_PILOTCTL};
 use crate::{Failure, cargo, during, output_of, root, run as run_program};
 
 /// Tests that run side by side. They wait more than they work.
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     check_machine()?;
     let reference = crate::interop::install(args.reference.clone())?;
-    run_program(cargo().args(["build", "--bin", "pilotctl"]).args(AS_TESTED))?;
+    run_program(cargo().args(BUILD_PILOTCTL).args(AS_TESTED))?;
     let report = root().join("target/lab-report.txt");
     match fs::remove_file(&report) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
