@@ -197,6 +197,11 @@ pub async fn run_behind(
     let now = Instant::now();
     let mut node = Node::new(node_config(&config, &identity, profile.public)?, now);
     node.restore_trust(book);
+    for (peer, remembered) in &memory.peers {
+        if let Some(identity) = remembered.agrees {
+            node.remember_agreement(*peer, identity);
+        }
+    }
     node.set_local(now, surroundings.reachable(socket.local()));
     if let Some(id) = memory.node_id {
         node.set_node(now, id);

@@ -37,7 +37,7 @@ mod timer;
 pub mod trust;
 mod tunnel;
 
-pub use config::{Config, Encryption, TunnelConfig, Visibility};
+pub use config::{Config, Encryption, KeyAgreement, TunnelConfig, Visibility};
 pub use error::{DatagramError, DialError, PortInUse};
 pub use event::{Agreement, BeaconEvent, Closed, Event, PeerEvent, PingId, Side, StreamEvent, TrustEvent};
 pub use node::{Node, RelayState, Silence, Survey, Transmit};

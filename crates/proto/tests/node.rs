@@ -9,8 +9,8 @@ use bytes::Bytes;
 use pilot_crypto::Identity;
 use pilot_proto::trust::{Book, Trusted};
 use pilot_proto::{
-    Answer, Closed, Config, DialError, Event, Location, Node, PeerEvent, Query, QueryError, Read,
-    StreamEvent, TrustEvent, Visibility, node,
+    Answer, Closed, Config, DialError, Event, KeyAgreement, Location, Node, PeerEvent, Query, QueryError,
+    Read, StreamEvent, TrustEvent, Visibility, node,
 };
 use pilot_wire::{Addr, NodeId, Port, StreamId};
 
@@ -30,6 +30,7 @@ struct World {
     queries: usize,
     /// Who hears nothing any more.
     dead: Option<usize>,
+    agreement: KeyAgreement,
 }
 
 fn id(index: usize) -> NodeId {
@@ -51,8 +52,8 @@ fn start() -> Instant {
     clock()
 }
 
-fn node(index: usize, seed: u8, now: Instant) -> Node {
-    let mut node = Node::new(Config::new(identity(index), [seed; 32]), now);
+fn node(index: usize, seed: u8, now: Instant, agreement: KeyAgreement) -> Node {
+    let mut node = Node::new(Config { agreement, ..Config::new(identity(index), [seed; 32]) }, now);
     node.set_node(now, id(index));
     node.listen(SERVICE).unwrap();
     node
@@ -60,23 +61,37 @@ fn node(index: usize, seed: u8, now: Instant) -> Node {
 
 impl World {
     fn new(count: usize) -> Self {
+        Self::agreeing(count, KeyAgreement::OfTheMoment)
+    }
+
+    fn agreeing(count: usize, agreement: KeyAgreement) -> Self {
         let now = start();
         Self {
             now,
-            nodes: (0..count).map(|index| node(index, index as u8 + 1, now)).collect(),
+            nodes: (0..count).map(|index| node(index, index as u8 + 1, now, agreement)).collect(),
             events: vec![VecDeque::new(); count],
             wire: Vec::new(),
             resolvable: true,
             queries: 0,
             dead: None,
+            agreement,
         }
     }
 
     fn trusting() -> Self {
-        let mut world = Self::new(2);
+        Self::new(2).befriended()
+    }
+
+    /// As two nodes of release 1.18.0.
+    fn as_shown() -> Self {
+        Self::agreeing(2, KeyAgreement::AsShown).befriended()
+    }
+
+    fn befriended(mut self) -> Self {
+        let world = &mut self;
         world.trust(A, B);
         world.trust(B, A);
-        world
+        self
     }
 
     fn trust(&mut self, who: usize, whom: usize) {
@@ -86,7 +101,7 @@ impl World {
 
     fn restart(&mut self, index: usize, seed: u8) {
         let book = self.nodes[index].trust().clone();
-        self.nodes[index] = node(index, seed, self.now);
+        self.nodes[index] = node(index, seed, self.now, self.agreement);
         self.nodes[index].restore_trust(book);
         self.events[index].clear();
     }
@@ -398,7 +413,7 @@ fn shown_by_a_restarted_peer(world: &mut World) -> Vec<u8> {
 
 #[test]
 fn a_key_that_is_shown_again_without_having_been_used_is_asked_for_proof_again() {
-    let mut world = World::trusting();
+    let mut world = World::as_shown();
     let shown = shown_by_a_restarted_peer(&mut world);
     let is_question = |frame: &Vec<u8>| frame.starts_with(b"PILS");
     world.deliver(addr(B), addr(A), &shown);

@@ -797,7 +797,7 @@ impl Driver {
             PeerEvent::Established { .. } | PeerEvent::Direct(_) | PeerEvent::Relayed => {
                 self.sign(Sign::Peer(peer));
             }
-            PeerEvent::KeyMismatch(_) | PeerEvent::Silent => {}
+            PeerEvent::KeyMismatch(_) | PeerEvent::Silent | PeerEvent::Agreed(_) | PeerEvent::Downgraded => {}
         }
         match event {
             PeerEvent::Established { rekeyed, relayed } => {
@@ -820,6 +820,8 @@ impl Driver {
             }
             // Its owner may have replaced it, and then the registry has the old key's word for that.
             PeerEvent::KeyMismatch(key) => self.study(peer, Some(*key)),
+            PeerEvent::Agreed(identity) => self.remember_agreement(peer, *identity),
+            PeerEvent::Downgraded => self.tell_downgrade(peer),
             PeerEvent::Silent => {
                 tracing::info!(%peer, "does not answer");
                 self.wish_for_peers();

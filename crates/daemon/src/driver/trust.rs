@@ -352,6 +352,9 @@ impl Driver {
                     Side::Theirs => "trust.revoked_by_peer",
                 };
                 self.notify(event, Some(json!({"peer_node_id": node})));
+                if by == Side::Ours {
+                    self.forget_agreement(node);
+                }
                 self.settle_waits(now, node);
             }
             TrustEvent::Undeliverable { node, reason } => {

@@ -136,7 +136,7 @@ impl Node {
                 self.on_sealed(now, via, SealedHeader { sender, nonce }, &mut frame[SEALED_HEADER_LEN..]);
             }
             Frame::KeyExchange(exchange) => self.on_offer(now, via, exchange.into()),
-            Frame::KeyRequest { sender, .. } => self.on_key_request(now, via, sender),
+            Frame::KeyRequest { sender, trailer, .. } => self.on_key_request(now, via, sender, trailer),
             Frame::Plain { packet } => self.on_plain(now, via, packet),
             Frame::Punch => {}
         }
@@ -153,10 +153,10 @@ impl Node {
                 if opened.proof == Proof::Restarted {
                     peer.path.peer_restarted();
                 }
-                if peer.alive(now) || opened.proof != Proof::Known {
-                    self.proved(now, node, via, opened.proof);
+                if opened.proof != Proof::Known {
+                    self.agrees_anew(node);
                 }
-                self.heard(now, node, via, opened.proof);
+                self.on_proof(now, node, via, opened.proof);
                 self.on_packet(now, node, via, &ciphertext[..opened.len]);
                 self.arm_peer(node);
             }
@@ -172,6 +172,18 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// Something authentic came this way.
+    pub(super) fn on_proof(&mut self, now: Instant, node: NodeId, via: Via, proof: Proof) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        // Nothing is lost when keys of the moment follow each other, and nobody need hear of it.
+        let routine = proof == Proof::Renewed && peer.tunnel.is_agreed();
+        let news = if routine { Proof::Known } else { proof };
+        if peer.alive(now) || news != Proof::Known {
+            self.proved(now, node, via, news);
+        }
+        self.heard(now, node, via, news);
     }
 
     /// The peer is back after a silence, or proved a key.

@@ -106,6 +106,9 @@ impl Node {
             };
             expects_answer |= sent.kind.is_answered();
             full_segments += usize::from(sent.payload >= full);
+            if sent.payload > 0 {
+                peer.tunnel.carries();
+            }
             let len = out.len() - start;
             if segments == 0 {
                 segment_size = len;

@@ -16,6 +16,9 @@ use crate::{QueryError, TunnelConfig};
 /// they are what the application said first.
 const QUEUE_MAX: usize = 64;
 
+/// An initiation for new keys that is not answered is repeated after this long.
+const REKEY_AGAIN: Duration = Duration::from_secs(2);
+
 /// How long an answer of the registry about a peer's addresses is used without asking again.
 const LOCATION_LIFE: Duration = Duration::from_secs(60);
 
@@ -311,6 +314,13 @@ impl Peer {
         self.awaiting.map(|awaiting| awaiting.next).or(self.probe_again)
     }
 
+    /// When the keys in use are to be replaced, or the next try of it is due. Not while the peer is silent: other things
+    /// are tried then.
+    pub(super) fn rekey_at(&self) -> Option<Instant> {
+        let due = self.tunnel.rekey_at().filter(|_| self.awaiting.is_none() && self.probe_again.is_none())?;
+        Some(self.offered.map_or(due, |last| due.max(last + REKEY_AGAIN)))
+    }
+
     /// Whether nothing here has a use for the peer.
     pub(super) fn is_idle(&self, now: Instant) -> bool {
         self.is_unused() && self.used + IDLE_LIFE <= now
@@ -336,6 +346,7 @@ impl Peer {
             .chain(self.path.search.poll_timeout().filter(|_| self.tunnel.is_proven()))
             .chain(self.stall_at())
             .chain(self.watch_at(config, polite))
+            .chain(self.rekey_at())
             .chain(self.is_unused().then_some(self.used + IDLE_LIFE))
             .min()
     }

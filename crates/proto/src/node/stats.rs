@@ -31,6 +31,8 @@ pub enum Drop {
     BadSignature,
     /// A key exchange with another identity than the known one.
     WrongKey,
+    /// A key exchange of an earlier release from a node that is known to do better.
+    Downgraded,
     /// From a node that this one does not talk to.
     NotAdmitted,
     /// More of a kind than is taken from one source.
@@ -43,7 +45,7 @@ pub enum Drop {
 
 impl Drop {
     /// Number of reasons.
-    const COUNT: usize = 11;
+    const COUNT: usize = 12;
 
     /// Every reason.
     pub const ALL: [Self; Self::COUNT] = [
@@ -54,6 +56,7 @@ impl Drop {
         Self::Replayed,
         Self::BadSignature,
         Self::WrongKey,
+        Self::Downgraded,
         Self::NotAdmitted,
         Self::TooMany,
         Self::WrongAddress,
