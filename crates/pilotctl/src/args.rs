@@ -228,6 +228,10 @@ pub(crate) enum Command {
     Config(cmd::config::Args),
     /// All commands, codes and settings as one document, for programs and models
     Context(cmd::context::Args),
+    /// What commands take and print, as JSON Schema: a tool's definition, made of the command
+    Schema(cmd::schema::Args),
+    /// The manual page of a command
+    Man(cmd::man::Args),
     /// Completions for a shell
     Completions(cmd::completions::Args),
     /// Version of this program and of the running daemon

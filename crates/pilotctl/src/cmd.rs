@@ -27,6 +27,7 @@ pub(crate) mod info;
 pub(crate) mod key;
 pub(crate) mod lookup;
 pub(crate) mod mailbox;
+pub(crate) mod man;
 pub(crate) mod mcp;
 pub(crate) mod netcheck;
 pub(crate) mod network;
@@ -42,6 +43,7 @@ pub(crate) mod recovery;
 pub(crate) mod recv;
 pub(crate) mod rendezvous;
 pub(crate) mod reply;
+pub(crate) mod schema;
 pub(crate) mod search;
 pub(crate) mod send;
 pub(crate) mod send_file;
@@ -176,6 +178,8 @@ pub(crate) async fn run(ctx: &Context, command: Command) -> Result<Output, Failu
         Command::Init(args) => config::init(ctx, &args),
         Command::Config(args) => config::run(ctx, &args),
         Command::Context(_) => Ok(context::run()),
+        Command::Schema(args) => schema::run(&args),
+        Command::Man(args) => man::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Version(_) => version::run(ctx).await,
     }
