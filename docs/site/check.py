@@ -88,9 +88,9 @@ def rendered(site):
     """Problems of the pages as a browser gets them: links, anchors, and anything from another place."""
     found = {path.relative_to(site).as_posix(): Page(path.read_text()) for path in sorted(site.rglob("*.html"))}
     problems = []
-    # The page for what is not there has links from the root of a server, and the printed one has all chapters in one.
+    # The page for what is not there has links from the root of a server.
     for name, page in found.items():
-        if name in ("404.html", "print.html", "toc.html"):
+        if name == "404.html":
             continue
         for tag, target in page.targets:
             if pages.is_external(target):
