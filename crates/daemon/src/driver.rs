@@ -9,6 +9,7 @@ mod beacon;
 mod beacons;
 mod beliefs;
 mod calls;
+mod captures;
 mod clients;
 mod deadlines;
 mod envelope;
@@ -226,6 +227,7 @@ pub(crate) struct Driver {
     pings: BTreeMap<PingId, calls::PendingPing>,
     inquiries: paths::Inquiries,
     checks: netcheck::Checks,
+    captures: captures::Captures,
     calls: BTreeMap<CallId, RegistryCall>,
     next_call: u64,
     /// Questions of the node that the registry has not answered.
@@ -299,6 +301,7 @@ impl Driver {
             pings: BTreeMap::new(),
             inquiries: paths::Inquiries::default(),
             checks: netcheck::Checks::default(),
+            captures: captures::Captures::default(),
             calls: BTreeMap::new(),
             next_call: 0,
             asked: BTreeMap::new(),
@@ -502,6 +505,7 @@ impl Driver {
                 break;
             }
         }
+        self.serve_captures();
         self.flush_programs(now);
         self.set_alarm(now);
         // Finished tasks leave their results; nothing else does.

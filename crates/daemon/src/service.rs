@@ -158,7 +158,10 @@ impl Services {
             | Call::Networks(_)
             | Call::ClearAlarms { .. }
             | Call::Recovery { .. }
-            | Call::Config => Err(Failure::new(Code::Internal, "this is not a question for the services")),
+            | Call::Config
+            | Call::Capture(_) => {
+                Err(Failure::new(Code::Internal, "this is not a question for the services"))
+            }
         }
     }
 }

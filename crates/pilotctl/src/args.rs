@@ -73,6 +73,8 @@ pub(crate) enum Command {
     Peers(cmd::peers::Args),
     /// Open streams
     Connections(cmd::connections::Args),
+    /// Peers, streams and rates of this node, live
+    Top(cmd::top::Args),
     /// Close a stream by its number
     Disconnect(cmd::connections::DisconnectArgs),
 
@@ -174,6 +176,8 @@ pub(crate) enum Command {
     Traceroute(cmd::traceroute::Args),
     /// Throughput to a peer and back
     Bench(cmd::bench::Args),
+    /// The packets of this node in clear: a line each, or a file for Wireshark
+    Capture(cmd::capture::Args),
 
     /// Claim a hostname for this node
     SetHostname(cmd::hostname::SetArgs),

@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod ask;
 pub(crate) mod bench;
+pub(crate) mod capture;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod connect;
@@ -53,6 +54,7 @@ pub(crate) mod status;
 pub(crate) mod subscribe;
 pub(crate) mod tags;
 pub(crate) mod task;
+pub(crate) mod top;
 pub(crate) mod traceroute;
 pub(crate) mod trust;
 pub(crate) mod version;
@@ -155,6 +157,8 @@ pub(crate) async fn run(ctx: &Context, command: Command) -> Result<Output, Failu
         Command::Netcheck(args) => netcheck::run(ctx, &args).await,
         Command::Traceroute(args) => traceroute::run(ctx, &args).await,
         Command::Bench(args) => bench::run(ctx, &args).await,
+        Command::Top(args) => top::run(ctx, &args).await,
+        Command::Capture(args) => capture::run(ctx, &args).await,
         Command::SetHostname(args) => hostname::set(ctx, &args.name).await,
         Command::ClearHostname(_) => hostname::set(ctx, "").await,
         Command::SetPublic(_) => visibility::set(ctx, true).await,

@@ -20,6 +20,7 @@ mod notify;
 mod output;
 mod pages;
 mod paths;
+mod pcapng;
 mod process;
 mod progress;
 mod received;

@@ -21,6 +21,7 @@
 //! | `path` | where one peer is reached |
 //! | [`stream`] | one connection |
 //! | [`trust`] | who may talk to us |
+//! | [`tap`] | copies of packets for whoever watches |
 //! | `query` | what the registry is asked |
 
 mod config;
@@ -31,6 +32,7 @@ mod path;
 mod query;
 mod rate;
 pub mod stream;
+pub mod tap;
 #[cfg(test)]
 mod testing;
 mod timer;

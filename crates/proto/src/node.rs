@@ -17,6 +17,7 @@ mod reports;
 mod sizes;
 mod stats;
 mod streams;
+mod taps;
 mod trusting;
 mod upkeep;
 mod view;
@@ -38,6 +39,7 @@ use crate::path::ledger::Ledger;
 use crate::path::survey::Surveyor;
 use crate::rate::{Bucket, Buckets, Rate};
 use crate::stream::{Read, Stream, StreamError};
+use crate::tap::Taps;
 use crate::timer::Timers;
 use crate::trust::Book;
 use crate::tunnel::Life;
@@ -136,6 +138,7 @@ pub struct Node {
     outbox: VecDeque<Frame>,
     events: VecDeque<Event>,
     stats: Stats,
+    taps: Taps,
     scratch: Vec<u8>,
 }
 
@@ -235,6 +238,7 @@ impl Node {
             outbox: VecDeque::new(),
             events: VecDeque::new(),
             stats: Stats::default(),
+            taps: Taps::default(),
             scratch: Vec::new(),
         };
         node.timers.set(Timer::Beacon, node.beacon.as_ref().map(Beacon::poll_timeout));

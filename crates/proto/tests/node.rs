@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pilot_crypto::Identity;
+use pilot_proto::tap::Seen;
 use pilot_proto::trust::{Book, Trusted};
 use pilot_proto::{
     Answer, Closed, Config, DialError, Event, KeyAgreement, Location, Node, PeerEvent, Query, QueryError,
     Read, StreamEvent, TrustEvent, Visibility, node,
 };
+use pilot_wire::capture::{Carrier, Direction, Filter};
+use pilot_wire::packet::Packet;
 use pilot_wire::{Addr, NodeId, Port, StreamId};
 
 const A: usize = 0;
@@ -241,6 +244,54 @@ fn two_trusting_nodes_exchange_bytes_without_any_timer() {
     world.write(B, accepted, b"hello to you");
     world.settle();
     assert_eq!(world.read(A, dialled), b"hello to you");
+}
+
+#[test]
+fn whoever_watches_sees_what_goes_and_comes_in_clear_and_no_frame() {
+    let mut world = World::trusting();
+    let filter = Filter { peer: Some(id(B)), port: Some(SERVICE) };
+    let tap = world.nodes[A].add_tap(filter).unwrap();
+    let dialled = world.dial(A, B);
+    world.write(A, dialled, b"hello");
+    world.settle();
+    let accepted = world.incoming(B).unwrap();
+    assert_eq!(world.read(B, accepted), b"hello");
+    world.write(B, accepted, b"hello to you");
+    world.settle();
+    assert_eq!(world.nodes[A].seen(tap).dropped, 0);
+    let seen: Vec<Seen> = std::iter::from_fn(|| world.nodes[A].next_seen(tap)).collect();
+    assert_eq!(seen.len() as u64, world.nodes[A].seen(tap).seen);
+    for Seen { meta, packet, .. } in &seen {
+        let header = Packet::parse(packet).unwrap().header;
+        let sent = meta.direction == Direction::Sent;
+        let service = if sent { header.destination() } else { header.source() };
+        assert_eq!(service, Addr::backbone(id(B)).port(SERVICE));
+        assert_eq!((meta.carrier, meta.encrypted), (Carrier::Direct, true));
+        assert_eq!(meta.endpoint, Some(addr(B)));
+    }
+    let carries = |direction, data: &[u8]| {
+        let mut all = seen.iter().filter(|seen| seen.meta.direction == direction);
+        all.any(|seen| seen.packet.windows(data.len()).any(|part| part == data))
+    };
+    assert!(carries(Direction::Sent, b"hello") && carries(Direction::Received, b"hello to you"));
+
+    world.nodes[A].remove_tap(tap);
+    world.write(A, dialled, b"unseen");
+    world.settle();
+    assert!(world.nodes[A].next_seen(tap).is_none());
+}
+
+#[test]
+fn bytes_are_counted_for_each_peer() {
+    let mut world = World::trusting();
+    let dialled = world.dial(A, B);
+    world.write(A, dialled, &[7; 10_000]);
+    world.settle();
+    let view = |world: &World, index: usize| world.nodes[index].peers().next().unwrap();
+    let (ours, theirs) = (view(&world, A), view(&world, B));
+    assert!((10_000..12_000).contains(&ours.bytes_sent), "{ours:?}");
+    assert_eq!((ours.bytes_sent, ours.bytes_received), (theirs.bytes_received, theirs.bytes_sent));
+    assert!(ours.bytes_received > 0 && ours.queued == 0);
 }
 
 #[test]

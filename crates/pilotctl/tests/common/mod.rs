@@ -348,6 +348,17 @@ impl Running {
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     }
 
+    /// Ctrl-C.
+    pub(crate) fn interrupt(&self) {
+        let pid = self.pid().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    }
+
+    /// For somebody else to write to.
+    pub(crate) fn take_stdin(&mut self) -> ChildStdin {
+        self.stdin.take().unwrap()
+    }
+
     /// Its exit status, once it has ended.
     pub(crate) fn status(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()

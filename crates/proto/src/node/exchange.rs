@@ -428,15 +428,15 @@ impl Node {
 
     /// Shows our key to a peer one way, and begins to agree on keys of the moment.
     pub(super) fn offer(&mut self, now: Instant, node: NodeId, via: Via) {
-        self.show(now, node, via, false);
+        self.show_key(now, node, via, false);
     }
 
     /// Answers what the peer began, one way.
     pub(super) fn answer(&mut self, now: Instant, node: NodeId, via: Via) {
-        self.show(now, node, via, true);
+        self.show_key(now, node, via, true);
     }
 
-    fn show(&mut self, now: Instant, node: NodeId, via: Via, answers: bool) {
+    fn show_key(&mut self, now: Instant, node: NodeId, via: Via, answers: bool) {
         let Some(us) = self.id.filter(|_| self.may_show_key(now, node, via)) else { return };
         let mut frame = Vec::new();
         let Some(destination) = self.open_frame(node, via, &mut frame) else { return };

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
+use pilot_wire::capture::Direction;
 use pilot_wire::packet::{Flags, Header, Packet, Protocol};
 use pilot_wire::tunnel::{Frame, SEALED_HEADER_LEN, SealedHeader};
 use pilot_wire::{Addr, NodeId, Port, Seq, beacon, path};
@@ -153,10 +154,12 @@ impl Node {
                 if opened.proof == Proof::Restarted {
                     peer.path.peer_restarted();
                 }
+                peer.bytes_received += (SEALED_HEADER_LEN + ciphertext.len()) as u64;
                 if opened.proof != Proof::Known {
                     self.agrees_anew(node);
                 }
                 self.on_proof(now, node, via, opened.proof);
+                self.show(now, Direction::Received, node, (Some(via), true), &ciphertext[..opened.len]);
                 self.on_packet(now, node, via, &ciphertext[..opened.len]);
                 self.arm_peer(node);
             }
@@ -235,8 +238,9 @@ impl Node {
         if node == NodeId::UNSET || Some(node) == self.id || !self.has_room_for(node) {
             return self.drop_frame(Drop::WrongAddress);
         }
-        let back = self.peer(now, node).alive(now);
-        if back {
+        let peer = self.peer(now, node);
+        peer.bytes_received += packet.len() as u64;
+        if peer.alive(now) {
             self.proved(now, node, via, Proof::Known);
         }
         if let Via::Direct(addr) = via {
@@ -248,12 +252,20 @@ impl Node {
         } else {
             self.heard(now, node, via, Proof::Known);
         }
+        self.show(now, Direction::Received, node, (Some(via), false), packet);
         self.on_packet(now, node, via, packet);
         self.arm_peer(node);
     }
 
+    /// A packet of this node to itself, which never leaves.
+    pub(super) fn on_own_packet(&mut self, now: Instant, packet: &[u8]) {
+        let Some(us) = self.id else { return };
+        self.show(now, Direction::Received, us, (None, false), packet);
+        self.on_packet(now, us, Via::Relay, packet);
+    }
+
     /// A packet from `node`, whose word this is.
-    pub(super) fn on_packet(&mut self, now: Instant, node: NodeId, via: Via, packet: &[u8]) {
+    fn on_packet(&mut self, now: Instant, node: NodeId, via: Via, packet: &[u8]) {
         let Ok(Packet { header, payload }) = Packet::parse_sealed(packet) else {
             return self.drop_frame(Drop::Malformed);
         };

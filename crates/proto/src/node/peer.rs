@@ -78,6 +78,9 @@ pub(super) struct Peer {
     pub(super) told: Option<Instant>,
     pub(super) offered: Option<Instant>,
     pub(super) sent: Instant,
+    /// Bytes of frames with packets to and from the peer.
+    pub(super) bytes_sent: u64,
+    pub(super) bytes_received: u64,
     /// When somebody here last wanted something of it, or it of us.
     pub(super) used: Instant,
     /// The same, but never before: that somebody made himself known to us is no wish of ours.
@@ -147,6 +150,8 @@ impl Peer {
             told: None,
             offered: None,
             sent: now,
+            bytes_sent: 0,
+            bytes_received: 0,
             used: now,
             wanted: None,
             knows_ours: false,
@@ -160,6 +165,11 @@ impl Peer {
             self.queue.push_back(packet);
         }
         room
+    }
+
+    /// Packets that wait for a key.
+    pub(super) fn queued(&self) -> usize {
+        self.queue.len()
     }
 
     pub(super) fn take_queue(&mut self) -> VecDeque<Vec<u8>> {
