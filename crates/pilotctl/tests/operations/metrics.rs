@@ -91,10 +91,10 @@ fn numbers_move_with_what_the_node_does() {
     assert!(after["pilot_node_handshakes_total{outcome=\"trusted\"}"] >= 1.0);
     assert!(scrape(&at_b)["pilot_node_streams_opened_total{by=\"theirs\"}"] >= 1.0);
 
-    a.ok(&["send-message", "agent-b", "--data", "one", "--wait"]);
+    a.ok(&["send-message", "agent-b", "--data", "one", "--timeout", "30s"]);
     let unread = scrape_until(&at_b, |now| now["pilot_node_inbox_unread"] > 0.0);
     assert_eq!((unread["pilot_node_inbox_messages"], unread["pilot_node_inbox_unread"]), (1.0, 1.0));
-    b.ok(&["recv", "--timeout", "10s"]);
+    b.ok(&["inbox", "read", "last"]);
     scrape_until(&at_b, |now| now["pilot_node_inbox_unread"] == 0.0);
     scrape_until(&at_a, |now| now["pilot_node_outbox_messages"] == 0.0);
 }
