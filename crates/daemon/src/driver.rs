@@ -20,6 +20,7 @@ mod names;
 mod netcheck;
 mod network;
 mod paths;
+mod pulse;
 mod pump;
 mod registry;
 mod replies;
@@ -27,6 +28,7 @@ mod requests;
 mod serve;
 mod streams;
 mod trust;
+mod waits;
 mod web;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -43,7 +45,7 @@ use pilot_wire::ipc::{self, Code, MAX_DATA, Reply};
 use pilot_wire::record::RecordSeq;
 use pilot_wire::{NodeId, Port, PublicKey, StreamId};
 use tokio::net::UnixStream;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::{JoinSet, coop};
 use tokio::time::Sleep;
 
@@ -55,6 +57,7 @@ use crate::network::News;
 use crate::registry::{CallId, Link, Numbers, Profile, Report};
 use crate::service::{Services, handshake::Delivery, policy::Policy};
 use crate::state::NodeFile;
+use crate::trace::Tracer;
 use crate::udp::{Sent, UdpSocket};
 use crate::webhook::{self, Webhook};
 use crate::{Config, Running};
@@ -64,6 +67,7 @@ pub(crate) use clients::ClientId;
 use deadlines::Deadlines;
 use keeper::Keeper;
 pub(crate) use network::Edge;
+pub(crate) use pulse::Pulse;
 use registry::RegistryCall;
 use replies::ReplyTo;
 use streams::Attachment;
@@ -115,6 +119,8 @@ pub(crate) enum Command {
     BeaconUnknown(String),
     /// The link over the web has news; the number says which link.
     Web(u64, crate::web::Report),
+    /// Somebody reads the metrics.
+    Pulse(oneshot::Sender<Pulse>),
 }
 
 /// Why the loop runs: everything that is ready when it looks, so that nothing waits behind something busy. There is
@@ -171,6 +177,9 @@ pub(crate) struct Parts {
     pub(crate) signs: broadcast::Sender<Sign>,
     pub(crate) policy: Policy,
     pub(crate) edge: Edge,
+    /// Where the metrics are read.
+    pub(crate) metrics: Option<SocketAddr>,
+    pub(crate) tracer: Tracer,
     pub(crate) ready: Box<dyn FnOnce(Running) + Send>,
 }
 
@@ -224,6 +233,10 @@ pub(crate) struct Driver {
     finished: VecDeque<StreamId>,
     /// Incoming streams refused because their program had too many.
     refused_streams: u64,
+    tally: pulse::Tally,
+    /// Where the metrics are read.
+    metrics: Option<SocketAddr>,
+    waits: waits::Waits,
     pings: BTreeMap<PingId, calls::PendingPing>,
     inquiries: paths::Inquiries,
     checks: netcheck::Checks,
@@ -298,6 +311,9 @@ impl Driver {
             streams: BTreeMap::new(),
             finished: VecDeque::new(),
             refused_streams: 0,
+            tally: pulse::Tally::default(),
+            metrics: parts.metrics,
+            waits: waits::Waits::new(parts.tracer),
             pings: BTreeMap::new(),
             inquiries: paths::Inquiries::default(),
             checks: netcheck::Checks::default(),
@@ -480,6 +496,8 @@ impl Driver {
             Command::Beacon(beacon, address) => self.on_beacon_found(now, &beacon, address),
             Command::BeaconUnknown(beacon) => self.on_beacon_unknown(now, &beacon),
             Command::Web(link, report) => self.on_web(now, link, report),
+            // Whoever asked may have given up.
+            Command::Pulse(answer) => drop(answer.send(self.pulse(now))),
         }
     }
 

@@ -81,6 +81,9 @@ pub(crate) fn flags(command: &Command) -> (Flags, Option<PathBuf>) {
         Command::Daemon(daemon::Command::Start(args) | daemon::Command::Restart(args)) => {
             (args.daemon.settings(), args.daemon.config.clone())
         }
+        Command::Daemon(daemon::Command::Install(args)) => {
+            (args.daemon.settings(), args.daemon.config.clone())
+        }
         Command::Rendezvous(rendezvous::Command::Run(args) | rendezvous::Command::Start(args)) => {
             (args.settings(), None)
         }

@@ -538,6 +538,7 @@ impl Node {
     fn forget_stream(&mut self, now: Instant, id: StreamId) {
         self.timers.set(Timer::Stream(id), None);
         let Some(entry) = self.streams.remove(id) else { return };
+        self.stats.retransmits += entry.stream.stats().retransmits;
         if let Some(peer) = self.peers.get_mut(&entry.peer()) {
             peer.streams = peer.streams.saturating_sub(1);
             peer.dials.remove(&id);

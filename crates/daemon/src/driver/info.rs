@@ -141,6 +141,7 @@ impl Driver {
             policy_broken: self.policy.broken(),
             key_expiry: self.registry.key_expiry.clone(),
             alarms: self.memory.alarms.clone(),
+            metrics: self.metrics.map(|address| address.to_string()),
         }
     }
 
@@ -251,6 +252,8 @@ impl Driver {
             "no_dataexchange": !config.services.data_exchange,
             "no_eventstream": !config.services.event_stream,
             "no_tasks": !config.services.tasks,
+            "metrics": self.metrics,
+            "otlp": config.otlp,
         })
     }
 }

@@ -256,6 +256,9 @@ impl Driver {
                     return self.refuse(to, Refusal::new(Code::Internal, "a new stream has no room"));
                 }
                 client.streams.insert(id);
+                let peer = endpoint.addr.node;
+                let reached = || self.node.peers().any(|known| known.node == peer && known.encrypted);
+                self.waits.dialed(now, id, endpoint, reached);
                 let owner = Owner::Client(to.client);
                 let attachment = Attachment::new(owner, client.dialect, Phase::Dialing(to));
                 self.streams.insert(id, attachment);

@@ -445,6 +445,7 @@ pub(crate) fn command(home: &Path, socket: &Path, words: &[&str]) -> Command {
         // A machine under load is no reason to say that a message is queued.
         .env("PILOT_SEND_PATIENCE", "2s")
         .env_remove("NO_COLOR")
+        .env_remove("OTEL_EXPORTER_OTLP_ENDPOINT")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());

@@ -51,11 +51,13 @@ impl Node {
             beacon::Message::PunchCommand(addr) => self.on_introduction(now, addr),
             beacon::Message::RelayDeliver { source, frame } => {
                 let start = datagram.len() - frame.len();
+                self.stats.relayed_bytes_received += datagram.len() as u64;
                 self.on_frame(now, Via::Relay, Some(source), &mut datagram[start..]);
             }
             beacon::Message::RelayDeliverTo { source, destination, frame } => {
                 let start = datagram.len() - frame.len();
                 if Some(destination) == self.id {
+                    self.stats.relayed_bytes_received += datagram.len() as u64;
                     self.on_frame(now, Via::Relay, Some(source), &mut datagram[start..]);
                 } else {
                     self.drop_frame(Drop::WrongAddress);

@@ -35,6 +35,9 @@ impl Node {
         let transmit = self.next_transmit(now, out, max_segments)?;
         self.stats.bytes_sent += out.len() as u64;
         self.stats.datagrams_sent += out.len().div_ceil(transmit.segment_size.max(1)) as u64;
+        if out.first().is_some_and(|&first| beacon::is_relay(first)) {
+            self.stats.relayed_bytes_sent += out.len() as u64;
+        }
         Some(transmit)
     }
 

@@ -11,6 +11,12 @@ pub struct Stats {
     pub datagrams_sent: u64,
     /// Datagrams received.
     pub datagrams_received: u64,
+    /// Of `bytes_sent`, those in frames for the beacon to pass on.
+    pub relayed_bytes_sent: u64,
+    /// Of `bytes_received`, those in frames that the beacon passed on.
+    pub relayed_bytes_received: u64,
+    /// Segments sent again by streams that are over.
+    pub retransmits: u64,
     dropped: [u64; Drop::COUNT],
 }
 
@@ -62,6 +68,24 @@ impl Drop {
         Self::WrongAddress,
         Self::NoStream,
     ];
+
+    /// A short name, for logs and counters.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::NotTheBeacon => "not_the_beacon",
+            Self::Plaintext => "plaintext",
+            Self::NotAuthentic => "not_authentic",
+            Self::Replayed => "replayed",
+            Self::BadSignature => "bad_signature",
+            Self::WrongKey => "wrong_key",
+            Self::NotAdmitted => "not_admitted",
+            Self::TooMany => "too_many",
+            Self::WrongAddress => "wrong_address",
+            Self::NoStream => "no_stream",
+        }
+    }
 }
 
 impl Stats {

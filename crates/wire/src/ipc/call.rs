@@ -255,6 +255,9 @@ pub struct Status {
     /// What was said and is not believed, until the owner has read it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub alarms: Vec<Alarm>,
+    /// Where the metrics are read, if they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
 }
 
 /// The connection to the registry.
