@@ -175,6 +175,7 @@ impl Scrape {
             ("relayed", tally.went_relayed),
             ("silent", tally.went_silent),
             ("wrong_key", tally.wrong_key),
+            ("downgrade", tally.downgrades),
         ];
         out.counters("pilot_node_path_changes", "Changes of how peers are reached", "to", changes)
     }

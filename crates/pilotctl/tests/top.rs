@@ -44,7 +44,11 @@ fn a_transfer_shows_in_the_rates_of_its_peer_and_of_its_stream() {
     let shown = std::thread::scope(|scope| {
         scope.spawn(|| {
             use std::io::Write;
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) && input.write_all(&[7; 4096]).is_ok() {}
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                if input.write_all(&[7; 4096]).is_err() {
+                    break;
+                }
+            }
             drop(input);
         });
         scope.spawn(|| drop(std::io::copy(&mut echo, &mut std::io::sink())));

@@ -20,6 +20,7 @@ pub(crate) struct Tally {
     pub(crate) went_relayed: u64,
     pub(crate) went_silent: u64,
     pub(crate) wrong_key: u64,
+    pub(crate) downgrades: u64,
     /// Peers that wait for the owner's word.
     pub(crate) trust_asked: u64,
     pub(crate) trust_agreed: u64,
@@ -77,6 +78,8 @@ impl Tally {
             PeerEvent::Direct(_) => &mut self.went_direct,
             PeerEvent::Relayed => &mut self.went_relayed,
             PeerEvent::KeyMismatch(_) => &mut self.wrong_key,
+            PeerEvent::Downgraded => &mut self.downgrades,
+            PeerEvent::Agreed(_) => return,
             PeerEvent::Silent => &mut self.went_silent,
         } += 1;
     }

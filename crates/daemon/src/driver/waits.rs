@@ -73,7 +73,10 @@ impl Waits {
             PeerEvent::Established { relayed: false, .. } => ("direct", None),
             PeerEvent::Silent => ("none", Some("the peer does not answer")),
             PeerEvent::KeyMismatch(_) => ("none", Some("the peer shows another key")),
-            PeerEvent::Direct(_) | PeerEvent::Relayed => return,
+            PeerEvent::Downgraded => {
+                ("none", Some("only a key exchange of an earlier release comes through"))
+            }
+            PeerEvent::Direct(_) | PeerEvent::Relayed | PeerEvent::Agreed(_) => return,
         };
         let Some(begun) = self.paths.remove(&peer) else { return };
         let span = begun.span("pilot.path", peer).with("pilot.path", kind);

@@ -10,8 +10,8 @@ use crate::stream::Stream;
 /// what a stream has on the heap, and with the daemon.
 const STREAM_MAX: usize = 1536;
 
-/// A thousand peers are a few megabytes, whatever they do. Half of each is the expanded keys of both directions.
-const PEER_MAX: usize = 2304;
+/// A thousand peers are a few megabytes, whatever they do.
+const PEER_MAX: usize = 2048;
 
 #[test]
 fn an_idle_stream_and_an_idle_peer_stay_small() {

@@ -80,6 +80,7 @@ impl Drop {
             Self::Replayed => "replayed",
             Self::BadSignature => "bad_signature",
             Self::WrongKey => "wrong_key",
+            Self::Downgraded => "downgraded",
             Self::NotAdmitted => "not_admitted",
             Self::TooMany => "too_many",
             Self::WrongAddress => "wrong_address",

@@ -86,8 +86,8 @@ impl Agreeing {
         rng: &mut impl CryptoRng,
     ) -> Extension {
         let Some(them) = them else { return Extension::Hello };
-        let fits = |begun: &Box<Begun>| begun.with.key == them.key && begun.since + BEGUN_LIFE > now;
-        if !self.begun.as_ref().is_some_and(fits) {
+        let fits = |begun: &Begun| begun.with.key == them.key && begun.since + BEGUN_LIFE > now;
+        if !self.begun.as_deref().is_some_and(fits) {
             self.begun = begin(now, us, them, rng);
         }
         match &self.begun {

@@ -38,14 +38,17 @@ pub(crate) struct Session {
 #[derive(Debug)]
 enum Keys {
     /// As release 1.18.0 has it: one key, kept apart by the prefixes of the nonces.
-    Shared(SessionKey),
+    Shared(Box<SessionKey>),
     /// One for each direction.
-    Split {
-        seal: SessionKey,
-        open: SessionKey,
-        /// What the peer's nonces begin with: tells the keys of a frame without trying.
-        expects: [u8; 4],
-    },
+    Split(Box<Split>),
+}
+
+#[derive(Debug)]
+struct Split {
+    seal: SessionKey,
+    open: SessionKey,
+    /// What the peer's nonces begin with: tells the keys of a frame without trying.
+    expects: [u8; 4],
 }
 
 /// How the keys came about, as far as it says which process of the peer holds them.
@@ -82,7 +85,7 @@ impl Session {
         start: Nonce,
         now: Instant,
     ) -> Result<Self, WeakKey> {
-        let keys = Keys::Shared(SessionKey::derive(&ours.agree(&theirs)?));
+        let keys = Keys::Shared(Box::new(SessionKey::derive(&ours.agree(&theirs)?)));
         let origin = Origin::Shown { ours: ours.public(), theirs };
         Ok(Self::new(keys, origin, start, now))
     }
@@ -94,8 +97,9 @@ impl Session {
         let [i0, i1, i2, i3, r0, r1, r2, r3, ..] = agreed.transcript;
         let (first, second) = ([i0, i1, i2, i3], [r0, r1, r2, r3]);
         let (prefix, expects) = if answers.is_none() { (first, second) } else { (second, first) };
-        let keys = Keys::Split { seal: agreed.seal, open: agreed.open, expects };
-        Self::new(keys, Origin::Agreed { life, answers }, Nonce { prefix, counter: 0 }, now)
+        let split = Split { seal: agreed.seal, open: agreed.open, expects };
+        let origin = Origin::Agreed { life, answers };
+        Self::new(Keys::Split(Box::new(split)), origin, Nonce { prefix, counter: 0 }, now)
     }
 
     fn new(keys: Keys, origin: Origin, start: Nonce, now: Instant) -> Self {
@@ -165,9 +169,9 @@ impl Session {
     /// Whether a frame with this nonce may open. What is not for this session must not be spent on it: a failed attempt
     /// destroys the ciphertext.
     pub(crate) fn may_open(&self, nonce: Nonce) -> bool {
-        match self.keys {
+        match &self.keys {
             Keys::Shared(_) => true,
-            Keys::Split { expects, .. } => expects == nonce.prefix,
+            Keys::Split(split) => split.expects == nonce.prefix,
         }
     }
 
@@ -189,7 +193,10 @@ impl Session {
             return false;
         }
         self.counter += 1;
-        let (Keys::Shared(key) | Keys::Split { seal: key, .. }) = &self.keys;
+        let key = match &self.keys {
+            Keys::Shared(key) => key,
+            Keys::Split(split) => &split.seal,
+        };
         let tag = key.seal_in_place(nonce.to_bytes(), &header.associated_data(), &mut out[packet..]);
         out.extend_from_slice(&tag);
         true
@@ -202,7 +209,10 @@ impl Session {
         header: SealedHeader,
         ciphertext: &mut [u8],
     ) -> Result<usize, OpenFailure> {
-        let (Keys::Shared(key) | Keys::Split { open: key, .. }) = &self.keys;
+        let key = match &self.keys {
+            Keys::Shared(key) => key,
+            Keys::Split(split) => &split.open,
+        };
         let packet = key
             .open_in_place(header.nonce.to_bytes(), &header.associated_data(), ciphertext)
             .map_err(|_| OpenFailure::NotAuthentic)?
