@@ -373,4 +373,27 @@ mod tests {
         let no_point = PublicKey::from_bytes([2; 32]);
         assert_eq!(Pair::new(&a, &no_point).err(), Some(NoiseError::Identity));
     }
+
+    /// Made by the same other implementation; docs/handshake.md.
+    #[test]
+    fn the_agreement_is_the_one_that_is_written_down() {
+        let (a, b) = identities();
+        let mut prologue = b"pilot tunnel v2".to_vec();
+        prologue.extend_from_slice(&[0, 0, 0, 7, 0, 0, 0, 9]);
+        let [of_a, of_b] = [3, 4].map(|byte| AgreementKey::from_bytes(&[byte; 32]));
+        let statics = Pair::new(&a, &b.public()).unwrap();
+        let payload = 0x1122_3344_5566_7788_u64.to_be_bytes();
+        let (started, message) = Initiation::start(statics, of_a, &prologue, &payload).unwrap();
+        let written = "5dfedd3b6bd47f6fa28ee15d969d5bb0ea53774d488bdaf9df1c6e0124b3ef226e2278873f44432e25c9a51a837997e5\
+                       e0964507f37848f7";
+        assert_eq!(hex::encode(&message), written);
+        let payload = 0x99aa_bbcc_ddee_ff00_u64.to_be_bytes();
+        let statics = Pair::new(&b, &a.public()).unwrap();
+        let (_, answer) = respond(&statics, &of_b, &prologue, &message, &payload).unwrap();
+        let written = "ac01b2209e86354fb853237b5de0f4fab13c7fcbf433a61c019369617fecf10b4bf318a6496558ee37915891938caf4d\
+                       57a2b3d36f24fd2c";
+        assert_eq!(hex::encode(&answer), written);
+        let written = "2df22cd22b02cf6f26e5a7317236d7e9b64be0f9884b2e0f591d630f3c230142";
+        assert_eq!(hex::encode(started.finish(&answer).unwrap().transcript), written);
+    }
 }

@@ -8,6 +8,7 @@ mod idle;
 mod kinds;
 mod matrix;
 mod neighbours;
+mod protocols;
 mod reference;
 mod roaming;
 mod routers;

@@ -33,7 +33,7 @@ fn site(host: &Host) -> SocketAddr {
 }
 
 /// Runs a line of this node on its host until the test is over; returns when it takes connections.
-fn door(host: &Host, node: &Node, words: &[&str]) -> Process {
+pub(crate) fn door(host: &Host, node: &Node, words: &[&str]) -> Process {
     let mut command = node.command(words);
     let mut process = host.namespace().enter(|| Process::start(words[0], node.home(), &mut command));
     until(&format!("{words:?} listens"), || {
