@@ -129,7 +129,7 @@ impl Client {
     pub async fn dial(&self, to: Endpoint) -> Result<Stream, Error> {
         match self.order(&Request::Dial { to }).await? {
             Answer::Stream(id) => Ok(Stream::new(self.link.clone(), id, to)),
-            Answer::Done | Answer::Json(_) => {
+            Answer::Done | Answer::Json(_) | Answer::Packets(_) => {
                 Err(Error::Protocol("a dial was answered without a stream".into()))
             }
         }
@@ -149,7 +149,7 @@ impl Client {
         };
         let (mut stream, rest) = match dialed {
             Ok(Answer::Stream(id)) => (Stream::new(self.link.clone(), id, to), rest),
-            Ok(Answer::Done | Answer::Json(_)) => {
+            Ok(Answer::Done | Answer::Json(_) | Answer::Packets(_)) => {
                 return Err(Error::Protocol("a dial was answered without a stream".into()));
             }
             // A daemon that does not know this way.
@@ -238,7 +238,7 @@ impl Client {
     pub(crate) async fn json<T: DeserializeOwned>(&self, request: &Request<'_>) -> Result<T, Error> {
         let body = match self.order(request).await? {
             Answer::Json(body) => body,
-            Answer::Done | Answer::Stream(_) => Bytes::new(),
+            Answer::Done | Answer::Stream(_) | Answer::Packets(_) => Bytes::new(),
         };
         serde_json::from_slice(&body).map_err(|error| Error::Protocol(error.to_string()))
     }

@@ -95,6 +95,7 @@
 
 mod arrivals;
 mod calls;
+mod capture;
 mod client;
 mod datagrams;
 mod driver;
@@ -117,6 +118,7 @@ mod socket;
 mod stream;
 mod tasks;
 
+pub use capture::{Capture, Packets};
 pub use client::Client;
 pub use datagrams::Datagrams;
 pub use error::{ConnectError, Error};
@@ -140,4 +142,4 @@ pub use pilot_wire::events::Overflow;
 pub use pilot_wire::outbox::{Item as OutboxItem, State as DeliveryState};
 pub use pilot_wire::tasks::{A2aState, Category, State as TaskState, Task, TaskId};
 pub use pilot_wire::{Addr, Endpoint, NetworkId, NodeId, Port, StreamId};
-pub use pilot_wire::{ipc, mailbox, received};
+pub use pilot_wire::{capture as packets, ipc, mailbox, received};

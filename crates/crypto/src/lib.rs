@@ -3,6 +3,7 @@
 //! - [`Identity`]: the Ed25519 key an address is bound to, and its key file;
 //! - [`AgreementKey`]: an X25519 key pair, from which tunnel keys are agreed;
 //! - [`SessionKey`]: AES-256-GCM over one tunnel, sealing and opening in place;
+//! - [`Initiation`] and [`respond`]: keys of the moment between two identities (Noise KK);
 //! - [`seal`] and [`open_sealed`]: a message for the owner of an identity key, left with somebody who must not read it;
 //! - [`sign_record`] and its like: what nodes say of themselves, and the numbers that follow from their keys;
 //! - [`Sha256`]: content hashes.
@@ -15,6 +16,7 @@ mod agreement;
 mod hash;
 mod identity;
 mod key_file;
+mod noise;
 mod record;
 mod seal;
 
@@ -23,6 +25,7 @@ pub use agreement::{AgreementKey, SharedSecret, WeakKey};
 pub use hash::{Digest, MAC_LEN, MacKey, Sha256, hmac_sha256};
 pub use identity::{Identity, verify};
 pub use key_file::KeyFileError;
+pub use noise::{Agreed, Initiation, NoiseError, Pair, noise_message_len, respond};
 pub use record::{
     DERIVED_FROM, RecordError, derived_numbers, open_change, open_record, sign_change, sign_record,
 };

@@ -64,6 +64,10 @@ pub struct Config {
     pub received: ReceivedLimits,
     /// Where events are posted.
     pub webhook: Webhook,
+    /// Where spans of what users wait for are sent: the base of the URLs of a collector that takes OTLP over HTTP.
+    pub otlp: Option<String>,
+    /// Where metrics are served over HTTP, to whoever reaches the address; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
     /// Which built-in services run.
     pub services: Services,
     /// Whether to write `pilot.pid` into the home folder. Off for daemons inside another process.
@@ -232,6 +236,8 @@ impl Config {
             web: Web::default(),
             received: ReceivedLimits::default(),
             webhook: Webhook::default(),
+            otlp: None,
+            metrics: None,
             services: Services::default(),
             pid_file: true,
             linger: Duration::ZERO,

@@ -9,6 +9,7 @@ mod beacon;
 mod beacons;
 mod beliefs;
 mod calls;
+mod captures;
 mod clients;
 mod deadlines;
 mod envelope;
@@ -19,6 +20,7 @@ mod names;
 mod netcheck;
 mod network;
 mod paths;
+mod pulse;
 mod pump;
 mod registry;
 mod replies;
@@ -26,6 +28,7 @@ mod requests;
 mod serve;
 mod streams;
 mod trust;
+mod waits;
 mod web;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -42,7 +45,7 @@ use pilot_wire::ipc::{self, Code, MAX_DATA, Reply};
 use pilot_wire::record::RecordSeq;
 use pilot_wire::{NodeId, Port, PublicKey, StreamId};
 use tokio::net::UnixStream;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::{JoinSet, coop};
 use tokio::time::Sleep;
 
@@ -54,6 +57,7 @@ use crate::network::News;
 use crate::registry::{CallId, Link, Numbers, Profile, Report};
 use crate::service::{Services, handshake::Delivery, policy::Policy};
 use crate::state::NodeFile;
+use crate::trace::Tracer;
 use crate::udp::{Sent, UdpSocket};
 use crate::webhook::{self, Webhook};
 use crate::{Config, Running};
@@ -63,6 +67,7 @@ pub(crate) use clients::ClientId;
 use deadlines::Deadlines;
 use keeper::Keeper;
 pub(crate) use network::Edge;
+pub(crate) use pulse::Pulse;
 use registry::RegistryCall;
 use replies::ReplyTo;
 use streams::Attachment;
@@ -114,6 +119,8 @@ pub(crate) enum Command {
     BeaconUnknown(String),
     /// The link over the web has news; the number says which link.
     Web(u64, crate::web::Report),
+    /// Somebody reads the metrics.
+    Pulse(oneshot::Sender<Pulse>),
 }
 
 /// Why the loop runs: everything that is ready when it looks, so that nothing waits behind something busy. There is
@@ -170,6 +177,9 @@ pub(crate) struct Parts {
     pub(crate) signs: broadcast::Sender<Sign>,
     pub(crate) policy: Policy,
     pub(crate) edge: Edge,
+    /// Where the metrics are read.
+    pub(crate) metrics: Option<SocketAddr>,
+    pub(crate) tracer: Tracer,
     pub(crate) ready: Box<dyn FnOnce(Running) + Send>,
 }
 
@@ -223,9 +233,14 @@ pub(crate) struct Driver {
     finished: VecDeque<StreamId>,
     /// Incoming streams refused because their program had too many.
     refused_streams: u64,
+    tally: pulse::Tally,
+    /// Where the metrics are read.
+    metrics: Option<SocketAddr>,
+    waits: waits::Waits,
     pings: BTreeMap<PingId, calls::PendingPing>,
     inquiries: paths::Inquiries,
     checks: netcheck::Checks,
+    captures: captures::Captures,
     calls: BTreeMap<CallId, RegistryCall>,
     next_call: u64,
     /// Questions of the node that the registry has not answered.
@@ -296,9 +311,13 @@ impl Driver {
             streams: BTreeMap::new(),
             finished: VecDeque::new(),
             refused_streams: 0,
+            tally: pulse::Tally::default(),
+            metrics: parts.metrics,
+            waits: waits::Waits::new(parts.tracer),
             pings: BTreeMap::new(),
             inquiries: paths::Inquiries::default(),
             checks: netcheck::Checks::default(),
+            captures: captures::Captures::default(),
             calls: BTreeMap::new(),
             next_call: 0,
             asked: BTreeMap::new(),
@@ -477,6 +496,8 @@ impl Driver {
             Command::Beacon(beacon, address) => self.on_beacon_found(now, &beacon, address),
             Command::BeaconUnknown(beacon) => self.on_beacon_unknown(now, &beacon),
             Command::Web(link, report) => self.on_web(now, link, report),
+            // Whoever asked may have given up.
+            Command::Pulse(answer) => drop(answer.send(self.pulse(now))),
         }
     }
 
@@ -502,6 +523,7 @@ impl Driver {
                 break;
             }
         }
+        self.serve_captures();
         self.flush_programs(now);
         self.set_alarm(now);
         // Finished tasks leave their results; nothing else does.

@@ -9,6 +9,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use crate::driver::Command;
 use crate::registry::CallError;
 use crate::service::Notice;
+use crate::trace::Tracer;
 
 /// What this node knows of another one without asking anybody.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -61,6 +62,7 @@ pub(crate) struct Handle {
     trusted: watch::Receiver<Vec<NodeId>>,
     node: watch::Receiver<NodeId>,
     signs: broadcast::Sender<Sign>,
+    tracer: Tracer,
 }
 
 impl Handle {
@@ -70,7 +72,17 @@ impl Handle {
         node: watch::Receiver<NodeId>,
         signs: broadcast::Sender<Sign>,
     ) -> Self {
-        Self { inbox, trusted, node, signs }
+        Self { inbox, trusted, node, signs, tracer: Tracer::default() }
+    }
+
+    /// The same for services whose work is traced.
+    pub(crate) fn traced(self, tracer: Tracer) -> Self {
+        Self { tracer, ..self }
+    }
+
+    /// Takes what users waited for.
+    pub(crate) fn tracer(&self) -> &Tracer {
+        &self.tracer
     }
 
     /// Passes on a message that `from` brought to port 444.

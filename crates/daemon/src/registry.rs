@@ -45,6 +45,7 @@ use session::{Asked, Asker, Session};
 use crate::belief::Statement;
 use crate::config::RegistryTls;
 use crate::tls::{Known, KnownCertificates};
+use crate::trace::{Span, Tracer};
 use crate::web::Proxy;
 
 /// A question without an answer after this long is answered "unreachable": an unreachable peer is to be reported within
@@ -122,6 +123,8 @@ pub(crate) enum Report {
     NameRefused(String),
     /// What lay in the inbox.
     Handshakes(Handshakes),
+    /// It answered a heartbeat.
+    Heard,
     /// Whether the key of this node ends soon, in words.
     KeyExpiry(Option<String>),
     /// What the registry has to say unasked.
@@ -188,7 +191,11 @@ pub(crate) struct Link {
 
 impl Link {
     /// The two ends: this one, and the task to run. `report` brings reports to the driver.
-    pub(crate) fn new<F, R>(settings: Settings, report: F) -> (Self, impl Future<Output = ()> + Send)
+    pub(crate) fn new<F, R>(
+        settings: Settings,
+        tracer: Tracer,
+        report: F,
+    ) -> (Self, impl Future<Output = ()> + Send)
     where
         F: Fn(Report) -> R + Send + Sync + 'static,
         R: Future<Output = ()> + Send,
@@ -213,6 +220,7 @@ impl Link {
             key_expiry: None,
             queue,
             waiting: VecDeque::new(),
+            tracer,
             report,
         };
         (Self { orders }, task.run())
@@ -222,6 +230,12 @@ impl Link {
     pub(crate) fn send(&self, order: Order) -> Result<(), Order> {
         self.orders.try_send(order).map_err(mpsc::error::TrySendError::into_inner)
     }
+}
+
+/// The registry's word for what is asked.
+fn kind_of(request: &Request) -> Option<String> {
+    let written = serde_json::to_value(request).ok()?;
+    written.get("type")?.as_str().map(str::to_owned)
 }
 
 struct Task<F> {
@@ -251,6 +265,7 @@ struct Task<F> {
     queue: mpsc::Receiver<Order>,
     /// Orders that came while there was no registration, with their time.
     waiting: VecDeque<(Instant, Order)>,
+    tracer: Tracer,
     report: F,
 }
 
@@ -542,6 +557,7 @@ where
         for index in 0..session.asked.len() {
             let asked = &mut session.asked[index];
             if asked.answer_overdue(now) {
+                self.trace(asked, || Some("the registry does not answer".to_owned()));
                 let asker = std::mem::replace(&mut asked.by, Asker::Nobody);
                 self.unanswered(asker, "the registry does not answer").await;
             }
@@ -612,7 +628,18 @@ where
         let envelope = Envelope { request, attest, ..envelope };
         // Sealed each time anew, because a number counts once.
         session.connection.queue_json(&seals::sealed(&envelope, self.node, &self.identity, &self.numbers));
-        session.asked.push_back(Asked { since, sent: Instant::now(), by });
+        // Only a span wants to know.
+        let waited_for = matches!(by, Asker::Client(..) | Asker::Node(..)) && self.tracer.is_on();
+        let kind = waited_for.then(|| kind_of(&envelope.request)).flatten();
+        session.asked.push_back(Asked { since, sent: Instant::now(), by, kind });
+    }
+
+    /// What somebody waited for is over.
+    fn trace(&self, asked: &mut Asked, failed: impl FnOnce() -> Option<String>) {
+        if let Some(kind) = asked.kind.take() {
+            let span = || Span::since("pilot.registry", asked.since.into_std()).with("pilot.request", kind);
+            self.tracer.record(|| span().failed(failed()));
+        }
     }
 
     /// Publishes the record, if the node is registered and the registry has another one.
@@ -662,7 +689,8 @@ where
     }
 
     async fn on_reply(&mut self, session: &mut Session, reply: &[u8]) -> Result<(), Lost> {
-        let Some(asked) = session.asked.pop_front() else { return Err(Lost::Unasked) };
+        let Some(mut asked) = session.asked.pop_front() else { return Err(Lost::Unasked) };
+        self.trace(&mut asked, || queries::refused(reply));
         match asked.by {
             Asker::Client(id, _) => {
                 let outcome = match queries::refused(reply) {
@@ -697,7 +725,10 @@ where
                 if let Some(refusal) = queries::refused(reply) {
                     tracing::info!(refusal, "the registry has forgotten this node; registering again");
                     self.register(session);
-                } else if let Ok(Response::Heartbeat { key_expiry_warning, .. }) = Response::parse(reply)
+                    return Ok(());
+                }
+                (self.report)(Report::Heard).await;
+                if let Ok(Response::Heartbeat { key_expiry_warning, .. }) = Response::parse(reply)
                     && self.key_expiry != key_expiry_warning
                 {
                     self.key_expiry.clone_from(&key_expiry_warning);

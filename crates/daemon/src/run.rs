@@ -21,10 +21,11 @@ use crate::network::{self, Book, Lan, Mapping, News, PortMap, Surroundings};
 use crate::registry::{Link, Numbers, Profile, Settings};
 use crate::service::{self, handshake::Delivery, policy::Policy};
 use crate::state::NodeFile;
+use crate::trace::Tracer;
 use crate::udp::UdpSocket;
 use crate::web::{self, Proxy};
 use crate::webhook::{Target, TargetError, Webhook};
-use crate::{Config, SocketError, StateError, files, state};
+use crate::{Config, SocketError, StateError, files, metrics, state};
 
 /// Handshake messages on their way to peers.
 const DELIVERIES: usize = 64;
@@ -77,9 +78,25 @@ pub enum RunError {
         /// What the system said.
         source: io::Error,
     },
+    /// The address for metrics.
+    #[error("cannot listen on {listen} (TCP) for metrics: {source}")]
+    Metrics {
+        /// The address asked for.
+        listen: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The webhook.
     #[error(transparent)]
     Webhook(#[from] TargetError),
+    /// The collector of spans.
+    #[error("`{url}` is no URL of a collector of traces")]
+    Otlp {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        source: TargetError,
+    },
     /// The beacon over the web.
     #[error(transparent)]
     BeaconWeb(#[from] web::TargetError),
@@ -107,7 +124,9 @@ impl RunError {
             Self::AlreadyRunning { .. } | Self::Socket(SocketError::InUse { .. }) => "already_exists",
             Self::Socket(_)
             | Self::Listen { .. }
+            | Self::Metrics { .. }
             | Self::Webhook(_)
+            | Self::Otlp { .. }
             | Self::BeaconWeb(_)
             | Self::Proxy(_) => "invalid_argument",
             Self::Identity(_) | Self::State(_) | Self::Random(_) | Self::Home { .. } => "internal",
@@ -122,6 +141,8 @@ impl RunError {
                 "see it with: pilotctl daemon status; for a second one give --socket and another PILOT_HOME",
             ),
             Self::Listen { .. } => Some("choose another address or port with --listen"),
+            Self::Metrics { .. } => Some("choose another address or port with --metrics, or `--metrics off`"),
+            Self::Otlp { .. } => Some("such as --otlp http://127.0.0.1:4318; --otlp off sends nothing"),
             Self::BeaconWeb(_) => Some("such as --beacon-web wss://beacon.example.com/v1/compat"),
             Self::Proxy(_) => Some("it comes from --proxy or HTTPS_PROXY; `--proxy off` goes without"),
             Self::Socket(_)
@@ -170,6 +191,10 @@ pub async fn run_behind(
     let listener = config.serve_socket.then(|| Listener::bind(&config.socket)).transpose()?;
     let socket = bind_tunnel(config.listen, memory.listen_port)
         .map_err(|source| RunError::Listen { listen: config.listen, source })?;
+    let metrics = config
+        .metrics
+        .map(|listen| metrics::listen(listen).map_err(|source| RunError::Metrics { listen, source }));
+    let metrics = metrics.transpose()?;
     let _pid = config.pid_file.then(|| PidFile::write(config.pid_path())).transpose();
     let _pid = _pid.map_err(|source| home_error(&config.pid_path(), source))?;
 
@@ -197,6 +222,11 @@ pub async fn run_behind(
     let now = Instant::now();
     let mut node = Node::new(node_config(&config, &identity, profile.public)?, now);
     node.restore_trust(book);
+    for (peer, remembered) in &memory.peers {
+        if let Some(identity) = remembered.agrees {
+            node.remember_agreement(*peer, identity);
+        }
+    }
     node.set_local(now, surroundings.reachable(socket.local()));
     if let Some(id) = memory.node_id {
         node.set_node(now, id);
@@ -219,7 +249,8 @@ pub async fn run_behind(
         tls: config.registry_tls.clone(),
         known: memory.registry_certificates.clone(),
     };
-    let (link, linking) = Link::new(settings, move |report| {
+    let tracer = start_tracer(&config, &mut tasks)?;
+    let (link, linking) = Link::new(settings, tracer.clone(), move |report| {
         let reports = reports.clone();
         async move {
             // The loop is gone only when this task is about to be, too.
@@ -234,9 +265,15 @@ pub async fn run_behind(
     let (deliveries, to_deliver) = mpsc::channel(DELIVERIES);
     let (signs, _) = broadcast::channel(SIGNS);
     let policy = Policy::load(&config.home);
-    let handle = Handle::new(commands.clone(), trusted_watch, own_watch, signs.clone());
+    let handle =
+        Handle::new(commands.clone(), trusted_watch, own_watch, signs.clone()).traced(tracer.clone());
     let services = service_config(&config);
     tasks.spawn(start_services(services, door, handle, policy.clone(), to_deliver, commands.clone()));
+
+    let scraped = metrics.as_ref().and_then(|listener| listener.local_addr().ok());
+    if let Some(listener) = metrics {
+        tasks.spawn(metrics::serve(listener, commands.clone()));
+    }
 
     let driver = Driver::new(Parts {
         config,
@@ -260,11 +297,22 @@ pub async fn run_behind(
         signs,
         policy,
         edge,
+        metrics: scraped,
+        tracer,
         ready: Box::new(ready),
     });
     driver.run(shutdown).await;
     outposts.stop().await;
     Ok(())
+}
+
+/// What users wait for is told to a collector, if there is one.
+fn start_tracer(config: &Config, tasks: &mut JoinSet<()>) -> Result<Tracer, RunError> {
+    let Some(url) = &config.otlp else { return Ok(Tracer::default()) };
+    let (tracer, exporting) =
+        Tracer::to(url).map_err(|source| RunError::Otlp { url: url.clone(), source })?;
+    tasks.spawn(exporting);
+    Ok(tracer)
 }
 
 /// What has to be taken back from the network at the end.
@@ -415,6 +463,20 @@ pub(crate) fn lock_home(home: &Path) -> Result<File, RunError> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(RunError::AlreadyRunning { home: home.to_owned() }),
         Err(TryLockError::Error(source)) => Err(RunError::Home { path, source }),
+    }
+}
+
+/// Whether a daemon runs with the state in `home`.
+///
+/// # Errors
+/// When that cannot be found out.
+pub fn is_in_use(home: &Path) -> io::Result<bool> {
+    match OpenOptions::new().write(true).open(home.join("daemon.lock")).map(|file| file.try_lock()) {
+        Ok(Ok(())) => Ok(false),
+        Ok(Err(TryLockError::WouldBlock)) => Ok(true),
+        Ok(Err(TryLockError::Error(error))) => Err(error),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -31,9 +31,9 @@ use bytes::Bytes;
 use pilot_client::{Client, Stream};
 use pilot_wire::dataexchange::{ContentHash, Control, MessageId, Receipt, ReceiptState};
 use pilot_wire::events::{Event, NOTHING};
-use pilot_wire::ipc::{Call, Code, Failure};
+use pilot_wire::ipc::{Call, Code, EventsStatus, Failure};
 use pilot_wire::tasks::{A2aState, Category, State, TaskId};
-use pilot_wire::{Addr, Endpoint, NodeId, Port, PublicKey};
+use pilot_wire::{Addr, Endpoint, NodeId, Port, PublicKey, mailbox};
 use serde::Serialize;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -123,7 +123,39 @@ pub(crate) struct Services {
     _running: Arc<JoinSet<()>>,
 }
 
+/// What waits in the services' queues.
+#[derive(Debug)]
+pub(crate) struct Backlog {
+    /// Messages that are to be delivered.
+    pub(crate) outbox_messages: u64,
+    /// Their bytes.
+    pub(crate) outbox_bytes: u64,
+    /// Messages in the inbox, and how many of them no program has taken; `None` if it cannot be read.
+    pub(crate) inbox: Option<(u64, u64)>,
+    /// `None` without a broker.
+    pub(crate) events: Option<EventsStatus>,
+}
+
 impl Services {
+    /// What waits in queues.
+    pub(crate) async fn backlog(&self) -> Backlog {
+        let (outbox_messages, outbox_bytes) = self.outbox.pending();
+        let counted = mailbox::Request::List(mailbox::List { limit: Some(0), ..mailbox::List::default() });
+        let inbox = match self.store.mailbox(counted).await {
+            mailbox::Reply::Messages { total, unread, .. } => Some((total, unread)),
+            mailbox::Reply::Message { .. }
+            | mailbox::Reply::TimedOut
+            | mailbox::Reply::Marked { .. }
+            | mailbox::Reply::Cleared { .. }
+            | mailbox::Reply::Failed { .. } => None,
+        };
+        let events = match &self.broker {
+            Some(broker) => Some(broker.status().await),
+            None => None,
+        };
+        Backlog { outbox_messages, outbox_bytes, inbox, events }
+    }
+
     /// Answers an application; a wait takes as long as the call says.
     pub(crate) async fn call(&self, caller: &Caller, call: Call) -> Result<serde_json::Value, Failure> {
         match call {
@@ -158,7 +190,10 @@ impl Services {
             | Call::Networks(_)
             | Call::ClearAlarms { .. }
             | Call::Recovery { .. }
-            | Call::Config => Err(Failure::new(Code::Internal, "this is not a question for the services")),
+            | Call::Config
+            | Call::Capture(_) => {
+                Err(Failure::new(Code::Internal, "this is not a question for the services"))
+            }
         }
     }
 }

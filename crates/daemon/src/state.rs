@@ -95,6 +95,9 @@ pub(crate) struct Peer {
     /// When its key last changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) key_changed: Option<KeyChanged>,
+    /// The identity under which it agreed on keys of the moment: less is not taken of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) agrees: Option<PublicKey>,
 }
 
 impl NodeFile {

@@ -73,6 +73,8 @@ pub(crate) enum Command {
     Peers(cmd::peers::Args),
     /// Open streams
     Connections(cmd::connections::Args),
+    /// Peers, streams and rates of this node, live
+    Top(cmd::top::Args),
     /// Close a stream by its number
     Disconnect(cmd::connections::DisconnectArgs),
 
@@ -174,6 +176,8 @@ pub(crate) enum Command {
     Traceroute(cmd::traceroute::Args),
     /// Throughput to a peer and back
     Bench(cmd::bench::Args),
+    /// The packets of this node in clear: a line each, or a file for Wireshark
+    Capture(cmd::capture::Args),
 
     /// Claim a hostname for this node
     SetHostname(cmd::hostname::SetArgs),
@@ -228,6 +232,10 @@ pub(crate) enum Command {
     Config(cmd::config::Args),
     /// All commands, codes and settings as one document, for programs and models
     Context(cmd::context::Args),
+    /// What commands take and print, as JSON Schema: a tool's definition, made of the command
+    Schema(cmd::schema::Args),
+    /// The manual page of a command
+    Man(cmd::man::Args),
     /// Completions for a shell
     Completions(cmd::completions::Args),
     /// Version of this program and of the running daemon

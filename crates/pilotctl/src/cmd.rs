@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod ask;
 pub(crate) mod bench;
+pub(crate) mod capture;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod connect;
@@ -27,6 +28,7 @@ pub(crate) mod info;
 pub(crate) mod key;
 pub(crate) mod lookup;
 pub(crate) mod mailbox;
+pub(crate) mod man;
 pub(crate) mod mcp;
 pub(crate) mod netcheck;
 pub(crate) mod network;
@@ -42,6 +44,7 @@ pub(crate) mod recovery;
 pub(crate) mod recv;
 pub(crate) mod rendezvous;
 pub(crate) mod reply;
+pub(crate) mod schema;
 pub(crate) mod search;
 pub(crate) mod send;
 pub(crate) mod send_file;
@@ -51,6 +54,7 @@ pub(crate) mod status;
 pub(crate) mod subscribe;
 pub(crate) mod tags;
 pub(crate) mod task;
+pub(crate) mod top;
 pub(crate) mod traceroute;
 pub(crate) mod trust;
 pub(crate) mod version;
@@ -75,6 +79,9 @@ pub(crate) fn flags(command: &Command) -> (Flags, Option<PathBuf>) {
     match command {
         Command::Daemon(daemon::Command::Run(flags)) => (flags.settings(), flags.config.clone()),
         Command::Daemon(daemon::Command::Start(args) | daemon::Command::Restart(args)) => {
+            (args.daemon.settings(), args.daemon.config.clone())
+        }
+        Command::Daemon(daemon::Command::Install(args)) => {
             (args.daemon.settings(), args.daemon.config.clone())
         }
         Command::Rendezvous(rendezvous::Command::Run(args) | rendezvous::Command::Start(args)) => {
@@ -153,6 +160,8 @@ pub(crate) async fn run(ctx: &Context, command: Command) -> Result<Output, Failu
         Command::Netcheck(args) => netcheck::run(ctx, &args).await,
         Command::Traceroute(args) => traceroute::run(ctx, &args).await,
         Command::Bench(args) => bench::run(ctx, &args).await,
+        Command::Top(args) => top::run(ctx, &args).await,
+        Command::Capture(args) => capture::run(ctx, &args).await,
         Command::SetHostname(args) => hostname::set(ctx, &args.name).await,
         Command::ClearHostname(_) => hostname::set(ctx, "").await,
         Command::SetPublic(_) => visibility::set(ctx, true).await,
@@ -176,6 +185,8 @@ pub(crate) async fn run(ctx: &Context, command: Command) -> Result<Output, Failu
         Command::Init(args) => config::init(ctx, &args),
         Command::Config(args) => config::run(ctx, &args),
         Command::Context(_) => Ok(context::run()),
+        Command::Schema(args) => schema::run(&args),
+        Command::Man(args) => man::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Version(_) => version::run(ctx).await,
     }

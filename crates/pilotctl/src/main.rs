@@ -5,6 +5,7 @@ mod args;
 mod article_forms;
 mod bridge;
 mod cmd;
+mod completion;
 mod context;
 mod demo;
 mod duration;
@@ -19,9 +20,11 @@ mod notify;
 mod output;
 mod pages;
 mod paths;
+mod pcapng;
 mod process;
 mod progress;
 mod received;
+mod reference;
 mod settings;
 mod size;
 mod style;
@@ -40,6 +43,9 @@ use failure::Failure;
 use output::{Format, Output};
 
 fn main() -> ExitCode {
+    if let Some(answer) = completion::answer() {
+        return ExitCode::from(answer);
+    }
     let words: Vec<OsString> = std::env::args_os().collect();
     let format = if words::wants_json(&words) { Format::Json } else { Format::Text };
     let cli = match words::normalise(words) {

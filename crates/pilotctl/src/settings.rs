@@ -222,6 +222,20 @@ pub(crate) const KEYS: &[Key] = &[
         Some("false"),
         "do not serve events, port 1002",
     ),
+    key(
+        "otlp",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        Kind::Text,
+        None,
+        "collector of traces (OTLP over HTTP), such as http://127.0.0.1:4318; unset: none, and nothing is traced",
+    ),
+    key(
+        "metrics",
+        "PILOT_METRICS",
+        Kind::HostPortOrOff,
+        None,
+        "where metrics are served to Prometheus, such as 127.0.0.1:9465; unset: nowhere",
+    ),
     key("no_tasks", "PILOT_NO_TASKS", Kind::Bool, Some("false"), "do not serve tasks, port 1003"),
     key(
         "log_level",

@@ -20,6 +20,8 @@ pub struct Config {
     pub seed: [u8; 32],
     /// Whether frames are sealed.
     pub encryption: Encryption,
+    /// How keys are agreed with nodes of this make.
+    pub agreement: KeyAgreement,
     /// Who may reach this node without trust.
     pub visibility: Visibility,
     /// Accept every handshake request without asking a person.
@@ -40,6 +42,7 @@ impl Config {
             identity,
             seed,
             encryption: Encryption::Required,
+            agreement: KeyAgreement::OfTheMoment,
             visibility: Visibility::Private,
             auto_approve: false,
             beacon: None,
@@ -56,6 +59,15 @@ pub enum Encryption {
     Required,
     /// Nothing is sealed and nobody is authenticated. For debugging on one machine.
     Off,
+}
+
+/// How keys are agreed with nodes of this make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyAgreement {
+    /// Keys of the moment from both sides (docs/handshake.md); with others as release 1.18.0 does.
+    OfTheMoment,
+    /// As release 1.18.0 does, with everybody. What it is like to talk to that can be tried with it.
+    AsShown,
 }
 
 /// Who may reach this node without trust.

@@ -108,6 +108,11 @@ pub enum PeerEvent {
     Relayed,
     /// It showed another key than the pinned one, and was refused.
     KeyMismatch(PublicKey),
+    /// It agreed on keys of the moment under this identity, for the first time: remember it for the next life, and hand
+    /// it over with [`Node::remember_agreement`](crate::Node::remember_agreement).
+    Agreed(PublicKey),
+    /// It showed what an earlier release shows, though it is known to do better, and was refused.
+    Downgraded,
     /// It did not answer over any path.
     Silent,
 }

@@ -21,6 +21,7 @@
 //! | `path` | where one peer is reached |
 //! | [`stream`] | one connection |
 //! | [`trust`] | who may talk to us |
+//! | [`tap`] | copies of packets for whoever watches |
 //! | `query` | what the registry is asked |
 
 mod config;
@@ -31,13 +32,14 @@ mod path;
 mod query;
 mod rate;
 pub mod stream;
+pub mod tap;
 #[cfg(test)]
 mod testing;
 mod timer;
 pub mod trust;
 mod tunnel;
 
-pub use config::{Config, Encryption, TunnelConfig, Visibility};
+pub use config::{Config, Encryption, KeyAgreement, TunnelConfig, Visibility};
 pub use error::{DatagramError, DialError, PortInUse};
 pub use event::{Agreement, BeaconEvent, Closed, Event, PeerEvent, PingId, Side, StreamEvent, TrustEvent};
 pub use node::{Node, RelayState, Silence, Survey, Transmit};

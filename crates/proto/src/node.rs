@@ -1,5 +1,7 @@
 //! One agent's end of the network.
 
+mod agreement;
+mod cookies;
 mod directory;
 mod exchange;
 mod incoming;
@@ -15,6 +17,7 @@ mod reports;
 mod sizes;
 mod stats;
 mod streams;
+mod taps;
 mod trusting;
 mod upkeep;
 mod view;
@@ -36,13 +39,16 @@ use crate::path::ledger::Ledger;
 use crate::path::survey::Surveyor;
 use crate::rate::{Bucket, Buckets, Rate};
 use crate::stream::{Read, Stream, StreamError};
+use crate::tap::Taps;
 use crate::timer::Timers;
 use crate::trust::Book;
+use crate::tunnel::Life;
 use crate::{
     CandidateSource, Closed, Config, DatagramError, DialError, Encryption, Event, PingId, PortInUse, Query,
     QueryId, Side, StreamEvent, Visibility,
 };
 
+use cookies::Cookies;
 use directory::{Directory, Lookup};
 use exchange::Held;
 use peer::Peer;
@@ -62,6 +68,10 @@ const EXCHANGES_PER_SOURCE: Rate = Rate { burst: 32, interval: Duration::from_mi
 
 /// Requests for a key after a frame that does not open, per peer.
 const KEY_REQUESTS: Rate = Rate { burst: 2, interval: Duration::from_secs(1) };
+
+/// Repeated replies to initiations, per peer. They come every way there is, and are repeated a quarter of a second after
+/// the first.
+const REPLIES: Rate = Rate { burst: 8, interval: Duration::from_millis(250) };
 
 /// Streams opened by one peer.
 const SYNS_PER_PEER: Rate = Rate { burst: 512, interval: Duration::from_millis(1) };
@@ -110,7 +120,15 @@ pub struct Node {
     held: BTreeMap<NodeId, Held>,
     exchange_limits: Buckets<Source>,
     request_limits: Buckets<NodeId>,
+    reply_limits: Buckets<NodeId>,
+    /// The same for those whose address is known to be theirs.
+    vouched_limits: Buckets<Source>,
     verifications: Bucket,
+    cookies: Cookies,
+    /// Tells this process from earlier ones of this node.
+    life: Life,
+    /// Peers that agree on keys of the moment, under the identity with which they did.
+    modern: BTreeMap<NodeId, PublicKey>,
     challenges: Bucket,
     /// Shown when a stranger is asked for its key. Nothing is ever agreed with it.
     request_key: AgreementPublic,
@@ -120,6 +138,7 @@ pub struct Node {
     outbox: VecDeque<Frame>,
     events: VecDeque<Event>,
     stats: Stats,
+    taps: Taps,
     scratch: Vec<u8>,
 }
 
@@ -179,6 +198,8 @@ impl Node {
     pub fn new(config: Config, now: Instant) -> Self {
         let mut rng = StdRng::from_seed(config.seed);
         let request_key = AgreementKey::draw(&mut rng).public();
+        let cookies = Cookies::new(now, &mut rng);
+        let life = Life(rng.next_u64());
         let beacon = config.beacon.map(|addr| Beacon::new(now, addr));
         let mut book = Book::default();
         book.set_auto_approve(config.auto_approve);
@@ -204,7 +225,12 @@ impl Node {
             held: BTreeMap::new(),
             exchange_limits: Buckets::new(EXCHANGES_PER_SOURCE, SOURCES_MAX),
             request_limits: Buckets::new(KEY_REQUESTS, SOURCES_MAX),
+            reply_limits: Buckets::new(REPLIES, SOURCES_MAX),
+            vouched_limits: Buckets::new(EXCHANGES_PER_SOURCE, SOURCES_MAX),
             verifications: Bucket::full(now),
+            cookies,
+            life,
+            modern: BTreeMap::new(),
             challenges: Bucket::full(now),
             request_key,
             syn_limits: Buckets::new(SYNS_PER_PEER, SOURCES_MAX),
@@ -212,6 +238,7 @@ impl Node {
             outbox: VecDeque::new(),
             events: VecDeque::new(),
             stats: Stats::default(),
+            taps: Taps::default(),
             scratch: Vec::new(),
         };
         node.timers.set(Timer::Beacon, node.beacon.as_ref().map(Beacon::poll_timeout));
@@ -394,11 +421,13 @@ impl Node {
         let source = Addr { network: to.addr.network, node: us }.port(port);
         let mut packet = Vec::new();
         Header::new(Protocol::Datagram, Flags::NONE, source, to).emit_with(&[data], &mut packet);
-        if self.send_packet(now, to.addr.node, packet) {
-            Ok(())
-        } else {
-            Err(DatagramError::QueueFull(to.addr.node))
+        if !self.send_packet(now, to.addr.node, packet) {
+            return Err(DatagramError::QueueFull(to.addr.node));
         }
+        if let Some(peer) = self.peers.get_mut(&to.addr.node) {
+            peer.tunnel.carries();
+        }
+        Ok(())
     }
 
     /// Asks `peer` for a sign of life. [`Event::Pong`] follows.
@@ -509,6 +538,7 @@ impl Node {
     fn forget_stream(&mut self, now: Instant, id: StreamId) {
         self.timers.set(Timer::Stream(id), None);
         let Some(entry) = self.streams.remove(id) else { return };
+        self.stats.retransmits += entry.stream.stats().retransmits;
         if let Some(peer) = self.peers.get_mut(&entry.peer()) {
             peer.streams = peer.streams.saturating_sub(1);
             peer.dials.remove(&id);

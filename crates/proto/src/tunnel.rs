@@ -1,31 +1,40 @@
 //! The keys shared with one peer.
 //!
-//! Each peer gets an X25519 key pair of its own, so a key exchange recorded on its way to one peer means
-//! nothing to another. A key that a peer shows becomes a [`Session`]. The first one is used at once; a later one
-//! is a *candidate* beside it until a frame sealed with it arrives, because the exchange of release 1.18.0 is
-//! signed but not fresh: anybody may repeat a recorded one, and only the owner of its secret half can seal.
+//! Nodes of this make agree on keys of the moment ([`agreeing`]): whoever began has the peer's proof with the answer, and
+//! uses them at once; whoever answered keeps them as a *candidate* beside the ones in use until a frame came under them.
+//! The keys before stay for a while, for frames that are on their way.
+//!
+//! With release 1.18.0, each peer gets an X25519 key pair of its own, so a key exchange recorded on its way to one peer
+//! means nothing to another. A key that a peer shows becomes a [`Session`]. The first one is used at once; a later one
+//! is a candidate until a frame sealed with it arrives, because that exchange is signed but not fresh: anybody may repeat
+//! a recorded one, and only the owner of its secret half can seal.
 //!
 //! ```text
-//!            key shown                    frame opens
-//!   no key ───────────▶ current (unproven) ─────────▶ current (proven)
-//!                         ▲      │ other key shown        │ other key shown
+//!          key shown, or answered                frame opens
+//!   no key ───────────▶ current (unproven) ─────────▶ current (proven) ◀── answer to what we began
+//!                         ▲      │ other keys             │ other keys
 //!                         │      ▼                        ▼
 //!                         └─ candidate ◀──────────────────┘   dropped after 5 s without proof
 //!               frame opens
 //! ```
 
+pub(crate) mod agreeing;
 pub(crate) mod replay;
 mod session;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use pilot_crypto::{AgreementKey, Identity, WeakKey};
-use pilot_wire::tunnel::{KeyExchange, Nonce, SealedHeader, emit_key_request, signed_bytes};
+use agreeing::{Agreeing, Initiated, Them, Us};
+use pilot_crypto::{AgreementKey, NoiseError, WeakKey};
+use pilot_wire::tunnel::{
+    Cookie, KeyExchange, MESSAGE_LEN, Nonce, SealedHeader, emit_key_request, signed_bytes,
+};
 use pilot_wire::{AgreementPublic, NodeId, Signature};
+use rand::CryptoRng;
 
-pub(crate) use session::OpenFailure;
 use session::Session;
+pub(crate) use session::{Life, OpenFailure};
 
 /// Keys tried beside the current one. Two recorded exchanges of an attacker and the genuine one fit; more push
 /// out the oldest, and the genuine peer repeats itself.
@@ -37,16 +46,28 @@ const CANDIDATE_LIFE: Duration = Duration::from_secs(5);
 /// Keys remembered after the peer replaced them: as many restarts of a peer while this node runs.
 const RETIRED_MAX: usize = 64;
 
+/// How long frames under the keys before are taken: as long as a datagram may be on its way, and then some.
+const PREVIOUS_LIFE: Duration = Duration::from_secs(15);
+
 /// The keys of one peer.
 #[derive(Debug)]
 pub(crate) struct Tunnel {
     ours: AgreementKey,
     signed: Option<(NodeId, Signature)>,
+    agreeing: Agreeing,
     current: Option<Session>,
+    previous: Option<Box<Previous>>,
     candidates: Vec<Session>,
     /// Keys of the peer's earlier lives. Whoever shows one again repeats a recording, and could follow it with
     /// recorded frames that still open.
     retired: VecDeque<AgreementPublic>,
+}
+
+/// Keys that were agreed anew since.
+#[derive(Debug)]
+struct Previous {
+    session: Session,
+    until: Instant,
 }
 
 /// What became of a key that the peer showed.
@@ -86,13 +107,22 @@ pub(crate) enum Proof {
 
 impl Tunnel {
     pub(crate) fn new(ours: AgreementKey) -> Self {
-        Self { ours, signed: None, current: None, candidates: Vec::new(), retired: VecDeque::new() }
+        Self {
+            ours,
+            signed: None,
+            agreeing: Agreeing::default(),
+            current: None,
+            previous: None,
+            candidates: Vec::new(),
+            retired: VecDeque::new(),
+        }
     }
 
-    /// Draws a new key pair on our side. The current session stays until the new one is proved.
+    /// Draws a new key pair on our side, or has another identity. The current session stays until the new one is proved.
     pub(crate) fn replace_key(&mut self, ours: AgreementKey) {
         self.ours = ours;
         self.signed = None;
+        self.agreeing.give_up();
     }
 
     /// Whether frames can be sealed.
@@ -111,14 +141,92 @@ impl Tunnel {
     }
 
     /// The key-exchange frame (PILA) that shows our key.
-    pub(crate) fn emit_offer(&mut self, us: NodeId, identity: &Identity, out: &mut Vec<u8>) {
+    pub(crate) fn emit_offer(&mut self, us: Us<'_>, out: &mut Vec<u8>) {
         let agreement = self.ours.public();
         let signature = match self.signed {
-            Some((node, signature)) if node == us => signature,
-            Some(_) | None => identity.sign(&signed_bytes(us, &agreement)),
+            Some((node, signature)) if node == us.node => signature,
+            Some(_) | None => us.identity.sign(&signed_bytes(us.node, &agreement)),
         };
-        self.signed = Some((us, signature));
-        KeyExchange { sender: us, agreement, identity: identity.public(), signature, trailer: &[] }.emit(out);
+        self.signed = Some((us.node, signature));
+        let identity = us.identity.public();
+        KeyExchange { sender: us.node, agreement, identity, signature, trailer: &[] }.emit(out);
+    }
+
+    /// What nodes of our make find behind it: the agreement of the moment. `them` if the identity of the peer is known.
+    pub(crate) fn extend_offer(
+        &mut self,
+        now: Instant,
+        us: Us<'_>,
+        them: Option<Them>,
+        rng: &mut impl CryptoRng,
+        out: &mut Vec<u8>,
+    ) {
+        self.agreeing.initiation(now, us, them, rng).emit(out);
+    }
+
+    /// The same with the answer to the peer's initiation, if there is one to give.
+    pub(crate) fn emit_answer(&mut self, us: Us<'_>, out: &mut Vec<u8>) -> bool {
+        let Some(answer) = self.agreeing.answer_again() else { return false };
+        self.emit_offer(us, out);
+        answer.emit(out);
+        true
+    }
+
+    /// Whether an initiation of the peer is new.
+    pub(crate) fn what_is(&self, message: &[u8; MESSAGE_LEN]) -> Initiated {
+        self.agreeing.what_is(message)
+    }
+
+    /// Whether ours counts more than one of the peer that crosses it.
+    pub(crate) fn insists(&self, us: NodeId, them: Them) -> bool {
+        self.agreeing.insists(us, them)
+    }
+
+    /// Agrees to an initiation; [`emit_answer`](Self::emit_answer) says so.
+    pub(crate) fn answer(
+        &mut self,
+        now: Instant,
+        us: Us<'_>,
+        them: Them,
+        message: &[u8; MESSAGE_LEN],
+        rng: &mut impl CryptoRng,
+    ) -> Result<KeyShown, NoiseError> {
+        let session = self.agreeing.answer(now, us, them, message, rng)?;
+        Ok(self.install(session))
+    }
+
+    /// Takes an answer to what was begun here: its keys are in use from now on.
+    pub(crate) fn answered(
+        &mut self,
+        now: Instant,
+        to: [u8; 4],
+        message: &[u8; MESSAGE_LEN],
+    ) -> Option<Proof> {
+        let mut session = self.agreeing.finish(now, to, message)?;
+        session.heard = Some(now);
+        Some(self.promote(now, session))
+    }
+
+    /// The peer is busy and wants this cookie back with our initiation. `true` if there is one and it should be repeated.
+    pub(crate) fn take_cookie(&mut self, cookie: Cookie) -> bool {
+        self.agreeing.take_cookie(cookie)
+    }
+
+    /// Whether the keys in use are of the moment.
+    pub(crate) fn is_agreed(&self) -> bool {
+        self.current.as_ref().is_some_and(Session::is_agreed)
+    }
+
+    /// Words of an application go under the keys in use.
+    pub(crate) fn carries(&mut self) {
+        if let Some(session) = &mut self.current {
+            session.carried = true;
+        }
+    }
+
+    /// From when on the keys in use are to be replaced.
+    pub(crate) fn rekey_at(&self) -> Option<Instant> {
+        self.current.as_ref().filter(|session| session.heard.is_some())?.rekey_at()
     }
 
     /// The unauthenticated frame (PILK) that asks for the peer's key: peers that know us answer with theirs.
@@ -152,22 +260,56 @@ impl Tunnel {
             return Ok(KeyShown::Retired);
         }
         let session = Session::derive(&self.ours, key, start, now)?;
+        Ok(self.install(session))
+    }
+
+    /// Takes keys that the peer has not proved to hold.
+    fn install(&mut self, session: Session) -> KeyShown {
         if self.is_proven() {
             self.push_candidate(session);
-            return Ok(KeyShown::Candidate);
+            return KeyShown::Candidate;
         }
         // Without proof the older of two keys is as likely the replayed one; it stays as a candidate.
         if let Some(unproven) = self.current.replace(session) {
             self.push_candidate(unproven);
         }
-        Ok(KeyShown::Installed)
+        KeyShown::Installed
     }
 
     fn push_candidate(&mut self, session: Session) {
         if self.candidates.len() == CANDIDATES_MAX {
-            self.candidates.remove(0);
+            let dropped = self.candidates.remove(0);
+            self.forget_answer_of(&dropped);
         }
         self.candidates.push(session);
+    }
+
+    fn forget_answer_of(&mut self, session: &Session) {
+        if let Some(theirs) = session.answers() {
+            self.agreeing.forget_answer(theirs);
+        }
+    }
+
+    /// Puts proven keys into use.
+    fn promote(&mut self, now: Instant, proven: Session) -> Proof {
+        let proof = match &self.current {
+            Some(before) if before.heard.is_some() => match before.is_with_same_process(&proven) {
+                true => Proof::Renewed,
+                false => Proof::Restarted,
+            },
+            Some(_) | None => Proof::First,
+        };
+        let before = self.current.replace(proven);
+        self.previous = None;
+        match (proof, before) {
+            (Proof::First, Some(unproven)) => self.forget_answer_of(&unproven),
+            (Proof::Restarted, Some(before)) => self.retire(before.shown_key()),
+            (Proof::Renewed, Some(session)) if session.is_agreed() => {
+                self.previous = Some(Box::new(Previous { session, until: now + PREVIOUS_LIFE }));
+            }
+            _ => {}
+        }
+        proof
     }
 
     /// Appends a sealed frame whose packet `write` appends; `false` when there is no key or no packet.
@@ -193,17 +335,38 @@ impl Tunnel {
         ciphertext: &mut [u8],
         scratch: &mut Vec<u8>,
     ) -> Result<Opened, OpenFailure> {
+        let fits = |session: &Session| session.may_open(header.nonce);
         // A failed attempt destroys the ciphertext, so keep it while there is more than one key to try.
-        let several = !self.candidates.is_empty();
+        let previous = self.previous.iter().map(|previous| &previous.session);
+        let several =
+            previous.chain(&self.current).chain(&self.candidates).filter(|one| fits(one)).count() > 1;
         if several {
             scratch.clear();
             scratch.extend_from_slice(ciphertext);
         }
         let mut failure = OpenFailure::NotAuthentic;
-        if let Some(current) = &mut self.current {
+        if let Some(current) = self.current.as_mut().filter(|current| fits(current)) {
             let proof = if current.heard.is_some() { Proof::Known } else { Proof::First };
             match current.open(now, header, ciphertext) {
-                Ok(len) => return Ok(Opened { len, proof }),
+                Ok(len) => {
+                    if proof == Proof::First
+                        && let Some(theirs) = current.answers()
+                    {
+                        self.agreeing.confirmed(theirs);
+                    }
+                    return Ok(Opened { len, proof });
+                }
+                Err(other) => failure = other,
+            }
+        }
+        if failure == OpenFailure::NotAuthentic
+            && let Some(previous) = self.previous.as_mut().filter(|previous| fits(&previous.session))
+        {
+            if several {
+                ciphertext.copy_from_slice(scratch);
+            }
+            match previous.session.open(now, header, ciphertext) {
+                Ok(len) => return Ok(Opened { len, proof: Proof::Known }),
                 Err(other) => failure = other,
             }
         }
@@ -211,22 +374,22 @@ impl Tunnel {
             if failure != OpenFailure::NotAuthentic {
                 break;
             }
-            ciphertext.copy_from_slice(scratch);
+            if !fits(&self.candidates[index]) {
+                continue;
+            }
+            if several {
+                ciphertext.copy_from_slice(scratch);
+            }
             match self.candidates[index].open(now, header, ciphertext) {
                 Ok(len) => {
                     let proven = self.candidates.swap_remove(index);
-                    let proof = match &self.current {
-                        Some(before) if before.heard.is_none() => Proof::First,
-                        Some(before) if before.is_with_same_peer_key(&proven) => Proof::Renewed,
-                        Some(_) => Proof::Restarted,
-                        None => Proof::First,
-                    };
-                    if let Some(before) = self.current.replace(proven)
-                        && proof == Proof::Restarted
-                    {
-                        self.retire(before.peer_key());
+                    if let Some(theirs) = proven.answers() {
+                        self.agreeing.confirmed(theirs);
                     }
-                    self.candidates.clear();
+                    let proof = self.promote(now, proven);
+                    for dropped in std::mem::take(&mut self.candidates) {
+                        self.forget_answer_of(&dropped);
+                    }
                     return Ok(Opened { len, proof });
                 }
                 Err(other) => failure = other,
@@ -235,21 +398,30 @@ impl Tunnel {
         Err(failure)
     }
 
-    fn retire(&mut self, key: AgreementPublic) {
+    fn retire(&mut self, key: Option<AgreementPublic>) {
+        let Some(key) = key else { return };
         if self.retired.len() == RETIRED_MAX {
             self.retired.pop_front();
         }
         self.retired.push_back(key);
     }
 
-    /// Forgets candidates that were not proved in time.
+    /// Forgets candidates that were not proved in time, and keys that were replaced long enough ago.
     pub(crate) fn expire(&mut self, now: Instant) {
-        self.candidates.retain(|candidate| candidate.since + CANDIDATE_LIFE > now);
+        let (young, old): (Vec<_>, Vec<_>) = std::mem::take(&mut self.candidates)
+            .into_iter()
+            .partition(|candidate| candidate.since + CANDIDATE_LIFE > now);
+        self.candidates = young;
+        for candidate in &old {
+            self.forget_answer_of(candidate);
+        }
+        self.previous = self.previous.take().filter(|previous| previous.until > now);
     }
 
     /// When to call [`expire`](Self::expire).
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.candidates.first().map(|candidate| candidate.since + CANDIDATE_LIFE)
+        let candidates = self.candidates.iter().map(|candidate| candidate.since + CANDIDATE_LIFE);
+        candidates.chain(self.previous.iter().map(|previous| previous.until)).min()
     }
 }
 

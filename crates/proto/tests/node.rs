@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pilot_crypto::Identity;
+use pilot_proto::tap::Seen;
 use pilot_proto::trust::{Book, Trusted};
 use pilot_proto::{
-    Answer, Closed, Config, DialError, Event, Location, Node, PeerEvent, Query, QueryError, Read,
-    StreamEvent, TrustEvent, Visibility, node,
+    Answer, Closed, Config, DialError, Event, KeyAgreement, Location, Node, PeerEvent, Query, QueryError,
+    Read, StreamEvent, TrustEvent, Visibility, node,
 };
+use pilot_wire::capture::{Carrier, Direction, Filter};
+use pilot_wire::packet::Packet;
 use pilot_wire::{Addr, NodeId, Port, StreamId};
 
 const A: usize = 0;
@@ -30,6 +33,7 @@ struct World {
     queries: usize,
     /// Who hears nothing any more.
     dead: Option<usize>,
+    agreement: KeyAgreement,
 }
 
 fn id(index: usize) -> NodeId {
@@ -51,8 +55,8 @@ fn start() -> Instant {
     clock()
 }
 
-fn node(index: usize, seed: u8, now: Instant) -> Node {
-    let mut node = Node::new(Config::new(identity(index), [seed; 32]), now);
+fn node(index: usize, seed: u8, now: Instant, agreement: KeyAgreement) -> Node {
+    let mut node = Node::new(Config { agreement, ..Config::new(identity(index), [seed; 32]) }, now);
     node.set_node(now, id(index));
     node.listen(SERVICE).unwrap();
     node
@@ -60,23 +64,37 @@ fn node(index: usize, seed: u8, now: Instant) -> Node {
 
 impl World {
     fn new(count: usize) -> Self {
+        Self::agreeing(count, KeyAgreement::OfTheMoment)
+    }
+
+    fn agreeing(count: usize, agreement: KeyAgreement) -> Self {
         let now = start();
         Self {
             now,
-            nodes: (0..count).map(|index| node(index, index as u8 + 1, now)).collect(),
+            nodes: (0..count).map(|index| node(index, index as u8 + 1, now, agreement)).collect(),
             events: vec![VecDeque::new(); count],
             wire: Vec::new(),
             resolvable: true,
             queries: 0,
             dead: None,
+            agreement,
         }
     }
 
     fn trusting() -> Self {
-        let mut world = Self::new(2);
+        Self::new(2).befriended()
+    }
+
+    /// As two nodes of release 1.18.0.
+    fn as_shown() -> Self {
+        Self::agreeing(2, KeyAgreement::AsShown).befriended()
+    }
+
+    fn befriended(mut self) -> Self {
+        let world = &mut self;
         world.trust(A, B);
         world.trust(B, A);
-        world
+        self
     }
 
     fn trust(&mut self, who: usize, whom: usize) {
@@ -86,7 +104,7 @@ impl World {
 
     fn restart(&mut self, index: usize, seed: u8) {
         let book = self.nodes[index].trust().clone();
-        self.nodes[index] = node(index, seed, self.now);
+        self.nodes[index] = node(index, seed, self.now, self.agreement);
         self.nodes[index].restore_trust(book);
         self.events[index].clear();
     }
@@ -226,6 +244,54 @@ fn two_trusting_nodes_exchange_bytes_without_any_timer() {
     world.write(B, accepted, b"hello to you");
     world.settle();
     assert_eq!(world.read(A, dialled), b"hello to you");
+}
+
+#[test]
+fn whoever_watches_sees_what_goes_and_comes_in_clear_and_no_frame() {
+    let mut world = World::trusting();
+    let filter = Filter { peer: Some(id(B)), port: Some(SERVICE) };
+    let tap = world.nodes[A].add_tap(filter).unwrap();
+    let dialled = world.dial(A, B);
+    world.write(A, dialled, b"hello");
+    world.settle();
+    let accepted = world.incoming(B).unwrap();
+    assert_eq!(world.read(B, accepted), b"hello");
+    world.write(B, accepted, b"hello to you");
+    world.settle();
+    assert_eq!(world.nodes[A].seen(tap).dropped, 0);
+    let seen: Vec<Seen> = std::iter::from_fn(|| world.nodes[A].next_seen(tap)).collect();
+    assert_eq!(seen.len() as u64, world.nodes[A].seen(tap).seen);
+    for Seen { meta, packet, .. } in &seen {
+        let header = Packet::parse(packet).unwrap().header;
+        let sent = meta.direction == Direction::Sent;
+        let service = if sent { header.destination() } else { header.source() };
+        assert_eq!(service, Addr::backbone(id(B)).port(SERVICE));
+        assert_eq!((meta.carrier, meta.encrypted), (Carrier::Direct, true));
+        assert_eq!(meta.endpoint, Some(addr(B)));
+    }
+    let carries = |direction, data: &[u8]| {
+        let mut all = seen.iter().filter(|seen| seen.meta.direction == direction);
+        all.any(|seen| seen.packet.windows(data.len()).any(|part| part == data))
+    };
+    assert!(carries(Direction::Sent, b"hello") && carries(Direction::Received, b"hello to you"));
+
+    world.nodes[A].remove_tap(tap);
+    world.write(A, dialled, b"unseen");
+    world.settle();
+    assert!(world.nodes[A].next_seen(tap).is_none());
+}
+
+#[test]
+fn bytes_are_counted_for_each_peer() {
+    let mut world = World::trusting();
+    let dialled = world.dial(A, B);
+    world.write(A, dialled, &[7; 10_000]);
+    world.settle();
+    let view = |world: &World, index: usize| world.nodes[index].peers().next().unwrap();
+    let (ours, theirs) = (view(&world, A), view(&world, B));
+    assert!((10_000..12_000).contains(&ours.bytes_sent), "{ours:?}");
+    assert_eq!((ours.bytes_sent, ours.bytes_received), (theirs.bytes_received, theirs.bytes_sent));
+    assert!(ours.bytes_received > 0 && ours.queued == 0);
 }
 
 #[test]
@@ -398,7 +464,7 @@ fn shown_by_a_restarted_peer(world: &mut World) -> Vec<u8> {
 
 #[test]
 fn a_key_that_is_shown_again_without_having_been_used_is_asked_for_proof_again() {
-    let mut world = World::trusting();
+    let mut world = World::as_shown();
     let shown = shown_by_a_restarted_peer(&mut world);
     let is_question = |frame: &Vec<u8>| frame.starts_with(b"PILS");
     world.deliver(addr(B), addr(A), &shown);

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use pilot_crypto::Identity;
 use pilot_proto::trust::{Book, Trusted};
 use pilot_proto::{
-    Answer, CandidateSource, Closed, Config, DialError, Event, Location, Node, Query, Read, RelayState,
-    StreamEvent, Visibility, node::PathView,
+    Answer, CandidateSource, Closed, Config, DialError, Event, KeyAgreement, Location, Node, Query, Read,
+    RelayState, StreamEvent, Visibility, node::PathView,
 };
 use pilot_wire::beacon::{DiscoverProof, Message};
 use pilot_wire::tunnel::Frame;
@@ -66,9 +66,23 @@ fn start() -> Instant {
 
 impl World {
     fn new(visibility: Visibility, beacon: Option<SocketAddr>) -> Self {
+        Self::agreeing(KeyAgreement::OfTheMoment, visibility, beacon)
+    }
+
+    /// As nodes of release 1.18.0: a key that is shown proves nothing about the address that it comes from.
+    fn as_shown() -> Self {
+        Self::agreeing(KeyAgreement::AsShown, Visibility::Private, None).trusting()
+    }
+
+    fn agreeing(agreement: KeyAgreement, visibility: Visibility, beacon: Option<SocketAddr>) -> Self {
         let now = start();
         let node = |index: usize| {
-            let config = Config { visibility, beacon, ..Config::new(identity(index), [index as u8 + 1; 32]) };
+            let config = Config {
+                visibility,
+                beacon,
+                agreement,
+                ..Config::new(identity(index), [index as u8 + 1; 32])
+            };
             let mut node = Node::new(config, now);
             node.set_node(now, id(index));
             node.set_local(now, vec![host(index)]);
@@ -412,7 +426,7 @@ fn a_change_of_the_way_to_the_beacon_gives_no_address_more_packets() {
 
 #[test]
 fn early_data_goes_to_an_address_that_proved_nothing_in_small_packets_only() {
-    let mut world = World::without_beacon();
+    let mut world = World::as_shown();
     let stream = world.dial();
     let now = world.now;
     let text = Bytes::from(vec![7; 1000]);
@@ -426,7 +440,7 @@ fn early_data_goes_to_an_address_that_proved_nothing_in_small_packets_only() {
 
 #[test]
 fn a_large_datagram_waits_for_an_address_to_prove_itself() {
-    let mut world = World::without_beacon();
+    let mut world = World::as_shown();
     let now = world.now;
     let to = Addr::backbone(id(B)).port(SERVICE);
     world.nodes[A].send_datagram(now, to, None, &[7; 1000]).unwrap();

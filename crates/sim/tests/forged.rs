@@ -124,7 +124,11 @@ fn attack(nat: Option<Nat>, forgeries: &[Forgery], source: Source, time: Duratio
                 event,
                 Event::Peer(
                     _,
-                    PeerEvent::Direct(_) | PeerEvent::Relayed | PeerEvent::Silent | PeerEvent::KeyMismatch(_)
+                    PeerEvent::Direct(_)
+                        | PeerEvent::Relayed
+                        | PeerEvent::Silent
+                        | PeerEvent::KeyMismatch(_)
+                        | PeerEvent::Downgraded
                 )
             )
         });

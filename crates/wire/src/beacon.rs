@@ -176,6 +176,11 @@ pub fn is_beacon(first_byte: u8) -> bool {
     first_byte < TYPES_END
 }
 
+/// True if a datagram with this first byte asks the beacon to pass a frame on.
+pub fn is_relay(first_byte: u8) -> bool {
+    first_byte == RELAY
+}
+
 /// Appends what stands in front of a frame that shall be relayed.
 pub fn emit_relay_header(source: NodeId, destination: NodeId, out: &mut Vec<u8>) {
     out.push(RELAY);

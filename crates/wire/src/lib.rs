@@ -8,6 +8,7 @@
 
 pub mod addr;
 pub mod beacon;
+pub mod capture;
 pub mod dataexchange;
 pub mod error;
 pub mod events;

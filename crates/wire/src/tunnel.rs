@@ -1,5 +1,9 @@
 //! Tunnel frames: what one UDP datagram between two nodes carries (spec/dataplane.md 2).
 
+mod extension;
+
+pub use extension::{Cookie, Extension, MESSAGE_LEN};
+
 use crate::{AgreementPublic, NodeId, ParseError, PublicKey, Reader, Signature};
 
 /// Length in bytes of what stands before the ciphertext of a sealed frame: magic, sender, nonce.
@@ -72,6 +76,8 @@ pub enum Frame<'a> {
         sender: NodeId,
         /// Its session key half.
         agreement: AgreementPublic,
+        /// What follows, as behind a key exchange.
+        trailer: &'a [u8],
     },
     /// A signed key.
     KeyExchange(KeyExchange<'a>),
@@ -80,7 +86,7 @@ pub enum Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// Parses the datagram. Key exchange frames keep what follows them as a trailer; it is ignored after the others.
+    /// Parses the datagram. Key exchanges and key requests keep what follows them as a trailer.
     pub fn parse(datagram: &'a [u8]) -> Result<Self, ParseError> {
         let mut reader = Reader::new(datagram);
         match reader.array()? {
@@ -95,7 +101,8 @@ impl<'a> Frame<'a> {
             }
             KEY_REQUEST => {
                 let sender = NodeId(reader.u32()?);
-                Ok(Self::KeyRequest { sender, agreement: AgreementPublic::from_bytes(reader.array()?) })
+                let agreement = AgreementPublic::from_bytes(reader.array()?);
+                Ok(Self::KeyRequest { sender, agreement, trailer: reader.rest() })
             }
             KEY_EXCHANGE => Ok(Self::KeyExchange(KeyExchange {
                 sender: NodeId(reader.u32()?),
@@ -121,7 +128,10 @@ impl<'a> Frame<'a> {
                 SealedHeader { sender: *sender, nonce: *nonce }.emit(out);
                 out.extend_from_slice(ciphertext);
             }
-            Self::KeyRequest { sender, agreement } => emit_key_request(*sender, agreement, out),
+            Self::KeyRequest { sender, agreement, trailer } => {
+                emit_key_request(*sender, agreement, out);
+                out.extend_from_slice(trailer);
+            }
             Self::KeyExchange(exchange) => exchange.emit(out),
             Self::Punch => emit_punch(out),
         }

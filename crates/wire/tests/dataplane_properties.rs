@@ -49,7 +49,7 @@ proptest! {
         let frame = match kind {
             0 => Frame::Plain { packet: &bytes },
             1 => Frame::Sealed { sender, nonce: Nonce { prefix: [1, 2, 3, 4], counter: u64::from(sender.0) << 20 }, ciphertext: &bytes },
-            2 => Frame::KeyRequest { sender, agreement },
+            2 => Frame::KeyRequest { sender, agreement, trailer: &bytes },
             3 => Frame::KeyExchange(KeyExchange {
                 sender,
                 agreement,
@@ -67,7 +67,8 @@ proptest! {
             Frame::Plain { .. } => 4,
             Frame::Sealed { .. } => 36,
             Frame::KeyExchange(_) => 136,
-            Frame::KeyRequest { .. } | Frame::Punch => wire.len(),
+            Frame::KeyRequest { .. } => 40,
+            Frame::Punch => wire.len(),
         };
         for len in 0..fixed {
             prop_assert!(is_truncated(Frame::parse(&wire[..len])), "{} of {} bytes", len, wire.len());

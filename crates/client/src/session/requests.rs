@@ -3,6 +3,7 @@
 //! In the extended dialect each has a number and all are under way at once. In the reference dialect there are
 //! no numbers, so one is under way and the others queue behind it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::task::{Context, Poll, Waker};
 
@@ -22,6 +23,8 @@ pub(crate) enum Answer {
     Stream(StreamId),
     /// A text in JSON.
     Json(Bytes),
+    /// What a capture has seen.
+    Packets(Bytes),
 }
 
 pub(super) struct Requests {
@@ -177,10 +180,8 @@ impl Requests {
 fn answer(frame: &Bytes, reply: Reply<'_>) -> Result<Answer, Error> {
     match reply {
         Reply::Dialed { stream } => Ok(Answer::Stream(stream)),
-        Reply::Json { body, .. } => Ok(Answer::Json(match body {
-            std::borrow::Cow::Borrowed(body) => frame.slice_ref(body),
-            std::borrow::Cow::Owned(body) => body.into(),
-        })),
+        Reply::Json { body, .. } => Ok(Answer::Json(shared(frame, body))),
+        Reply::Packets { body } => Ok(Answer::Packets(shared(frame, body))),
         Reply::Error { text, .. } => Err(reference::failure(&text).into()),
         Reply::Failure(failure) => Err(failure.into()),
         Reply::Bound { .. }
@@ -189,6 +190,13 @@ fn answer(frame: &Bytes, reply: Reply<'_>) -> Result<Answer, Error> {
         | Reply::Unbound { .. }
         | Reply::Sent
         | Reply::Drained { .. } => Ok(Answer::Done),
+    }
+}
+
+fn shared(frame: &Bytes, body: Cow<'_, [u8]>) -> Bytes {
+    match body {
+        Cow::Borrowed(body) => frame.slice_ref(body),
+        Cow::Owned(body) => body.into(),
     }
 }
 

@@ -318,6 +318,32 @@ impl Driver {
         }
     }
 
+    /// From now on, in the next life of this daemon too, less is not taken of it.
+    pub(super) fn remember_agreement(&mut self, node: NodeId, identity: PublicKey) {
+        if self.is_remembered(node) {
+            let peer = self.memory.peer_mut(node);
+            self.keeper.learned(peer.agrees.replace(identity) != Some(identity));
+        }
+    }
+
+    /// Trust in it ended here: whoever is met anew may be of another make.
+    pub(super) fn forget_agreement(&mut self, node: NodeId) {
+        if let Some(peer) = self.memory.peers.get_mut(&node) {
+            self.keeper.learned(peer.agrees.take().is_some());
+        }
+    }
+
+    /// A peer that agrees on keys of the moment showed less.
+    pub(super) fn tell_downgrade(&mut self, node: NodeId) {
+        let name = self.called(node).name;
+        let text = format!(
+            "a key exchange of an earlier release came in the name of {name}, which does better; refused: somebody on \
+             the way may be changing what it says. If its owner runs an earlier release now: `pilotctl untrust {name}`, \
+             then a handshake again"
+        );
+        self.alarm(Some(node), "downgrade", text);
+    }
+
     pub(super) fn remember_endpoint(&mut self, node: NodeId, endpoint: SocketAddr) {
         if self.is_remembered(node) {
             let peer = self.memory.peer_mut(node);

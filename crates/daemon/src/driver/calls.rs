@@ -106,6 +106,7 @@ impl Driver {
                 let settings = self.settings();
                 self.answer(to, ok, &settings);
             }
+            Call::Capture(filter) => self.on_capture(now, to, filter),
             Call::Networks(request) => self.on_networks_call(now, to, request),
             Call::Mailbox(_)
             | Call::Received(_)

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use pilot_proto::node::{PathView, PeerView, StreamView};
+use pilot_proto::node::{Drop, PathView, PeerView, StreamView};
 use pilot_wire::ipc::{
     ConnInfo, DIALECT_FEATURE, Health, Info, PeerInfo, RegistryStatus, ServiceStatus, Status,
 };
@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::Driver;
 use super::paths::{micros, millis};
+use super::streams::Attachment;
 use crate::config::{TlsMode, Transport};
 
 /// Rows of a list in one reply, so that it fits a frame: a stream takes about 400 bytes, and `Info` has two lists.
@@ -74,7 +75,7 @@ impl Driver {
             webhook_circuit_skips: 0,
             network: Some(self.network_status()),
             tunnel_encryption_success: stats.datagrams_received,
-            tunnel_encryption_failure: stats.dropped(pilot_proto::node::Drop::NotAuthentic),
+            tunnel_encryption_failure: stats.dropped(Drop::NotAuthentic),
         }
     }
 
@@ -97,6 +98,10 @@ impl Driver {
             webhook_circuit_skips: 0,
             beacon_addr: self.beacon_in_use(),
             transport: self.transport().to_owned(),
+            programs: Some(self.clients.len() as u64),
+            queued_packets: Some(self.node.peers().map(|peer| peer.queued as u64).sum()),
+            queued_bytes: Some(self.streams.values().map(Attachment::untaken_bytes).sum()),
+            dropped_frames: Some(Drop::ALL.iter().map(|why| stats.dropped(*why)).sum()),
         }
     }
 
@@ -136,6 +141,7 @@ impl Driver {
             policy_broken: self.policy.broken(),
             key_expiry: self.registry.key_expiry.clone(),
             alarms: self.memory.alarms.clone(),
+            metrics: self.metrics.map(|address| address.to_string()),
         }
     }
 
@@ -176,6 +182,8 @@ impl Driver {
             idle_ms: idle.and_then(|idle| u64::try_from(idle).ok()),
             networks: self.networks_behind(peer.node),
             alarms: self.alarms_of(peer.node),
+            bytes_sent: Some(peer.bytes_sent),
+            bytes_recv: Some(peer.bytes_received),
             ..PeerInfo::default()
         }
     }
@@ -244,6 +252,8 @@ impl Driver {
             "no_dataexchange": !config.services.data_exchange,
             "no_eventstream": !config.services.event_stream,
             "no_tasks": !config.services.tasks,
+            "metrics": self.metrics,
+            "otlp": config.otlp,
         })
     }
 }

@@ -57,6 +57,7 @@ impl Driver {
             self.unflushed.insert(client_id);
         }
         self.streams.insert(id, Attachment::new(owner, dialect, Phase::Open));
+        self.tally.streams_accepted += 1;
         self.notify(
             "conn.established",
             Some(serde_json::json!({
@@ -88,12 +89,16 @@ impl Driver {
     fn on_established(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if let Phase::Dialing(to) = std::mem::replace(&mut stream.phase, Phase::Open) {
+            self.tally.streams_dialed += 1;
+            self.waits.dial_ended(id, || None);
             self.reply(to, &Reply::Dialed { stream: id });
         }
     }
 
     fn on_closed(&mut self, now: Instant, id: StreamId, closed: Closed) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
+        self.tally.on_closed(&closed, !matches!(stream.phase, Phase::Dialing(_)));
+        self.waits.dial_ended(id, || Some(closed.to_string()));
         if closed == Closed::Stream(CloseReason::Finished) {
             if self.finished.len() >= FINISHED_MAX {
                 self.finished.pop_front();
@@ -274,6 +279,7 @@ impl Driver {
         stream.owner = Owner::Nobody;
         match std::mem::replace(&mut stream.phase, Phase::Open) {
             Phase::Dialing(to) => {
+                self.waits.dial_ended(id, || Some("given up".to_owned()));
                 self.streams.remove(&id);
                 self.node.reset(now, id);
                 self.forgo(to);
@@ -314,6 +320,7 @@ impl Driver {
 
     /// Forgets a stream. The node may still be busy closing it.
     fn detach(&mut self, now: Instant, id: StreamId) {
+        self.waits.dial_ended(id, || Some("given up".to_owned()));
         let Some(stream) = self.streams.remove(&id) else { return };
         if let Owner::Client(client) = stream.owner
             && let Some(client) = self.clients.get_mut(&client)

@@ -359,6 +359,7 @@ impl Driver {
 /// What comes from the registry.
 impl Driver {
     pub(super) fn on_report(&mut self, now: Instant, report: Report) {
+        self.tally.on_report(&report, self.registry.connected);
         match report {
             Report::Registered(key, registered) if key == self.own_key() => {
                 self.on_registered(now, registered)
@@ -368,6 +369,7 @@ impl Driver {
             Report::Answer(id, answer) => self.on_answer(now, id, answer),
             Report::Said(id, said, witness) => self.on_said(now, id, &said, &witness),
             Report::Reply(id, outcome, witness) => self.on_reply(now, id, outcome, &witness),
+            Report::Heard => {}
             Report::NameRefused(reason) => self.on_name_refused(&reason),
             Report::Handshakes(found) => self.on_handshakes(now, found),
             Report::KeyExpiry(warning) => {
@@ -793,11 +795,13 @@ impl Driver {
     }
 
     pub(super) fn on_peer(&mut self, peer: NodeId, event: &PeerEvent) {
+        self.tally.on_peer(event);
+        self.waits.on_peer(peer, event);
         match event {
             PeerEvent::Established { .. } | PeerEvent::Direct(_) | PeerEvent::Relayed => {
                 self.sign(Sign::Peer(peer));
             }
-            PeerEvent::KeyMismatch(_) | PeerEvent::Silent => {}
+            PeerEvent::KeyMismatch(_) | PeerEvent::Silent | PeerEvent::Agreed(_) | PeerEvent::Downgraded => {}
         }
         match event {
             PeerEvent::Established { rekeyed, relayed } => {
@@ -820,6 +824,8 @@ impl Driver {
             }
             // Its owner may have replaced it, and then the registry has the old key's word for that.
             PeerEvent::KeyMismatch(key) => self.study(peer, Some(*key)),
+            PeerEvent::Agreed(identity) => self.remember_agreement(peer, *identity),
+            PeerEvent::Downgraded => self.tell_downgrade(peer),
             PeerEvent::Silent => {
                 tracing::info!(%peer, "does not answer");
                 self.wish_for_peers();

@@ -49,6 +49,7 @@ impl Driver {
         self.relations.forget(id, &mut self.deadlines);
         self.inquiries.forget(id, &mut self.deadlines);
         self.checks.forget(id, &mut self.deadlines);
+        self.end_capture(id);
     }
 
     pub(super) fn begin(&mut self, now: Instant, id: ClientId, received: Received) {
@@ -206,6 +207,7 @@ impl Driver {
             Request::SignEnvelope(request) => self.on_sign_envelope(to, command, &request),
             Request::VerifyEnvelope(request) => self.on_verify_envelope(to, command, request),
             Request::Call(call) => self.on_call(now, to, call),
+            Request::Packets { wait } => self.on_packets(to, wait),
         }
     }
 
@@ -254,6 +256,9 @@ impl Driver {
                     return self.refuse(to, Refusal::new(Code::Internal, "a new stream has no room"));
                 }
                 client.streams.insert(id);
+                let peer = endpoint.addr.node;
+                let reached = || self.node.peers().any(|known| known.node == peer && known.encrypted);
+                self.waits.dialed(now, id, endpoint, reached);
                 let owner = Owner::Client(to.client);
                 let attachment = Attachment::new(owner, client.dialect, Phase::Dialing(to));
                 self.streams.insert(id, attachment);

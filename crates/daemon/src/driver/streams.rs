@@ -115,6 +115,11 @@ impl Attachment {
         }
     }
 
+    /// Bytes that the program wrote and the node has no room for yet.
+    pub(super) fn untaken_bytes(&self) -> u64 {
+        self.untaken.iter().map(|chunk| chunk.data.len() as u64).sum()
+    }
+
     /// Bytes that may be read for the program now, at most `most`.
     pub(super) fn readable(&self, most: usize) -> usize {
         match self.flow {

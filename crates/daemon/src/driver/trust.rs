@@ -145,6 +145,7 @@ impl Driver {
             // What the user wants is so already; the peer is only reminded.
             return self.settle_requests(node, Ok(()));
         }
+        self.waits.trust_asked(now, node);
         self.deadlines.add(now + REQUEST_WAIT, Deadline::Request(node));
     }
 
@@ -313,6 +314,8 @@ impl Driver {
     }
 
     pub(super) fn on_trust(&mut self, now: Instant, event: TrustEvent) {
+        self.tally.on_trust(&event);
+        self.waits.on_trust(&event);
         match event {
             TrustEvent::Changed => self.trust_stale = true,
             TrustEvent::Deliver { to, message } => self.deliver(now, to, message),
@@ -352,6 +355,9 @@ impl Driver {
                     Side::Theirs => "trust.revoked_by_peer",
                 };
                 self.notify(event, Some(json!({"peer_node_id": node})));
+                if by == Side::Ours {
+                    self.forget_agreement(node);
+                }
                 self.settle_waits(now, node);
             }
             TrustEvent::Undeliverable { node, reason } => {

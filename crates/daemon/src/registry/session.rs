@@ -24,6 +24,8 @@ pub(super) struct Asked {
     /// When it was sent.
     pub(super) sent: Instant,
     pub(super) by: Asker,
+    /// What was asked, in the registry's word, if a span is to be made of it.
+    pub(super) kind: Option<String>,
 }
 
 pub(super) enum Asker {

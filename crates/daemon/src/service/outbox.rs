@@ -128,7 +128,7 @@ impl Outbox {
         mailboxes: Mailboxes,
     ) -> io::Result<Self> {
         let seed = pilot_crypto::random_bytes().map_or(1, u32::from_be_bytes);
-        let desk = Arc::new(Desk::new(Disk::at(home), seed));
+        let desk = Arc::new(Desk::new(Disk::at(home), seed).traced(handle.tracer().clone()));
         let disk = Arc::clone(&desk);
         std::thread::Builder::new().name("pilot-outbox".into()).spawn(move || disk.run_disk())?;
         let carriers =
@@ -152,6 +152,12 @@ impl Outbox {
 
     fn office(&self) -> Result<&Office, Failure> {
         self.office.as_deref().ok_or_else(stopping)
+    }
+
+    /// Messages that are to be delivered, and their bytes.
+    pub(super) fn pending(&self) -> (u64, u64) {
+        let waiting = self.office().map(|office| office.desk.with(|ledger, _| ledger.pending()));
+        waiting.map_or((0, 0), |waiting| (waiting.count, waiting.bytes))
     }
 
     /// Answers an application.

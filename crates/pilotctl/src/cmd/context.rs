@@ -2,13 +2,12 @@
 
 use std::fmt;
 
-use clap::CommandFactory;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::args::Cli;
 use crate::failure::Code;
 use crate::output::Output;
+use crate::reference::{self, argument_name};
 use crate::settings::KEYS;
 
 #[derive(Debug, clap::Args)]
@@ -29,10 +28,13 @@ impl fmt::Display for Document {
 
 /// The whole tree of commands.
 pub(crate) fn run() -> Output {
-    let mut root = Cli::command();
-    root.build();
-    let mut commands = Map::new();
-    collect(&root, "", &mut commands);
+    let commands: Map<String, Value> = reference::commands()
+        .into_iter()
+        .map(|entry| {
+            let described = describe(&entry.command);
+            (entry.name, described)
+        })
+        .collect();
     let codes: Map<String, Value> = Code::TABLE
         .iter()
         .map(|(_, name, status)| ((*name).to_owned(), json!({ "exit_status": status })))
@@ -56,32 +58,12 @@ pub(crate) fn run() -> Output {
     })))
 }
 
-fn collect(command: &clap::Command, prefix: &str, into: &mut Map<String, Value>) {
-    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help" && !sub.is_hide_set()) {
-        let name = if prefix.is_empty() {
-            sub.get_name().to_owned()
-        } else {
-            format!("{prefix} {}", sub.get_name())
-        };
-        if sub.has_subcommands() {
-            collect(sub, &name, into);
-        }
-        if !sub.is_subcommand_required_set() {
-            into.insert(name, describe(sub));
-        }
-    }
-}
-
 fn describe(command: &clap::Command) -> Value {
     let text = |help: Option<&clap::builder::StyledStr>| help.map(ToString::to_string);
-    let arguments: Vec<Value> = command
-        .get_arguments()
-        .filter(|arg| {
-            !arg.is_hide_set() && !["help", "version", "json", "socket"].contains(&arg.get_id().as_str())
-        })
+    let arguments: Vec<Value> = reference::arguments(command)
         .map(|arg| {
             json!({
-                "name": arg.get_long().map_or_else(|| arg.get_id().to_string(), |long| format!("--{long}")),
+                "name": argument_name(arg),
                 "required": arg.is_required_set(),
                 "about": text(arg.get_help()),
             })

@@ -1,5 +1,6 @@
-//! `pilotctl daemon run|start|stop|restart|status|logs`.
+//! `pilotctl daemon run|start|stop|restart|status|logs|install|uninstall`.
 
+mod install;
 mod logs;
 mod run;
 mod start;
@@ -35,6 +36,10 @@ pub(crate) enum Command {
     Status(super::status::Args),
     /// The last lines of the daemon's log
     Logs(LogsArgs),
+    /// Have systemd or launchd run the daemon
+    Install(Box<install::InstallArgs>),
+    /// Take the daemon out of systemd or launchd
+    Uninstall(install::UninstallArgs),
 }
 
 /// Settings of a daemon. What is not said is taken from the environment and `config.json`.
@@ -101,6 +106,12 @@ pub(crate) struct DaemonFlags {
     /// Secret that signs what is posted to the webhook
     #[arg(long, value_name = "SECRET", env = "PILOT_WEBHOOK_SECRET", hide_env_values = true)]
     pub(crate) webhook_secret: Option<String>,
+    /// Serve metrics to Prometheus there, such as 127.0.0.1:9465, or off
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) metrics: Option<String>,
+    /// Send traces to this collector (OTLP over HTTP), such as http://127.0.0.1:4318, or off
+    #[arg(long, value_name = "URL")]
+    pub(crate) otlp: Option<String>,
     /// Send and accept packets in clear; for experiments only
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) no_encrypt: Option<String>,
@@ -202,6 +213,8 @@ impl DaemonFlags {
             ("log_level", &self.log_level),
             ("log_format", &self.log_format),
             ("webhook", &self.webhook),
+            ("metrics", &self.metrics),
+            ("otlp", &self.otlp),
             ("encrypt", &encrypt),
             ("trust_auto_approve", &self.trust_auto_approve),
             ("keepalive", &self.keepalive),
@@ -231,6 +244,8 @@ pub(crate) async fn dispatch(ctx: &Context, command: Command) -> Result<Output, 
         Command::Restart(args) => start::restart(ctx, &args).await,
         Command::Status(args) => super::status::run(ctx, &args).await,
         Command::Logs(args) => logs::run(ctx, &args),
+        Command::Install(args) => install::run(ctx, &args).await,
+        Command::Uninstall(args) => install::undo(&args).await,
     }
 }
 

@@ -35,7 +35,14 @@ impl fmt::Display for Report {
             ("webhooks dropped", health.webhook_queue_dropped),
             ("webhooks skipped", health.webhook_circuit_skips),
         ];
-        for (name, value) in counters {
+        let more = [
+            ("local programs", health.programs),
+            ("packets waiting", health.queued_packets),
+            ("bytes waiting", health.queued_bytes),
+            ("frames dropped", health.dropped_frames),
+        ];
+        let more = more.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        for (name, value) in counters.into_iter().chain(more) {
             writeln!(f, "{name:<21} {value}")?;
         }
         Ok(())

@@ -7,7 +7,7 @@ use std::time::Duration;
 #[command(before_help = "Examples:\n  pilotctl send-message agent-b --data 'process this' --wait\n  \
     pilotctl send-message worker-node --data '{\"status\":\"complete\"}' --type json\n  \
     pilotctl send-message agent-b 'hello'\n  pilotctl send-message agent-b 'hello' --until read --timeout 10m\n  \
-    pilotctl send-message agent-b 'only now' --now\n  make-report | pilotctl send-message agent-b --data -\n  \
+    pilotctl send-message agent-b 'nice to meet you' --handshake\n  pilotctl send-message agent-b 'only now' --now\n  make-report | pilotctl send-message agent-b --data -\n  \
     pilotctl send-message agent-a 'done' --reply-to 5156d0a4934aa9c761b0a3d0a0ec715e")]
 pub(crate) struct Args {
     /// Hostname, address or node number
@@ -41,6 +41,9 @@ pub(crate) struct Args {
     /// Fail if the peer cannot be reached now, instead of leaving the message with the daemon
     #[arg(long, conflicts_with_all = ["ttl", "until"])]
     pub(crate) now: bool,
+    /// Ask the peer for trust if there is none yet; the message waits for its owner's word
+    #[arg(long, conflicts_with = "now")]
+    pub(crate) handshake: bool,
     /// For how long the daemon tries to deliver it [default: 7 days]
     #[arg(long, value_parser = crate::duration::parse, value_name = "DURATION")]
     pub(crate) ttl: Option<Duration>,
@@ -58,7 +61,7 @@ use std::time::SystemTime;
 
 use pilot_client::{Client, DeliveryState as State, MessageKind, Outgoing, Queued};
 use pilot_wire::dataexchange::{Extension, MessageId};
-use pilot_wire::ipc::{Call, PeerInfo};
+use pilot_wire::ipc::{Call, PeerInfo, TrustState};
 use pilot_wire::mailbox::{List, Reply, Request};
 use pilot_wire::{Addr, NodeId};
 use serde::Serialize;
@@ -104,6 +107,7 @@ impl Args {
             key: None,
             reply_to: None,
             now: false,
+            handshake: false,
             ttl: None,
             until: None,
             timeout: None,
@@ -246,6 +250,9 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
     let kind = kind(&args.kind, &body)?;
     let client = ctx.client().await?;
     let peer = target::find(&client, &args.target).await?;
+    if args.handshake {
+        ask_for_trust(ctx, &client, &peer).await?;
+    }
     let reply_to = match args.reply_to.as_deref() {
         Some("last") => Some(last_of(ctx, &peer).await?),
         other => other.map(parse_id).transpose()?,
@@ -293,6 +300,20 @@ pub(crate) async fn run(ctx: &Context, args: &Args) -> Result<Output, Failure> {
         }
     }
     Ok(Output::of(report))
+}
+
+/// A message to a private peer waits until its owner agrees, and nobody agrees who was not asked.
+async fn ask_for_trust(ctx: &Context, client: &Client, peer: &Peer) -> Result<(), Failure> {
+    let stands = client.wait_trust(peer.node, Duration::ZERO).await?;
+    if stands.state == TrustState::Trusted {
+        return Ok(());
+    }
+    client.handshake(peer.node, "").await?;
+    ctx.note(style::faint(format!(
+        "asked {} for trust; its owner answers with `pilotctl approve`",
+        peer.name()
+    )));
+    Ok(())
 }
 
 /// Straight to the peer: it has the message when this returns, or nobody has.

@@ -69,6 +69,9 @@ struct Node {
     /// Says so if the key of this node ends within a day.
     #[serde(skip_serializing_if = "Option::is_none")]
     key_expiry: Option<String>,
+    /// Where Prometheus reads the metrics.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metrics: Option<String>,
     /// What was said and is not believed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     alarms: Vec<Alarm>,
@@ -169,6 +172,7 @@ fn of_status(status: Status) -> Node {
         beacon_answers: status.beacon_answers,
         policy_broken: status.policy_broken,
         key_expiry: status.key_expiry,
+        metrics: status.metrics,
         alarms: status.alarms,
     }
 }
@@ -190,6 +194,7 @@ fn of_info(info: Info) -> Node {
         beacon_answers: None,
         policy_broken: None,
         key_expiry: None,
+        metrics: None,
         alarms: Vec::new(),
     }
 }

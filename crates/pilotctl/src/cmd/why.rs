@@ -38,33 +38,10 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let why = &self.0;
         writeln!(f, "{}", style::strong(&why.summary))?;
-        let mut row = |name: &str, value: String| writeln!(f, "  {name:<10} {value}");
-        row("address", format!("{} · node {}", why.address, why.node_id))?;
-        row("path", path(why))?;
-        if let Some(cause) = why.relayed_because {
-            row("relayed", format!("because {}", cause.words()))?;
+        for (name, value) in brief(why) {
+            let value = if name == ALARM { style::bad(value) } else { value };
+            writeln!(f, "  {name:<10} {value}")?;
         }
-        if let Some(ms) = why.next_try_ms {
-            row("next try", format!("in {}", duration::show(Duration::from_millis(ms))))?;
-        }
-        let networks: Vec<String> = why.networks.iter().map(|id| format!("network {id}")).collect();
-        let reason = if networks.is_empty() {
-            String::new()
-        } else {
-            format!(" as a member of {}", networks.join(", "))
-        };
-        row("trust", format!("{}{reason}", trust(why.trust)))?;
-        let tunnel = if why.encrypted { "encrypted" } else { "none" };
-        let heard =
-            why.heard_ms.map_or_else(|| "never heard".to_owned(), |ms| format!("heard {}", ago_ms(ms)));
-        row("tunnel", format!("{tunnel} · {heard}"))?;
-        row("registry", registry(why))?;
-        for alarm in &why.alarms {
-            row("alarm", style::bad(alarm).to_string())?;
-        }
-        row("relay", relay(why))?;
-        row("our NAT", nat_or_nothing(why.our_nat))?;
-        row("their NAT", nat_or_nothing(why.their_nat))?;
         if why.candidates.is_empty() {
             return writeln!(f, "  no address of it is known");
         }
@@ -75,6 +52,33 @@ impl fmt::Display for Report {
         writeln!(f, "{}", style::faint(heading))?;
         why.candidates.iter().try_for_each(|candidate| writeln!(f, "{}", line(candidate)))
     }
+}
+
+/// The name of a row that is no good news.
+const ALARM: &str = "alarm";
+
+/// All but the summary and the addresses that were tried.
+pub(crate) fn brief(why: &Why) -> Vec<(&'static str, String)> {
+    let mut rows = vec![("address", format!("{} · node {}", why.address, why.node_id)), ("path", path(why))];
+    if let Some(cause) = why.relayed_because {
+        rows.push(("relayed", format!("because {}", cause.words())));
+    }
+    if let Some(ms) = why.next_try_ms {
+        rows.push(("next try", format!("in {}", duration::show(Duration::from_millis(ms)))));
+    }
+    let networks: Vec<String> = why.networks.iter().map(|id| format!("network {id}")).collect();
+    let reason =
+        if networks.is_empty() { String::new() } else { format!(" as a member of {}", networks.join(", ")) };
+    rows.push(("trust", format!("{}{reason}", trust(why.trust))));
+    let tunnel = if why.encrypted { "encrypted" } else { "none" };
+    let heard = why.heard_ms.map_or_else(|| "never heard".to_owned(), |ms| format!("heard {}", ago_ms(ms)));
+    rows.push(("tunnel", format!("{tunnel} · {heard}")));
+    rows.push(("registry", registry(why)));
+    rows.extend(why.alarms.iter().map(|alarm| (ALARM, alarm.clone())));
+    rows.push(("relay", relay(why)));
+    rows.push(("our NAT", nat_or_nothing(why.our_nat)));
+    rows.push(("their NAT", nat_or_nothing(why.their_nat)));
+    rows
 }
 
 fn path(why: &Why) -> String {

@@ -348,6 +348,17 @@ impl Running {
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     }
 
+    /// Ctrl-C.
+    pub(crate) fn interrupt(&self) {
+        let pid = self.pid().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    }
+
+    /// For somebody else to write to.
+    pub(crate) fn take_stdin(&mut self) -> ChildStdin {
+        self.stdin.take().unwrap()
+    }
+
     /// Its exit status, once it has ended.
     pub(crate) fn status(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
@@ -434,6 +445,7 @@ pub(crate) fn command(home: &Path, socket: &Path, words: &[&str]) -> Command {
         // A machine under load is no reason to say that a message is queued.
         .env("PILOT_SEND_PATIENCE", "2s")
         .env_remove("NO_COLOR")
+        .env_remove("OTEL_EXPORTER_OTLP_ENDPOINT")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());

@@ -13,6 +13,7 @@ const READY: &[&str] = &["listening", "subscribed", "serving", "waiting"];
 
 /// Lines that say so.
 const SAYS_READY: &[&str] = &[
+    "capture",
     "recv",
     "subscribe",
     "listen",

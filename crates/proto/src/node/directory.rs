@@ -62,6 +62,11 @@ impl Directory {
         true
     }
 
+    /// Whether the answer to a question is awaited.
+    pub(super) fn is_asking(&self, query: &Query) -> bool {
+        self.asked.contains_key(query)
+    }
+
     pub(super) fn poll(&mut self) -> Option<(QueryId, Query)> {
         self.outbox.pop_front()
     }
@@ -80,6 +85,11 @@ impl Directory {
             None if self.ask(Query::PeerKey(node)) => Lookup::Asking,
             None => Lookup::Refused,
         }
+    }
+
+    /// The key, if it is believed at present; nothing is asked.
+    pub(super) fn known_key(&self, now: Instant, node: NodeId) -> Option<PublicKey> {
+        self.keys.get(now, node).flatten()
     }
 
     pub(super) fn learned_key(&mut self, now: Instant, node: NodeId, key: Option<PublicKey>) {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pilot_wire::tunnel::{KeyExchange, Nonce};
+use pilot_wire::tunnel::{Cookie, Extension, KeyExchange, Nonce};
 use pilot_wire::{AgreementPublic, NodeId, PublicKey, Signature};
 use rand::Rng;
 
@@ -10,7 +10,8 @@ use super::{Drop, Frame, Lookup, Node, PEERS_MAX, Purpose, Source, Via};
 use crate::path::candidate::CandidateSource;
 use crate::rate::Rate;
 use crate::tunnel::KeyShown;
-use crate::{Encryption, Event, PeerEvent, Query};
+use crate::tunnel::agreeing::{Them, Us};
+use crate::{Encryption, Event, KeyAgreement, PeerEvent, Query};
 
 /// Offers held while the registry is asked who the sender is.
 const HELD_MAX: usize = 256;
@@ -30,17 +31,29 @@ const VERIFICATIONS: Rate = Rate { burst: 256, interval: Duration::from_micros(5
 /// A key exchange as it came, with its signature unchecked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Offer {
-    sender: NodeId,
+    pub(super) sender: NodeId,
     agreement: AgreementPublic,
-    identity: PublicKey,
+    pub(super) identity: PublicKey,
     signature: Signature,
+    said: Extension,
+    /// It came with a cookie of ours: the sender receives what is sent to its address.
+    vouched: bool,
 }
 
 impl From<KeyExchange<'_>> for Offer {
     fn from(frame: KeyExchange<'_>) -> Self {
-        let KeyExchange { sender, agreement, identity, signature, trailer: _ } = frame;
-        Self { sender, agreement, identity, signature }
+        let KeyExchange { sender, agreement, identity, signature, trailer } = frame;
+        Self { sender, agreement, identity, signature, said: Extension::parse(trailer), vouched: false }
     }
+}
+
+/// Whether one more frame of an exchange is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Takes {
+    Yes,
+    TooMany,
+    /// This node agrees on no keys, or not with itself.
+    Never,
 }
 
 /// An offer that waits for an answer of the registry.
@@ -54,39 +67,49 @@ pub(super) struct Held {
 
 impl Node {
     /// A key exchange (PILA) came.
-    pub(super) fn on_offer(&mut self, now: Instant, via: Via, offer: Offer) {
-        if !self.takes_exchange(now, via, offer.sender) {
-            return;
+    pub(super) fn on_offer(&mut self, now: Instant, via: Via, mut offer: Offer) {
+        if self.config.agreement == KeyAgreement::AsShown {
+            offer.said = Extension::Absent;
         }
-        self.consider(now, via, offer);
+        let initiation = matches!(offer.said, Extension::Initiation { .. });
+        if let Extension::Initiation { cookie, .. } = offer.said {
+            offer.vouched = self.is_vouched(now, via, offer.sender, cookie);
+        }
+        match self.takes_exchange(now, via, offer.sender, offer.vouched) {
+            Takes::Yes => self.consider(now, via, offer),
+            Takes::TooMany if initiation => self.ask_for_cookie(now, via, offer.sender),
+            Takes::TooMany => self.drop_frame(Drop::TooMany),
+            Takes::Never => {}
+        }
     }
 
     /// A request for our key (PILK) came: it proves nothing, so nothing is installed.
-    pub(super) fn on_key_request(&mut self, now: Instant, via: Via, sender: NodeId) {
+    pub(super) fn on_key_request(&mut self, now: Instant, via: Via, sender: NodeId, trailer: &[u8]) {
+        if let Some(cookie) = Cookie::parse(trailer) {
+            return self.take_cookie(now, via, sender, cookie);
+        }
         let known = self.peers.get(&sender);
         let fresh = known.is_some_and(|peer| peer.offered.is_some_and(|at| at + REPEAT_INTERVAL > now));
         if (known.is_some() || self.book.get(sender).is_some())
             && !fresh
-            && self.takes_exchange(now, via, sender)
+            && self.takes_exchange(now, via, sender, false) == Takes::Yes
             && self.agrees_keys(now, sender) == Lookup::Known(true)
         {
             self.offer(now, sender, via);
         }
     }
 
-    fn takes_exchange(&mut self, now: Instant, via: Via, sender: NodeId) -> bool {
+    /// Those who are vouched for share nothing with those who may be anybody.
+    fn takes_exchange(&mut self, now: Instant, via: Via, sender: NodeId, vouched: bool) -> Takes {
         if self.config.encryption == Encryption::Off || self.id.is_none() || self.id == Some(sender) {
-            return false;
+            return Takes::Never;
         }
         let source = match via {
             Via::Direct(addr) => Source::Address(addr.ip()),
             Via::Relay => Source::Relayed(sender),
         };
-        let takes = self.exchange_limits.take(now, source);
-        if !takes {
-            self.drop_frame(Drop::TooMany);
-        }
-        takes
+        let limits = if vouched { &mut self.vouched_limits } else { &mut self.exchange_limits };
+        if limits.take(now, source) { Takes::Yes } else { Takes::TooMany }
     }
 
     /// Takes an offer if all that is needed to judge it is known, holds it if the registry has been asked.
@@ -136,6 +159,13 @@ impl Node {
         }
     }
 
+    /// The same, as far as it is known without asking.
+    pub(super) fn known_identity(&self, now: Instant, node: NodeId) -> Option<PublicKey> {
+        let pinned = self.book.get(node).and_then(|trusted| trusted.key);
+        let proved = || self.peers.get(&node).and_then(|peer| peer.key);
+        pinned.or_else(|| self.directory.known_key(now, node)).or_else(proved)
+    }
+
     /// Another key than expected. A pinned one is final, unless its owner replaced it and the driver finds that out; the
     /// registry's word may have been outdated.
     fn mismatch(&mut self, now: Instant, via: Via, offer: Offer) {
@@ -152,9 +182,54 @@ impl Node {
         }
     }
 
-    /// The identity is right; the signature decides.
+    /// The identity is right; what the offer carries decides.
     fn take(&mut self, now: Instant, via: Via, offer: Offer) {
-        let Offer { sender, agreement, identity, signature } = offer;
+        match offer.said {
+            Extension::Absent if self.is_modern(offer.sender, &offer.identity) => {
+                // Its owner runs an earlier release now, or somebody on the way wants both sides to do with less.
+                self.drop_frame(Drop::Downgraded);
+                self.events.push_back(Event::Peer(offer.sender, PeerEvent::Downgraded));
+            }
+            Extension::Absent => self.take_shown(now, via, offer),
+            Extension::Hello => self.take_hello(now, via, &offer),
+            Extension::Initiation { ref message, .. } => {
+                self.take_initiation(now, via, &offer, message, offer.vouched);
+            }
+            Extension::Answer { to, ref message } => self.take_answer(now, via, &offer, to, message),
+        }
+    }
+
+    /// Whether there is time to check one more signature.
+    pub(super) fn has_time_to_verify(&mut self, now: Instant) -> bool {
+        self.verifications.take(now, VERIFICATIONS)
+    }
+
+    /// Whether an offer is signed by the identity it shows, and there is room for its sender.
+    pub(super) fn is_signed(&mut self, offer: &Offer) -> bool {
+        if !self.peers.contains_key(&offer.sender) && self.peers.len() >= PEERS_MAX {
+            self.drop_frame(Drop::TooMany);
+            return false;
+        }
+        let signed = pilot_wire::tunnel::signed_bytes(offer.sender, &offer.agreement);
+        let genuine = pilot_crypto::verify(&offer.identity, &signed, &offer.signature);
+        if !genuine {
+            self.drop_frame(Drop::BadSignature);
+        }
+        genuine
+    }
+
+    /// The same, if there is time to look.
+    pub(super) fn is_genuine(&mut self, now: Instant, offer: &Offer) -> bool {
+        let time = self.has_time_to_verify(now);
+        if !time {
+            self.drop_frame(Drop::TooMany);
+        }
+        time && self.is_signed(offer)
+    }
+
+    /// A key as release 1.18.0 shows it: the signature decides.
+    fn take_shown(&mut self, now: Instant, via: Via, offer: Offer) {
+        let Offer { sender, agreement, identity, .. } = offer;
         if let Some(peer) = self.peers.get(&sender).filter(|peer| peer.tunnel.knows(&agreement)) {
             // Nothing can change by it, so the signature need not be paid for.
             return match peer.tunnel.awaits_proof_of(&agreement) {
@@ -162,15 +237,8 @@ impl Node {
                 false => self.on_known_offer(now, sender, via),
             };
         }
-        if !self.peers.contains_key(&sender) && self.peers.len() >= PEERS_MAX {
-            return self.drop_frame(Drop::TooMany);
-        }
-        if !self.verifications.take(now, VERIFICATIONS) {
-            return self.drop_frame(Drop::TooMany);
-        }
-        let signed = pilot_wire::tunnel::signed_bytes(sender, &agreement);
-        if !pilot_crypto::verify(&identity, &signed, &signature) {
-            return self.drop_frame(Drop::BadSignature);
+        if !self.is_genuine(now, &offer) {
+            return;
         }
         let mut start = Nonce { prefix: [0; 4], counter: self.counter_start(now) };
         self.rng.fill_bytes(&mut start.prefix);
@@ -214,6 +282,11 @@ impl Node {
         if self.may_repeat_offer(now, node, via) {
             return self.repeat_offer(now, node, via);
         }
+        self.learn_way(now, node, via);
+    }
+
+    /// A copy of what is known already came directly: while no address works, it may show another way.
+    pub(super) fn learn_way(&mut self, now: Instant, node: NodeId, via: Via) {
         let Via::Direct(addr) = via else { return };
         let improvable =
             self.peers.get(&node).is_some_and(|peer| peer.tunnel.is_proven() && peer.path.is_improvable());
@@ -353,17 +426,33 @@ impl Node {
         }
     }
 
-    /// Shows our key to a peer one way.
+    /// Shows our key to a peer one way, and begins to agree on keys of the moment.
     pub(super) fn offer(&mut self, now: Instant, node: NodeId, via: Via) {
+        self.show_key(now, node, via, false);
+    }
+
+    /// Answers what the peer began, one way.
+    pub(super) fn answer(&mut self, now: Instant, node: NodeId, via: Via) {
+        self.show_key(now, node, via, true);
+    }
+
+    fn show_key(&mut self, now: Instant, node: NodeId, via: Via, answers: bool) {
         let Some(us) = self.id.filter(|_| self.may_show_key(now, node, via)) else { return };
         let mut frame = Vec::new();
         let Some(destination) = self.open_frame(node, via, &mut frame) else { return };
         self.peer(now, node).offered = Some(now);
+        let them = self.known_identity(now, node).map(|key| Them { node, key });
+        let ours = Us { node: us, identity: &self.config.identity, life: self.life };
         if let Some(peer) = self.peers.get_mut(&node) {
             if let Via::Direct(addr) = via {
                 peer.path.was_tried(now, addr);
             }
-            peer.tunnel.emit_offer(us, &self.config.identity, &mut frame);
+            if !(answers && peer.tunnel.emit_answer(ours, &mut frame)) {
+                peer.tunnel.emit_offer(ours, &mut frame);
+                if self.config.agreement == KeyAgreement::OfTheMoment {
+                    peer.tunnel.extend_offer(now, ours, them, &mut self.rng, &mut frame);
+                }
+            }
             peer.sent = now;
             self.outbox.push_back(Frame::whole(destination, frame));
         }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
+use pilot_wire::capture::Direction;
 use pilot_wire::packet::{Flags, Header, Packet, Protocol};
 use pilot_wire::tunnel::{Frame, SEALED_HEADER_LEN, SealedHeader};
 use pilot_wire::{Addr, NodeId, Port, Seq, beacon, path};
@@ -50,11 +51,13 @@ impl Node {
             beacon::Message::PunchCommand(addr) => self.on_introduction(now, addr),
             beacon::Message::RelayDeliver { source, frame } => {
                 let start = datagram.len() - frame.len();
+                self.stats.relayed_bytes_received += datagram.len() as u64;
                 self.on_frame(now, Via::Relay, Some(source), &mut datagram[start..]);
             }
             beacon::Message::RelayDeliverTo { source, destination, frame } => {
                 let start = datagram.len() - frame.len();
                 if Some(destination) == self.id {
+                    self.stats.relayed_bytes_received += datagram.len() as u64;
                     self.on_frame(now, Via::Relay, Some(source), &mut datagram[start..]);
                 } else {
                     self.drop_frame(Drop::WrongAddress);
@@ -136,7 +139,7 @@ impl Node {
                 self.on_sealed(now, via, SealedHeader { sender, nonce }, &mut frame[SEALED_HEADER_LEN..]);
             }
             Frame::KeyExchange(exchange) => self.on_offer(now, via, exchange.into()),
-            Frame::KeyRequest { sender, .. } => self.on_key_request(now, via, sender),
+            Frame::KeyRequest { sender, trailer, .. } => self.on_key_request(now, via, sender, trailer),
             Frame::Plain { packet } => self.on_plain(now, via, packet),
             Frame::Punch => {}
         }
@@ -153,10 +156,12 @@ impl Node {
                 if opened.proof == Proof::Restarted {
                     peer.path.peer_restarted();
                 }
-                if peer.alive(now) || opened.proof != Proof::Known {
-                    self.proved(now, node, via, opened.proof);
+                peer.bytes_received += (SEALED_HEADER_LEN + ciphertext.len()) as u64;
+                if opened.proof != Proof::Known {
+                    self.agrees_anew(node);
                 }
-                self.heard(now, node, via, opened.proof);
+                self.on_proof(now, node, via, opened.proof);
+                self.show(now, Direction::Received, node, (Some(via), true), &ciphertext[..opened.len]);
                 self.on_packet(now, node, via, &ciphertext[..opened.len]);
                 self.arm_peer(node);
             }
@@ -172,6 +177,18 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// Something authentic came this way.
+    pub(super) fn on_proof(&mut self, now: Instant, node: NodeId, via: Via, proof: Proof) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        // Nothing is lost when keys of the moment follow each other, and nobody need hear of it.
+        let routine = proof == Proof::Renewed && peer.tunnel.is_agreed();
+        let news = if routine { Proof::Known } else { proof };
+        if peer.alive(now) || news != Proof::Known {
+            self.proved(now, node, via, news);
+        }
+        self.heard(now, node, via, news);
     }
 
     /// The peer is back after a silence, or proved a key.
@@ -223,8 +240,9 @@ impl Node {
         if node == NodeId::UNSET || Some(node) == self.id || !self.has_room_for(node) {
             return self.drop_frame(Drop::WrongAddress);
         }
-        let back = self.peer(now, node).alive(now);
-        if back {
+        let peer = self.peer(now, node);
+        peer.bytes_received += packet.len() as u64;
+        if peer.alive(now) {
             self.proved(now, node, via, Proof::Known);
         }
         if let Via::Direct(addr) = via {
@@ -236,12 +254,20 @@ impl Node {
         } else {
             self.heard(now, node, via, Proof::Known);
         }
+        self.show(now, Direction::Received, node, (Some(via), false), packet);
         self.on_packet(now, node, via, packet);
         self.arm_peer(node);
     }
 
+    /// A packet of this node to itself, which never leaves.
+    pub(super) fn on_own_packet(&mut self, now: Instant, packet: &[u8]) {
+        let Some(us) = self.id else { return };
+        self.show(now, Direction::Received, us, (None, false), packet);
+        self.on_packet(now, us, Via::Relay, packet);
+    }
+
     /// A packet from `node`, whose word this is.
-    pub(super) fn on_packet(&mut self, now: Instant, node: NodeId, via: Via, packet: &[u8]) {
+    fn on_packet(&mut self, now: Instant, node: NodeId, via: Via, packet: &[u8]) {
         let Ok(Packet { header, payload }) = Packet::parse_sealed(packet) else {
             return self.drop_frame(Drop::Malformed);
         };

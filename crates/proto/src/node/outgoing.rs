@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use pilot_wire::capture::Direction;
 use pilot_wire::packet::{Flags, HEADER_LEN, Header, Packet, Protocol};
 use pilot_wire::tunnel::{SEALED_HEADER_LEN, TAG_LEN, emit_plain_header};
 use pilot_wire::{Addr, NodeId, Port, StreamId, beacon};
@@ -10,6 +11,7 @@ use rand::Rng;
 
 use super::{Frame, Node, Purpose, Timer, Transmit, Via};
 use crate::Encryption;
+use crate::tap::Passing;
 
 /// Bytes of one train of datagrams: what a segmented send of the kernel takes at most (65,507).
 const TRAIN_MAX: usize = 60_000;
@@ -33,6 +35,9 @@ impl Node {
         let transmit = self.next_transmit(now, out, max_segments)?;
         self.stats.bytes_sent += out.len() as u64;
         self.stats.datagrams_sent += out.len().div_ceil(transmit.segment_size.max(1)) as u64;
+        if out.first().is_some_and(|&first| beacon::is_relay(first)) {
+            self.stats.relayed_bytes_sent += out.len() as u64;
+        }
         Some(transmit)
     }
 
@@ -81,6 +86,15 @@ impl Node {
         };
         let may_fragment = peer.mtu.is_narrow();
         let full = usize::from(peer.mtu.segment());
+        let taps = &mut self.taps;
+        let passing = Passing {
+            at: now,
+            direction: Direction::Sent,
+            peer: node,
+            via: Some(via),
+            beacon: Some(destination),
+            encrypted: !clear,
+        };
         let mut segment_size = 0;
         let mut segments = 0;
         let mut full_segments = 0;
@@ -92,7 +106,13 @@ impl Node {
                 beacon::emit_relay_header(us, node, out);
             }
             let mut sent = None;
-            let mut write = |out: &mut Vec<u8>| sent = entry.stream.poll_segment(now, out);
+            let mut write = |out: &mut Vec<u8>| {
+                let clear_at = out.len();
+                sent = entry.stream.poll_segment(now, out);
+                if taps.is_open() && sent.is_some() {
+                    taps.show(passing, &out[clear_at..]);
+                }
+            };
             if clear {
                 emit_plain_header(out);
                 write(out);
@@ -106,7 +126,11 @@ impl Node {
             };
             expects_answer |= sent.kind.is_answered();
             full_segments += usize::from(sent.payload >= full);
+            if sent.payload > 0 {
+                peer.tunnel.carries();
+            }
             let len = out.len() - start;
+            peer.bytes_sent += len as u64;
             if segments == 0 {
                 segment_size = len;
             } else if len > segment_size {
@@ -147,7 +171,6 @@ impl Node {
 
     /// A stream to this node itself: its packets never leave.
     fn loop_back(&mut self, now: Instant, id: StreamId) {
-        let Some(us) = self.id else { return };
         let mut packets = Vec::new();
         if let Some(entry) = self.streams.get_mut(id) {
             loop {
@@ -160,14 +183,14 @@ impl Node {
         }
         self.collect(now, id);
         for packet in packets {
-            self.on_packet(now, us, Via::Relay, &packet);
+            self.on_own_packet(now, &packet);
         }
     }
 
     /// Sends one packet to a node, when there is a key: now or later. `false` if too much waits for the key.
     pub(super) fn send_packet(&mut self, now: Instant, node: NodeId, packet: Vec<u8>) -> bool {
         if self.id == Some(node) {
-            self.on_packet(now, node, Via::Relay, &packet);
+            self.on_own_packet(now, &packet);
             return true;
         }
         let clear = self.config.encryption == Encryption::Off;
@@ -202,7 +225,7 @@ impl Node {
     /// Sends one packet a given way, if there is a key. That it may go there has been seen to.
     pub(super) fn emit_packet(&mut self, now: Instant, node: NodeId, via: Via, packet: &[u8]) {
         if self.id == Some(node) {
-            return self.on_packet(now, node, via, packet);
+            return self.on_own_packet(now, packet);
         }
         let Some((destination, bytes)) = self.frame(now, node, via, packet) else { return };
         if let Some(port) = ping_port(packet) {
@@ -233,6 +256,9 @@ impl Node {
             return None;
         }
         peer.sent = now;
+        peer.bytes_sent += frame.len() as u64;
+        let encrypted = self.config.encryption != Encryption::Off;
+        self.show(now, Direction::Sent, node, (Some(via), encrypted), packet);
         Some((destination, frame))
     }
 

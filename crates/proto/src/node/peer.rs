@@ -16,6 +16,9 @@ use crate::{QueryError, TunnelConfig};
 /// they are what the application said first.
 const QUEUE_MAX: usize = 64;
 
+/// An initiation for new keys that is not answered is repeated after this long.
+const REKEY_AGAIN: Duration = Duration::from_secs(2);
+
 /// How long an answer of the registry about a peer's addresses is used without asking again.
 const LOCATION_LIFE: Duration = Duration::from_secs(60);
 
@@ -75,6 +78,9 @@ pub(super) struct Peer {
     pub(super) told: Option<Instant>,
     pub(super) offered: Option<Instant>,
     pub(super) sent: Instant,
+    /// Bytes of frames with packets to and from the peer.
+    pub(super) bytes_sent: u64,
+    pub(super) bytes_received: u64,
     /// When somebody here last wanted something of it, or it of us.
     pub(super) used: Instant,
     /// The same, but never before: that somebody made himself known to us is no wish of ours.
@@ -144,6 +150,8 @@ impl Peer {
             told: None,
             offered: None,
             sent: now,
+            bytes_sent: 0,
+            bytes_received: 0,
             used: now,
             wanted: None,
             knows_ours: false,
@@ -157,6 +165,11 @@ impl Peer {
             self.queue.push_back(packet);
         }
         room
+    }
+
+    /// Packets that wait for a key.
+    pub(super) fn queued(&self) -> usize {
+        self.queue.len()
     }
 
     pub(super) fn take_queue(&mut self) -> VecDeque<Vec<u8>> {
@@ -311,6 +324,13 @@ impl Peer {
         self.awaiting.map(|awaiting| awaiting.next).or(self.probe_again)
     }
 
+    /// When the keys in use are to be replaced, or the next try of it is due. Not while the peer is silent: other things
+    /// are tried then.
+    pub(super) fn rekey_at(&self) -> Option<Instant> {
+        let due = self.tunnel.rekey_at().filter(|_| self.awaiting.is_none() && self.probe_again.is_none())?;
+        Some(self.offered.map_or(due, |last| due.max(last + REKEY_AGAIN)))
+    }
+
     /// Whether nothing here has a use for the peer.
     pub(super) fn is_idle(&self, now: Instant) -> bool {
         self.is_unused() && self.used + IDLE_LIFE <= now
@@ -336,6 +356,7 @@ impl Peer {
             .chain(self.path.search.poll_timeout().filter(|_| self.tunnel.is_proven()))
             .chain(self.stall_at())
             .chain(self.watch_at(config, polite))
+            .chain(self.rekey_at())
             .chain(self.is_unused().then_some(self.used + IDLE_LIFE))
             .min()
     }

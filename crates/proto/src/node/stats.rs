@@ -11,6 +11,12 @@ pub struct Stats {
     pub datagrams_sent: u64,
     /// Datagrams received.
     pub datagrams_received: u64,
+    /// Of `bytes_sent`, those in frames for the beacon to pass on.
+    pub relayed_bytes_sent: u64,
+    /// Of `bytes_received`, those in frames that the beacon passed on.
+    pub relayed_bytes_received: u64,
+    /// Segments sent again by streams that are over.
+    pub retransmits: u64,
     dropped: [u64; Drop::COUNT],
 }
 
@@ -31,6 +37,8 @@ pub enum Drop {
     BadSignature,
     /// A key exchange with another identity than the known one.
     WrongKey,
+    /// A key exchange of an earlier release from a node that is known to do better.
+    Downgraded,
     /// From a node that this one does not talk to.
     NotAdmitted,
     /// More of a kind than is taken from one source.
@@ -43,7 +51,7 @@ pub enum Drop {
 
 impl Drop {
     /// Number of reasons.
-    const COUNT: usize = 11;
+    const COUNT: usize = 12;
 
     /// Every reason.
     pub const ALL: [Self; Self::COUNT] = [
@@ -54,11 +62,31 @@ impl Drop {
         Self::Replayed,
         Self::BadSignature,
         Self::WrongKey,
+        Self::Downgraded,
         Self::NotAdmitted,
         Self::TooMany,
         Self::WrongAddress,
         Self::NoStream,
     ];
+
+    /// A short name, for logs and counters.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::NotTheBeacon => "not_the_beacon",
+            Self::Plaintext => "plaintext",
+            Self::NotAuthentic => "not_authentic",
+            Self::Replayed => "replayed",
+            Self::BadSignature => "bad_signature",
+            Self::WrongKey => "wrong_key",
+            Self::Downgraded => "downgraded",
+            Self::NotAdmitted => "not_admitted",
+            Self::TooMany => "too_many",
+            Self::WrongAddress => "wrong_address",
+            Self::NoStream => "no_stream",
+        }
+    }
 }
 
 impl Stats {

@@ -84,6 +84,8 @@ impl Node {
     /// [`TrustError::NotTrusted`].
     pub fn revoke(&mut self, now: Instant, wall: UnixTime, node: NodeId) -> Result<(), TrustError> {
         let steps = self.book.revoke(node, wall)?;
+        // Whoever is met anew may be of another make.
+        self.modern.remove(&node);
         self.decided(now, wall, steps);
         Ok(())
     }
@@ -178,6 +180,9 @@ impl Node {
         self.directory.learned_key(now, node, Some(key));
         if self.book.rekeyed(node, key) {
             self.tell(TrustEvent::Changed);
+        }
+        if let Some(identity) = self.modern.get_mut(&node) {
+            *identity = key;
         }
         let holds_old = self.peers.get(&node).and_then(|peer| peer.key).is_some_and(|held| held != key);
         if holds_old {

@@ -45,6 +45,7 @@ impl Node {
                     self.carry_out(now, steps);
                 }
                 self.reconsider(now, node);
+                self.identified(now, node);
             }
             (Query::CheckTrust(node), Answer::Trusted(result)) => {
                 self.directory.learned_trust(now, node, result.ok());
@@ -69,8 +70,9 @@ impl Node {
             let _ = self.identity_of(now, node);
             let _ = self.agrees_keys(now, node);
         }
+        let identified = clear || !self.is_being_identified(now, node);
         let peer = self.peer(now, node);
-        let blind = !peer.path.has_candidates() && peer.needs_location(now);
+        let blind = !peer.path.has_candidates() && peer.needs_location(now) || !identified;
         let fresh = !peer.is_awaited();
         let needs_relay = peer.path.is_improvable();
         peer.expect_answer(now);
@@ -85,7 +87,8 @@ impl Node {
         }
         let peer = self.peer(now, node);
         if blind {
-            // The relay needs no address, but a peer that first hears of us through it may stay there.
+            // The relay needs no address, but a peer that first hears of us through it may stay there. And who does not know
+            // whom to expect can only say hello, which costs a round trip.
             peer.wait_for_location(now);
         }
         self.tend(now, node);
@@ -125,7 +128,9 @@ impl Node {
             }
             return self.arm_peer(node);
         }
-        if is_news || !peer.was_tried() {
+        let identified = self.config.encryption == Encryption::Off || !self.is_being_identified(now, node);
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        if (is_news || !peer.was_tried()) && (identified || peer.was_tried()) {
             // Not after a refusal: whoever is tried again because of it asks again, too, and so on.
             peer.hurry(now);
         }
@@ -144,6 +149,20 @@ impl Node {
             }
         }
         self.tend(now, node);
+    }
+
+    /// Whether the registry has been asked who a peer is, and that is all that is known.
+    fn is_being_identified(&self, now: Instant, node: NodeId) -> bool {
+        self.known_identity(now, node).is_none() && self.directory.is_asking(&Query::PeerKey(node))
+    }
+
+    /// The registry said who a peer is, or did not: what waited for that goes out, unless its address is awaited, too.
+    fn identified(&mut self, now: Instant, node: NodeId) {
+        let locating = self.directory.is_asking(&Query::Resolve(node));
+        if let Some(peer) = self.peers.get_mut(&node).filter(|peer| !peer.was_tried() && !locating) {
+            peer.hurry(now);
+            self.tend(now, node);
+        }
     }
 
     /// Everything that may be due for one peer.
@@ -167,6 +186,7 @@ impl Node {
             self.try_again(now, node, tries);
         }
         self.expire_dials(now, node);
+        self.rekey_if_due(now, node);
         self.look_for_better_path(now, node);
         self.forget_if_idle(now, node);
         self.arm_peer(node);

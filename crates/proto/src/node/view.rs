@@ -28,6 +28,12 @@ pub struct PeerView {
     pub heard: Option<Instant>,
     /// Streams open with it.
     pub streams: usize,
+    /// Bytes of frames with packets that were sent to it, with their headers.
+    pub bytes_sent: u64,
+    /// Bytes of frames with authentic packets that came from it.
+    pub bytes_received: u64,
+    /// Packets that wait until keys are agreed.
+    pub queued: usize,
 }
 
 /// The way to a peer.
@@ -70,6 +76,9 @@ impl Node {
             authenticated: peer.tunnel.is_proven(),
             heard: peer.tunnel.heard(),
             streams: peer.streams,
+            bytes_sent: peer.bytes_sent,
+            bytes_received: peer.bytes_received,
+            queued: peer.queued(),
         })
     }
 

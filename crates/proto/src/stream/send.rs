@@ -74,7 +74,7 @@ enum Phase {
     Lossy {
         until: u64,
         /// Transmissions up to the time-out.
-        order: u64,
+        order: Option<u64>,
     },
 }
 

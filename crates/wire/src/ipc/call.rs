@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::paths::{Nat, OwnCandidate};
 use crate::{
-    Addr, NetworkId, NodeId, Port, PublicKey, StreamId, hooks, mailbox, mailboxes, networks, outbox, policy,
-    received, serving, tasks,
+    Addr, NetworkId, NodeId, Port, PublicKey, StreamId, capture, hooks, mailbox, mailboxes, networks, outbox,
+    policy, received, serving, tasks,
 };
 
 /// A question or order to the daemon. The result of each is named in its description.
@@ -106,6 +106,10 @@ pub enum Call {
     Networks(networks::Request),
     /// How the event broker stands: [`EventsStatus`](super::EventsStatus).
     Events,
+    /// Shows this client packets of the node from now on, which it fetches by
+    /// [`Request::Packets`](super::Request::Packets), until its connection ends: [`Done`]. One capture for each client;
+    /// a later call replaces it.
+    Capture(capture::Filter),
 }
 
 impl Call {
@@ -138,6 +142,7 @@ impl Call {
             Self::Mailboxes(_) => "mailboxes",
             Self::Networks(_) => "networks",
             Self::Events => "events",
+            Self::Capture(_) => "capture",
         }
     }
 }
@@ -250,6 +255,9 @@ pub struct Status {
     /// What was said and is not believed, until the owner has read it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub alarms: Vec<Alarm>,
+    /// Where the metrics are read, if they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
 }
 
 /// The connection to the registry.

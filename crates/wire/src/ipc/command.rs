@@ -160,6 +160,10 @@ commands! {
     DialWith = 0x8D,
     /// The request failed, as JSON `Failure`.
     Failure = 0x8F,
+    /// What has a capture seen? (`u8` 1: answer when there is something; 0: at once)
+    Packets = 0x90,
+    /// The packets ([`crate::capture::parse`]).
+    PacketsOk = 0x91,
 }
 
 impl Command {

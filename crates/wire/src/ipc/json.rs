@@ -273,6 +273,18 @@ pub struct Health {
     /// How the beacon is reached: `udp` or `web`.
     #[serde(deserialize_with = "or_default")]
     pub transport: String,
+    /// Local programs that are connected. The reference does not say it, nor what follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub programs: Option<u64>,
+    /// Packets that wait until keys are agreed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queued_packets: Option<u64>,
+    /// Bytes that programs wrote and that wait for room in their streams.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queued_bytes: Option<u64>,
+    /// Frames from the network that were of no use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropped_frames: Option<u64>,
 }
 
 /// What became of a handshake request, approval or rejection.

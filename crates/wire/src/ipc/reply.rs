@@ -114,6 +114,11 @@ pub enum Reply<'a> {
         /// The text. Not parsed here: only who asked knows the type.
         body: Cow<'a, [u8]>,
     },
+    /// What a capture has seen.
+    Packets {
+        /// As [`capture::parse`](crate::capture::parse) reads it.
+        body: Cow<'a, [u8]>,
+    },
     /// The request failed, in the reference dialect.
     Error {
         /// Always 1.
@@ -260,6 +265,7 @@ impl<'a> Reply<'a> {
             | Command::SignEnvelopeOk
             | Command::VerifyEnvelopeOk
             | Command::CallOk => Self::Json { command, body: payload.into() },
+            Command::PacketsOk => Self::Packets { body: payload.into() },
             Command::Error => {
                 let (code, text) = fields(command, r, |r| Ok((r.u16()?, r.rest())))?;
                 Self::Error { code, text: String::from_utf8_lossy(text) }
@@ -304,7 +310,8 @@ impl<'a> Reply<'a> {
             | Command::Drain
             | Command::Call
             | Command::SendFrom
-            | Command::DialWith => return Err(ReplyError::UnknownCommand(command.byte())),
+            | Command::DialWith
+            | Command::Packets => return Err(ReplyError::UnknownCommand(command.byte())),
         })
     }
 
@@ -319,6 +326,7 @@ impl<'a> Reply<'a> {
             Self::Sent => Command::SendToOk,
             Self::Drained { .. } => Command::DrainOk,
             Self::Json { command, .. } => *command,
+            Self::Packets { .. } => Command::PacketsOk,
             Self::Error { .. } => Command::Error,
             Self::Failure(_) => Command::Failure,
         }
@@ -346,7 +354,7 @@ impl<'a> Reply<'a> {
                 put_stream(out, command, *stream);
             }
             Self::Broadcast | Self::Sent => out.push(command.byte()),
-            Self::Json { body, .. } => {
+            Self::Json { body, .. } | Self::Packets { body } => {
                 out.push(command.byte());
                 out.extend_from_slice(body);
             }

@@ -183,6 +183,12 @@ pub enum Request<'a> {
     },
     /// One of our own calls.
     Call(Call),
+    /// The packets that this client's capture has seen since it asked last. Its answer is the only reply that is neither
+    /// JSON nor empty.
+    Packets {
+        /// Wait until there is one?
+        wait: bool,
+    },
 }
 
 /// Why a request cannot be understood. The texts are those of 1.18 where it has one (spec 1.11).
@@ -346,6 +352,9 @@ impl<'a> Request<'a> {
                 fields(payload, "drain: missing conn_id", |r| Ok(Self::Drain { stream: stream(r)? }))?
             }
             Command::Call => Self::Call(json(payload, "call: bad payload")?),
+            Command::Packets => {
+                fields(payload, "packets: missing value", |r| Ok(Self::Packets { wait: r.u8()? != 0 }))?
+            }
             Command::BindOk
             | Command::DialOk
             | Command::Accept
@@ -382,6 +391,7 @@ impl<'a> Request<'a> {
             | Command::Reset
             | Command::DrainOk
             | Command::CallOk
+            | Command::PacketsOk
             | Command::Failure => return Err(RequestError::UnknownCommand(command.byte())),
         })
     }
@@ -415,6 +425,7 @@ impl<'a> Request<'a> {
             Self::Unbind { .. } => Command::UnbindOk,
             Self::Drain { .. } => Command::DrainOk,
             Self::Call(_) => Command::CallOk,
+            Self::Packets { .. } => Command::PacketsOk,
         })
     }
 
@@ -517,6 +528,7 @@ impl<'a> Request<'a> {
                 out.push(Command::Call.byte());
                 put_json(out, call);
             }
+            Self::Packets { wait } => out.extend([Command::Packets.byte(), u8::from(*wait)]),
         }
     }
 }

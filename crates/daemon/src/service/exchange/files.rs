@@ -1,6 +1,6 @@
 //! Files and folders on one connection: what is under way, step by step.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pilot_crypto::Sha256;
@@ -17,6 +17,7 @@ use crate::service::received::{
     Announced, Begun, Complete, Content, Folder, Origin, Partial, SafeName, Transfer, TransferError,
 };
 use crate::service::{Notice, Remote};
+use crate::trace::Span;
 
 /// How often a new connection asks whether the older one of the same transfer has ended.
 const TAKE_OVER_TRIES: usize = 3;
@@ -32,6 +33,8 @@ pub(super) struct Receiving<'a> {
     folder: Option<CurrentFolder>,
     /// For whoever takes the transfer over.
     cancel: watch::Sender<bool>,
+    /// When the file under way began to come, and its bytes.
+    begun: Option<(Instant, u64)>,
 }
 
 /// The file under way.
@@ -70,7 +73,7 @@ impl Current {
 
 impl<'a> Receiving<'a> {
     pub(super) fn new(exchange: &'a Exchange, from: &'a Remote) -> Self {
-        Self { exchange, from, current: None, folder: None, cancel: watch::channel(false).0 }
+        Self { exchange, from, current: None, folder: None, cancel: watch::channel(false).0, begun: None }
     }
 
     /// True once another connection takes the transfer over.
@@ -102,6 +105,7 @@ impl<'a> Receiving<'a> {
     async fn begin(&mut self, init: Init) -> Result<FileStream, Closed> {
         let (id, size) = (init.id, init.size);
         self.current = None;
+        self.begun = Some((Instant::now(), size));
         let begun = match self.folder.take() {
             None => self.begin_file(init).await?,
             Some(CurrentFolder::Here) => Err("the folder is complete".to_owned()),
@@ -125,7 +129,10 @@ impl<'a> Receiving<'a> {
                 self.current = Some(current);
                 FileStream::InitAck { id, offset }
             }
-            Err(reason) => abort(id, &reason),
+            Err(reason) => {
+                self.trace(Some(&reason));
+                abort(id, &reason)
+            }
         })
     }
 
@@ -205,7 +212,16 @@ impl<'a> Receiving<'a> {
                 Err(error) => Err(error),
             },
         };
-        Ok(FileStream::Complete { id, outcome: outcome.map_err(|error| error.to_string()) })
+        let outcome = outcome.map_err(|error| error.to_string());
+        self.trace(outcome.as_ref().err());
+        Ok(FileStream::Complete { id, outcome })
+    }
+
+    fn trace(&mut self, failed: Option<&String>) {
+        let (Some((began, bytes)), Some(handle)) = (self.begun.take(), &self.exchange.handle) else { return };
+        let span =
+            || Span::since("pilot.file", began).with("pilot.peer", self.from.endpoint.addr.to_string());
+        handle.tracer().record(|| span().with("pilot.bytes", bytes).failed(failed.cloned()));
     }
 
     async fn finish(&self, complete: Complete) -> Result<(), TransferError> {

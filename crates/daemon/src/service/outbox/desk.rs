@@ -8,6 +8,8 @@ use pilot_wire::ipc::{Code, Failure};
 use pilot_wire::outbox::{Item, State};
 use tokio::sync::{Notify, oneshot, watch};
 
+use crate::trace::Tracer;
+
 use super::disk::{Disk, OpenError};
 use super::entry::{Now, Seq};
 use super::lane::LaneKey;
@@ -62,6 +64,7 @@ pub(super) struct Desk {
     /// Rung when there is room for live pieces.
     pub(super) live_room: Notify,
     phase: watch::Sender<Phase>,
+    tracer: Tracer,
 }
 
 /// Told when a change is on disk, or why it will not be.
@@ -86,7 +89,13 @@ impl Desk {
             look: Notify::new(),
             live_room: Notify::new(),
             phase: watch::Sender::new(Phase::Opening),
+            tracer: Tracer::default(),
         }
+    }
+
+    /// The same for an outbox whose deliveries are traced.
+    pub(super) fn traced(self, tracer: Tracer) -> Self {
+        Self { tracer, ..self }
     }
 
     /// Nothing here leaves the state half changed when it panics, so the lock is never given up.
@@ -104,7 +113,13 @@ impl Desk {
     }
 
     fn follow_up(&self, core: &mut Core, now: Now) {
-        let Effects { changes, nudged, moved, look, live_room } = &mut core.ledger.effects;
+        let over = std::mem::take(&mut core.ledger.effects.over);
+        if self.tracer.is_on() {
+            for span in over.into_iter().filter_map(|seq| core.ledger.delivery(seq)) {
+                self.tracer.record(|| span);
+            }
+        }
+        let Effects { changes, nudged, moved, over: _, look, live_room } = &mut core.ledger.effects;
         let (nudged, moved) = (std::mem::take(nudged), std::mem::take(moved));
         let (look, live_room) = (std::mem::take(look), std::mem::take(live_room));
         if !changes.is_empty() {

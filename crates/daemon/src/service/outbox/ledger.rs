@@ -10,12 +10,14 @@ pub(super) mod leaving;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
 use pilot_wire::dataexchange::{Control, Delivery, MessageId, Receipt, ReceiptState};
 use pilot_wire::outbox::{Item, State};
 use pilot_wire::{Addr, NodeId};
+
+use crate::trace::Span;
 
 use super::entry::{Entry, Now, Place, Record, Seq, is_final, millis};
 use super::lane::{
@@ -120,6 +122,8 @@ pub(super) struct Effects {
     pub(super) nudged: BTreeSet<LaneKey>,
     /// Messages that came further.
     pub(super) moved: BTreeSet<Seq>,
+    /// Messages that wait no more: delivered, or never to be.
+    pub(super) over: BTreeSet<Seq>,
     /// A lane may want a carrier, or the next time to look has changed.
     pub(super) look: bool,
     /// There is room for live pieces again.
@@ -322,7 +326,10 @@ impl Ledger {
             return;
         }
         match entry.is_pending() {
-            true => self.leave_queue(seq),
+            true => {
+                self.leave_queue(seq);
+                self.effects.over.insert(seq);
+            }
             false => drop(self.settled.remove(&(entry.record.state_at, seq))),
         }
         let Some(entry) = self.entries.get_mut(&seq) else { return };
@@ -584,6 +591,20 @@ impl Ledger {
         let mut items: Vec<Item> = newest.filter_map(|(seq, _)| self.item(*seq, now)).collect();
         items.reverse();
         items
+    }
+
+    /// How the delivery of a message went that is over.
+    pub(super) fn delivery(&self, seq: Seq) -> Option<Span> {
+        let Entry { record, attempts, .. } = self.entries.get(&seq)?;
+        let failed = matches!(record.state, State::Expired | State::Refused | State::Cancelled);
+        let why = failed.then(|| record.reason.clone().unwrap_or_else(|| "it was taken back".to_owned()));
+        let created = UNIX_EPOCH + Duration::from_millis(record.created);
+        let span = Span::between("pilot.message", created)
+            .with("pilot.peer", record.to.to_string())
+            .with("pilot.message_id", record.id.to_string())
+            .with("pilot.bytes", record.bytes)
+            .with("pilot.attempts", u64::from(*attempts));
+        Some(span.failed(why))
     }
 
     /// Messages that wait, and their bytes.

@@ -82,6 +82,13 @@ pub(in crate::cmd) fn config(
         min_free: settings.size("received_min_free").unwrap_or(config.received.min_free),
     };
     config.webhook = Webhook { url: settings.get("webhook").map(str::to_owned), secret };
+    config.metrics = match settings.get("metrics") {
+        None | Some("off") => None,
+        // Elsewhere a port alone means every interface; this is nothing to show by accident.
+        Some(port) if port.starts_with(':') => Some(socket_address(&format!("127.0.0.1{port}"))?),
+        Some(address) => Some(socket_address(address)?),
+    };
+    config.otlp = settings.get("otlp").filter(|url| *url != "off").map(str::to_owned);
     config.services = Services {
         echo: !settings.is_on("no_echo"),
         data_exchange: !settings.is_on("no_dataexchange"),

@@ -159,7 +159,7 @@ impl Sender {
     /// What was sent before a time-out and never again has arrived after it (RFC 5682): packets were late, or only some
     /// were lost. Starting over from one segment is not called for.
     fn doubt_timeout(&mut self, delivered: &Delivered) {
-        if let Phase::Lossy { order, .. } = self.phase
+        if let Phase::Lossy { order: Some(order), .. } = self.phase
             && delivered.original.is_some_and(|original| original <= order)
         {
             self.phase = Phase::Open;

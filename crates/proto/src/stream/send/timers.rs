@@ -103,7 +103,9 @@ impl Sender {
             return;
         }
         self.control.on_timeout(matches!(self.phase, Phase::Open));
-        let order = self.board.transmissions();
+        // Time-outs in a row mean an outage. What had arrived before it says nothing about what was under way.
+        let first = !matches!(self.phase, Phase::Lossy { .. });
+        let order = first.then(|| self.board.transmissions());
         let patience = self.rack.patience_after_timeout(&self.rtt);
         let front = self.board.lose_front();
         let (lost, _) = self.board.expire(now, u64::MAX, patience);
