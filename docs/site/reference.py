@@ -27,7 +27,7 @@ GROUPS = [
     ("identity", "Identity", "rotate-key recovery key deregister"),
     ("networks", "Networks and their agents", "network agent audit provision provision-status"),
     ("rendezvous", "The rendezvous", "rendezvous"),
-    ("more", "For shells and programs", "completions context"),
+    ("more", "For shells and programs", "completions man context schema"),
 ]  # fmt: skip
 
 
@@ -248,27 +248,48 @@ def settings(context):
 
 
 def metrics(pilotctl):
-    """What a rendezvous that has just started serves at /metrics."""
+    """What a rendezvous and a node that have just started serve to Prometheus."""
     with tempfile.TemporaryDirectory() as home:
         here = {"HOME": home, "PILOT_HOME": home, "PILOT_SOCKET": f"{home}/pilot.sock"}
+
+        def told(*words):
+            return json.loads(run(pilotctl, *words, "--json", **here))["data"]
+
         anywhere = [word for option in ("registry-addr", "beacon-addr", "http-listen")
                     for word in (f"--{option}", "127.0.0.1:0")]  # fmt: skip
-        started = run(pilotctl, "rendezvous", "start", *anywhere, "--web-listen", "off", "--json", **here)
+        rendezvous = told("rendezvous", "start", *anywhere, "--web-listen", "off")
         try:
-            address = json.loads(started)["data"]["http_addr"]
-            with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as reply:
-                text = reply.read().decode()
+            of_rendezvous = fetch(rendezvous["http_addr"])
+            told("daemon", "start", "--registry", rendezvous["registry_addr"], "--beacon", rendezvous["beacon_addr"],
+                 "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0")  # fmt: skip
+            try:
+                of_node = fetch(told("status")["metrics"])
+            finally:
+                told("daemon", "stop")
         finally:
-            run(pilotctl, "rendezvous", "stop", **here)
+            told("rendezvous", "stop")
+    return "\n\n".join([
+        "# Metrics",
+        "Served at `/metrics` in the format of OpenMetrics.",
+        "## Of a node",
+        "With `pilotctl daemon start --metrics 127.0.0.1:9465`; more is said in [running a node](../operations.md#metrics).",
+        families(of_node),
+        "## Of the rendezvous",
+        "By its pages; who may read them is said in [running a rendezvous](../rendezvous.md#looking-after-it).",
+        families(of_rendezvous),
+    ]) + "\n"  # fmt: skip
+
+
+def fetch(address):
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as reply:
+        return reply.read().decode()
+
+
+def families(text):
     kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
     about = dict(re.findall(r"^# HELP (\S+) (.+)$", text, re.MULTILINE))
     if not kinds:
-        raise Incomplete("the rendezvous has no metrics")
-    suffix = {"counter": "_total"}
+        raise Incomplete("no metrics are served")
+    suffix = {"counter": "_total", "info": "_info"}
     rows = [(code(name + suffix.get(kind, "")), kind, cell(about.get(name, ""))) for name, kind in sorted(kinds.items())]
-    return "\n\n".join([
-        "# Metrics of the rendezvous",
-        "Served at `/metrics` of its pages in the format of OpenMetrics; who may read them is on the page of the "
-        "[rendezvous](../rendezvous.md#looking-after-it).",
-        table(("name", "kind", ""), rows),
-    ]) + "\n"  # fmt: skip
+    return table(("name", "kind", ""), rows)

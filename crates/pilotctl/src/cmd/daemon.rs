@@ -28,6 +28,9 @@ pub(crate) enum Command {
     /// Stop the daemon and wait until it has ended
     Stop(StopArgs),
     /// Stop the daemon if it runs, and start it
+    #[command(
+        before_help = "Examples:\n  pilotctl daemon restart\n  pilotctl daemon restart --log-level debug"
+    )]
     Restart(StartArgs),
     /// Whether the daemon runs, since when, and where its state is
     Status(super::status::Args),

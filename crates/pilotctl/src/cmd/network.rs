@@ -38,15 +38,30 @@ pub(crate) enum Command {
     /// Rename a network
     Rename(admin::RenameArgs),
     /// Remove a member
+    #[command(
+        before_help = "Examples:\n  pilotctl network kick team agent-b\n  pilotctl network kick team 12"
+    )]
     Kick(admin::MemberArgs),
     /// Make a member an admin
+    #[command(
+        before_help = "Examples:\n  pilotctl network promote team agent-b\n  pilotctl network promote team 12"
+    )]
     Promote(admin::MemberArgs),
     /// Make an admin a member
+    #[command(
+        before_help = "Examples:\n  pilotctl network demote team agent-b\n  pilotctl network demote team 12"
+    )]
     Demote(admin::MemberArgs),
     /// Hand a network over to a member
-    #[command(alias = "transfer-ownership")]
+    #[command(
+        alias = "transfer-ownership",
+        before_help = "Examples:\n  pilotctl network transfer team agent-b"
+    )]
     Transfer(admin::MemberArgs),
     /// The role of a member
+    #[command(
+        before_help = "Examples:\n  pilotctl network role team agent-b\n  pilotctl network role team 12"
+    )]
     Role(admin::MemberArgs),
     /// The labels of a member in a network
     Tags(admin::TagsArgs),

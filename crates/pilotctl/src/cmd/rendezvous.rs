@@ -33,6 +33,8 @@ pub(crate) enum Command {
     /// Run registry and beacon in the foreground until told to stop
     Run(RunArgs),
     /// Start them in the background and wait until they are ready
+    #[command(before_help = "Examples:\n  pilotctl rendezvous start\n  \
+        pilotctl rendezvous start --registry-addr 0.0.0.0:9000 --beacon-addr 0.0.0.0:9001")]
     Start(RunArgs),
     /// Stop the rendezvous that `start` began
     Stop(StopArgs),

@@ -67,8 +67,10 @@ pub(crate) enum Command {
     #[command(before_help = "Examples:\n  pilotctl trust add agent-b")]
     Add(TargetArgs),
     /// Give the trust that was asked for
+    #[command(before_help = "Examples:\n  pilotctl trust approve agent-a\n  pilotctl trust approve --all")]
     Approve(ApproveArgs),
     /// Refuse the trust that was asked for
+    #[command(before_help = "Examples:\n  pilotctl trust reject agent-a \"not now\"")]
     Reject(RejectArgs),
     /// Take trust back
     #[command(alias = "remove", before_help = "Examples:\n  pilotctl trust revoke agent-b")]

@@ -83,9 +83,6 @@ pub(crate) struct RenameArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(
-    before_help = "Examples:\n  pilotctl network kick team agent-b\n  pilotctl network promote team 12"
-)]
 pub(crate) struct MemberArgs {
     /// Number or name of the network
     #[arg(value_name = "NETWORK")]
