@@ -233,7 +233,7 @@ impl Totals {
 
     pub(super) fn queues(&self) -> String {
         format!(
-            "waiting: {} for a key, {} for room in streams  frames dropped {}  {}",
+            "waiting {} for a key, {} for streams  dropped {} frames  {}",
             humane::count(self.queued_packets, "packet"),
             humane::bytes(self.queued_bytes),
             self.dropped_frames,

@@ -200,7 +200,7 @@ mod tests {
         let mut board = Board::default();
         board.take(now);
         let screen = drawn(&board, (80, 24), true).backend().to_string();
-        assert!(screen.contains("… 32 more"), "{screen}");
+        assert!(screen.contains("… 33 more"), "{screen}");
     }
 
     #[test]
