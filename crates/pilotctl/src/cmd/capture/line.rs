@@ -120,7 +120,7 @@ impl fmt::Display for Line {
         }
         let endpoint = self.endpoint.as_deref().map(|at| format!(" {at}")).unwrap_or_default();
         let clear = if self.encrypted || self.path == "own" { "" } else { ", in clear" };
-        write!(f, " {}", style::faint(format!("({}{endpoint}{clear})", self.path)))
+        write!(f, " {}", style::faint(format!("· {}{endpoint}{clear}", self.path)))
     }
 }
 
@@ -177,11 +177,11 @@ mod tests {
         assert_eq!(
             shown(Protocol::Stream, Flags::SYN | Flags::ACK, b"hello"),
             "09:40:00.123456 out 0:0000.0000.0001:49152 > 0:0000.0000.0002:7 stream [S.] seq 5 ack 9 win 512 \
-             length 5 (direct 192.0.2.7:513)"
+             length 5 · direct 192.0.2.7:513"
         );
         assert_eq!(
             shown(Protocol::Datagram, Flags::NONE, b"hello"),
-            "09:40:00.123456 out 0:0000.0000.0001:49152 > 0:0000.0000.0002:7 datagram length 5 (direct 192.0.2.7:513)"
+            "09:40:00.123456 out 0:0000.0000.0001:49152 > 0:0000.0000.0002:7 datagram length 5 · direct 192.0.2.7:513"
         );
     }
 
@@ -200,6 +200,6 @@ mod tests {
 
     #[test]
     fn what_is_no_packet_is_said_to_be_none() {
-        assert!(line(b"short").contains("no packet (truncated"), "{}", line(b"short"));
+        assert!(line(b"short").contains("no packet (unknown version 7), 5 bytes"), "{}", line(b"short"));
     }
 }

@@ -221,16 +221,23 @@ impl Rendezvous {
 }
 
 impl Totals {
-    pub(super) fn line(&self) -> String {
+    pub(super) fn traffic(&self) -> String {
         format!(
-            "in {}/s ({})  out {}/s ({})  waiting {} + {}  dropped {}",
+            "in {}/s ({} in all)  out {}/s ({} in all)",
             speed(self.in_per_sec),
             humane::bytes(self.bytes_in),
             speed(self.out_per_sec),
             humane::bytes(self.bytes_out),
+        )
+    }
+
+    pub(super) fn queues(&self) -> String {
+        format!(
+            "waiting {} for a key, {} for streams  dropped {} frames  {}",
             humane::count(self.queued_packets, "packet"),
             humane::bytes(self.queued_bytes),
             self.dropped_frames,
+            humane::count(self.programs, "program"),
         )
     }
 }
@@ -285,7 +292,8 @@ impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", style::strong(self.node.line()))?;
         writeln!(f, "{}", self.rendezvous.line())?;
-        writeln!(f, "{}", self.totals.line())?;
+        writeln!(f, "{}", self.totals.traffic())?;
+        writeln!(f, "{}", self.totals.queues())?;
         let peer = |[name, address, path, rtt, incoming, outgoing, heard]: [&str; 7]| {
             format!("{name:<18} {address:<17} {path:<6} {rtt:>10} {incoming:>10} {outgoing:>10} {heard:>8}")
         };

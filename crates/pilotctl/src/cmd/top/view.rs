@@ -45,7 +45,7 @@ impl Theme {
 /// Draws everything.
 pub(super) fn draw(frame: &mut Frame<'_>, board: &Board, theme: Theme) {
     let [head, peers, streams, foot] = Layout::vertical([
-        Constraint::Length(4),
+        Constraint::Length(5),
         Constraint::Fill(1),
         Constraint::Fill(1),
         Constraint::Length(1),
@@ -74,7 +74,8 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, board: &Board, theme: Theme) {
     let mut lines = vec![
         Line::styled(shown.node.line(), bold()),
         Line::styled(rendezvous.line(), theme.of(colour)),
-        Line::from(shown.totals.line()),
+        Line::from(shown.totals.traffic()),
+        Line::from(shown.totals.queues()),
     ];
     if let Some(notice) = &board.notice {
         lines.push(Line::styled(notice.clone(), theme.of(Color::Red).add_modifier(Modifier::BOLD)));
