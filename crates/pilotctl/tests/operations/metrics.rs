@@ -82,7 +82,7 @@ fn numbers_move_with_what_the_node_does() {
         let name = format!("pilot_node_bytes_total{{direction=\"{direction}\"}}");
         assert!(after[&name] - before[&name] > bytes, "{name}: {} {}", before[&name], after[&name]);
         let name = format!("pilot_node_packets_total{{direction=\"{direction}\"}}");
-        assert!(after[&name] > before[&name] + 100.0, "{name}: {} {}", before[&name], after[&name]);
+        assert!(after[&name] > before[&name] + 10.0, "{name}: {} {}", before[&name], after[&name]);
     }
     assert_eq!(after["pilot_node_trusted"], 1.0);
     assert_eq!(after["pilot_node_peers{path=\"direct\"}"] + after["pilot_node_peers{path=\"relayed\"}"], 1.0);
