@@ -1,5 +1,7 @@
 //! Captures of real daemons, read by `tshark` with the dissector of `packaging/wireshark`.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
 mod common;
 
 use std::collections::BTreeSet;
@@ -38,10 +40,10 @@ fn values<'a>(tree: &'a Value, field: &str) -> Vec<&'a str> {
     match tree {
         Value::Object(fields) => fields
             .iter()
-            .flat_map(|(name, value)| match value {
-                Value::String(text) if name == field => vec![text.as_str()],
-                Value::Array(list) if name == field => list.iter().filter_map(Value::as_str).collect(),
-                nested => values(nested, field),
+            .flat_map(|(name, value)| match (name == field, value.as_str(), value.as_array()) {
+                (true, Some(text), _) => vec![text],
+                (true, None, Some(list)) => list.iter().filter_map(Value::as_str).collect(),
+                _ => values(value, field),
             })
             .collect(),
         Value::Array(list) => list.iter().flat_map(|item| values(item, field)).collect(),

@@ -1,5 +1,6 @@
 //! Keys of the moment between two nodes (docs/handshake.md), and whoever stands in between.
 #![expect(clippy::unwrap_used, reason = "a test stops where something is not as it says")]
+#![expect(clippy::wildcard_enum_match_arm, reason = "of many events a test looks for one")]
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
