@@ -106,14 +106,16 @@ where
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
         return Vec::new();
     };
-    let answered = runtime.block_on(tokio::time::timeout(PATIENCE, async {
+    let asking = async {
         let flags: Flags = socket_flag(std::env::args_os())
             .map(|socket| ("socket", socket.display().to_string()))
             .into_iter()
             .collect();
         let context = Context::new(Format::Json, flags, None)?;
         question(context.client().await?).await
-    }));
+    };
+    // Its clock is that of the runtime, so it is made inside.
+    let answered = runtime.block_on(async { tokio::time::timeout(PATIENCE, asking).await });
     answered.ok().and_then(Result::ok).unwrap_or_default()
 }
 

@@ -176,6 +176,7 @@ impl Driver {
             endpoint,
             encrypted: peer.encrypted,
             authenticated: peer.authenticated,
+            forward_secret: Some(peer.agreed),
             relay: peer.path == PathView::Relayed,
             hostname: self.hostname_of(peer.node),
             rtt_us: rtt.map(micros),

@@ -88,6 +88,8 @@ pub(crate) struct Agent {
     beacon: String,
     daemon: Option<Running>,
     env: Vec<(String, String)>,
+    /// What the line of the daemon is run by.
+    wrapper: Vec<String>,
 }
 
 /// A process that is killed when the test is over.
@@ -150,6 +152,7 @@ impl World {
             beacon: self.beacon.clone(),
             daemon: None,
             env: Vec::new(),
+            wrapper: Vec::new(),
         }
     }
 
@@ -216,6 +219,11 @@ impl Agent {
         self.env.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Its daemon is started by these words, which end in running the words behind them.
+    pub(crate) fn run_daemon_by(&mut self, words: &[&str]) {
+        self.wrapper = words.iter().map(|&word| word.to_owned()).collect();
+    }
+
     /// The process of its daemon.
     pub(crate) fn pid(&self) -> u32 {
         self.daemon.as_ref().unwrap().pid()
@@ -234,6 +242,9 @@ impl Agent {
         let named = if name.is_empty() { &[][..] } else { &["--hostname", &name][..] };
         let words = [&words[..], named, &["--listen", "127.0.0.1:0"], more].concat();
         let mut command = self.command(&words);
+        if let Some((first, more)) = self.wrapper.split_first() {
+            command = wrapped(&command, first, more);
+        }
         command.stderr(log(&self.home));
         let mut running = Running::start(command);
         let ready = running.json_line();
@@ -449,6 +460,23 @@ pub(crate) fn command(home: &Path, socket: &Path, words: &[&str]) -> Command {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    command
+}
+
+/// The same line, run by another program.
+fn wrapped(line: &Command, by: &str, words: &[String]) -> Command {
+    let mut command = Command::new(by);
+    command.args(words).arg(line.get_program()).args(line.get_args());
+    for (name, value) in line.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    if let Some(directory) = line.get_current_dir() {
+        command.current_dir(directory);
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
     command
 }
 

@@ -24,6 +24,8 @@ pub struct PeerView {
     pub encrypted: bool,
     /// The peer proved that it holds its keys.
     pub authenticated: bool,
+    /// Its keys are of the moment (docs/handshake.md).
+    pub agreed: bool,
     /// When its last authentic frame came.
     pub heard: Option<Instant>,
     /// Streams open with it.
@@ -74,6 +76,7 @@ impl Node {
             rtt: peer.path.rtt(),
             encrypted: peer.tunnel.is_ready(),
             authenticated: peer.tunnel.is_proven(),
+            agreed: peer.tunnel.is_agreed(),
             heard: peer.tunnel.heard(),
             streams: peer.streams,
             bytes_sent: peer.bytes_sent,

@@ -149,6 +149,9 @@ pub struct PeerInfo {
     pub encrypted: bool,
     /// Did the peer prove its identity?
     pub authenticated: bool,
+    /// Are the keys of the moment? With an earlier release they are not (docs/handshake.md).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forward_secret: Option<bool>,
     /// Is it reached through the relay?
     pub relay: bool,
     /// Its address in the backbone network.
