@@ -11,10 +11,14 @@ use pilot_sim::{Bulk, Conditions, Day, Detail, Fault, Plan, Programme, Recovery,
 const USAGE: &str = "usage: pilot-sim --seed N [--verbose]     one world and what happened in it
        pilot-sim --seeds FROM..TO            many worlds, and the seeds of those that failed
        pilot-sim --day N [--verbose]         one long world and what happened in it
-       pilot-sim programme --hours N [--seed N] [--jobs N] [--json]
-                                             long and short worlds over all processors, and a table
+       pilot-sim programme --hours N [--seed N] [--short N] [--jobs N] [--json]
+                                             long worlds, and so many short ones for each of them (8),
+                                             over all processors, and a table
        pilot-sim --bulk MIB --loss PERCENT   one large transfer at 20 ms round trip and 100 MB/s, and its rate
 ";
+
+/// Short worlds of a programme for each long one.
+const PLANS_PER_DAY: u64 = 8;
 
 fn main() -> ExitCode {
     match run(std::env::args().skip(1), &mut io::stdout().lock()) {
@@ -136,7 +140,7 @@ fn many(seeds: std::ops::Range<u64>, out: &mut impl Write) -> Result<ExitCode, F
 }
 
 fn programme(options: &[&str], out: &mut impl Write) -> Result<ExitCode, Failure> {
-    let mut programme = Programme { hours: 0, seed: 0, jobs: None };
+    let mut programme = Programme { hours: 0, seed: 0, plans_per_day: PLANS_PER_DAY, jobs: None };
     let mut json = false;
     let mut options = options.iter();
     while let Some(option) = options.next() {
@@ -144,6 +148,7 @@ fn programme(options: &[&str], out: &mut impl Write) -> Result<ExitCode, Failure
         match *option {
             "--hours" => programme.hours = number(value()?)?,
             "--seed" => programme.seed = number(value()?)?,
+            "--short" => programme.plans_per_day = number(value()?)?,
             "--jobs" => programme.jobs = Some(value()?.parse().map_err(|_| Failure::Usage)?),
             "--json" => json = true,
             _ => return Err(Failure::Usage),

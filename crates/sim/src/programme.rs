@@ -16,9 +16,6 @@ use std::{
 
 use crate::{Day, Detail, Journal, Mishap, Plan, World};
 
-/// Short worlds for each long one.
-const PLANS_PER_DAY: u64 = 8;
-
 /// What is to be run.
 #[derive(Clone, Copy, Debug)]
 pub struct Programme {
@@ -26,6 +23,8 @@ pub struct Programme {
     pub hours: u64,
     /// The seed of the first one.
     pub seed: u64,
+    /// Short worlds that are run for each of them.
+    pub plans_per_day: u64,
     /// Threads that run worlds; as many as there are processors if nothing is said.
     pub jobs: Option<NonZero<usize>>,
 }
@@ -131,8 +130,8 @@ impl Programme {
         report.days += 1;
         report.lived(&world, Which::Day(seed), result.err());
         report.wrote(&journal);
-        for index in 0..PLANS_PER_DAY {
-            let seed = self.seed.wrapping_add(day).wrapping_mul(PLANS_PER_DAY).wrapping_add(index);
+        for index in 0..self.plans_per_day {
+            let seed = self.seed.wrapping_add(day).wrapping_mul(self.plans_per_day).wrapping_add(index);
             let plan = Plan::random(seed);
             let (world, result) = plan.run(Detail::Watched);
             report.plans += 1;

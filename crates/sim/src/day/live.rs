@@ -280,14 +280,12 @@ impl Live<'_> {
         if took > limit { Err(Fault::Slow { what: trouble.name(), took, limit }) } else { Ok(()) }
     }
 
-    /// Nothing is left of all that was.
+    /// No stream is left of all that were.
     fn is_all_over(&mut self) -> Result<(), Fault> {
         for host in (0..self.day.nodes.len()).map(Host) {
-            let tables = self.world.look_at(host).tables();
-            for name in ["streams", "exchanges that wait", "packets that wait for keys"] {
-                if let Some(table) = tables.iter().find(|table| table.name == name && table.len > 0) {
-                    return Err(Fault::Left { host, table: table.name, len: table.len });
-                }
+            let left = self.world.look_at(host).streams().count();
+            if left > 0 {
+                return Err(Fault::Left { host, table: "streams", len: left });
             }
         }
         Ok(())
