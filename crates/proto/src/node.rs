@@ -17,6 +17,7 @@ mod reports;
 mod sizes;
 mod stats;
 mod streams;
+mod tables;
 mod taps;
 mod trusting;
 mod upkeep;
@@ -56,6 +57,7 @@ use pings::{Pings, Purpose};
 pub use reports::{CandidateReport, PathReport, RelayReason, RelayReport, RelayState, Silence, Survey};
 pub use stats::{Drop, Stats};
 use streams::{Streams, Tuple};
+pub use tables::Table;
 pub use view::{PathView, PeerView, StreamView};
 
 /// Peers known at one time. Beyond this, exchanges of further strangers are not answered; peers that nobody uses
@@ -329,7 +331,7 @@ impl Node {
             return Err(DialError::NoPorts);
         }
         let from = Addr { network: to.addr.network, node: us }.port(local);
-        let initial = Seq(self.rng.next_u32());
+        let initial = self.first_sequence();
         let stream = Stream::connect(&self.config.streams, now, from, to, initial);
         let id = self.streams.insert(Tuple { local, remote: to }, stream, Side::Ours);
         let node = to.addr.node;
@@ -342,6 +344,12 @@ impl Node {
         }
         self.settle(now, id);
         Ok(id)
+    }
+
+    /// Where the sequence numbers of our side of a new stream begin.
+    fn first_sequence(&mut self) -> Seq {
+        let drawn = Seq(self.rng.next_u32());
+        self.config.streams.first_sequence.unwrap_or(drawn)
     }
 
     /// Accepts streams on `port` from now on.

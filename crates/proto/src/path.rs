@@ -25,7 +25,7 @@ use crate::Location;
 
 /// Addresses kept for a peer: those of a few interfaces, as the registry and the peer name them, and some that frames
 /// came from. When full, the oldest that never answered makes room.
-const CANDIDATES_MAX: usize = 16;
+pub(crate) const CANDIDATES_MAX: usize = 16;
 
 /// Addresses tried in one shot.
 const SHOT_MAX: usize = 10;
@@ -106,6 +106,11 @@ pub(crate) struct Relay {
 
 /// What is learned about addresses.
 impl Path {
+    /// Addresses that are known of the peer.
+    pub(crate) fn known(&self) -> usize {
+        self.candidates.len()
+    }
+
     /// Somebody said the peer is at `addr`.
     pub(crate) fn learn(&mut self, now: Instant, addr: SocketAddr, source: CandidateSource) {
         if let Some(known) = self.candidate_mut(addr) {

@@ -48,6 +48,11 @@ impl<K: Ord> Buckets<K> {
         Self { rate, max, by_key: BTreeMap::new(), others: None }
     }
 
+    /// Keys that have a bucket of their own.
+    pub(crate) fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
     /// Takes one token of `key`.
     pub(crate) fn take(&mut self, now: Instant, key: K) -> bool {
         if self.by_key.len() >= self.max && !self.by_key.contains_key(&key) {

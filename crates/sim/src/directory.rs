@@ -65,6 +65,13 @@ impl Directory {
         }
     }
 
+    /// It has lost where nodes are.
+    pub(crate) fn forget_places(&mut self) {
+        for entry in self.entries.values_mut() {
+            (entry.at, entry.lan, entry.relay_only) = (None, Vec::new(), false);
+        }
+    }
+
     pub(crate) fn answer(&mut self, now: Instant, asker: NodeId, query: Query) -> (Answer, Option<Carried>) {
         if self.unreachable {
             return (refuse(&query), None);

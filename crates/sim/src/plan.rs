@@ -260,7 +260,7 @@ impl Plan {
     }
 }
 
-fn net_of(world: &mut World, home: Home) -> Net {
+pub(crate) fn net_of(world: &mut World, home: Home) -> Net {
     match home {
         Home::Public => Net::Internet,
         Home::Behind(nat) => Net::Behind(world.add_box(Net::Internet, nat)),

@@ -7,7 +7,7 @@ use std::{
     fmt,
     hash::{Hash as _, Hasher as _},
     net::SocketAddr,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use pilot_proto::Event;
@@ -54,6 +54,35 @@ pub enum Fault {
     Unfinished(TransferId, Role, String),
     /// A transfer ended with an error although nothing happened that excuses one.
     Failed(TransferId, Role, String),
+    /// A table of a node holds more than it may.
+    Overfull {
+        /// Whose.
+        host: Host,
+        /// Which.
+        table: &'static str,
+        /// How much it holds.
+        len: usize,
+        /// How much it may hold.
+        max: usize,
+    },
+    /// Something was left over when everything had ended.
+    Left {
+        /// Where.
+        host: Host,
+        /// What.
+        table: &'static str,
+        /// How much.
+        len: usize,
+    },
+    /// After something went wrong and was right again, data did not flow within the stated time.
+    Slow {
+        /// What went wrong.
+        what: &'static str,
+        /// How long it took.
+        took: Duration,
+        /// How long it may take.
+        limit: Duration,
+    },
     /// Datagrams kept flowing after all was over.
     Noise {
         /// How many.
@@ -75,6 +104,14 @@ impl fmt::Display for Fault {
             Self::Observed(id, role, violation) => write!(f, "transfer {} {role:?}: {violation}", id.0),
             Self::Unfinished(id, role, how) => write!(f, "transfer {} {role:?} did not end: {how}", id.0),
             Self::Failed(id, role, how) => write!(f, "transfer {} {role:?} failed: {how}", id.0),
+            Self::Overfull { host, table, len, max } => {
+                write!(f, "node {} holds {len} {table}, {max} at most are allowed", host.0)
+            }
+            Self::Left { host, table, len } => write!(f, "node {} still holds {len} {table}", host.0),
+            Self::Slow { what, took, limit } => {
+                let (took, limit) = (took.as_secs_f64(), limit.as_secs_f64());
+                write!(f, "{what}: data flowed again after {took:.3} s only, {limit:.3} s are allowed")
+            }
             Self::Noise { datagrams } => write!(f, "{datagrams} datagrams after all was over"),
         }
     }

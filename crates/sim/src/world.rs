@@ -11,7 +11,7 @@ use std::{
 
 use pilot_crypto::Identity;
 use pilot_proto::{Answer, Config, Event, Node, QueryId, Visibility, trust::UnixTime};
-use pilot_wire::{NodeId, StreamId};
+use pilot_wire::{NodeId, PublicKey, StreamId};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{
@@ -37,7 +37,7 @@ mod places;
 mod trust;
 mod web;
 
-pub use hands::{Overheard, Progress};
+pub use hands::{Memory, Overheard, Progress};
 use network::{Arriving, LinkKey, Place, Reach};
 use web::Web;
 
@@ -96,6 +96,7 @@ pub struct World {
     queued: u64,
     timers: BTreeSet<(Instant, Host)>,
     attacks: f64,
+    strips: bool,
     recording: Option<(Host, Host, Vec<Vec<u8>>)>,
     /// What an attacker on the path sees.
     overheard: Option<Vec<Overheard>>,
@@ -116,6 +117,8 @@ struct Machine {
     half_close: bool,
     visibility: Visibility,
     node: Node,
+    /// How often it was restarted.
+    life: u32,
     timer: Option<Instant>,
     web: Web,
     /// Where its daemon believes that it can be reached from outside, and inside its own network.
@@ -125,6 +128,10 @@ struct Machine {
     used: Option<Instant>,
     /// Suspended.
     asleep: bool,
+    /// By how many seconds its clock on the wall is wrong.
+    clock_off: i64,
+    /// Peers that were seen to agree on keys of the moment, as the daemon stores them.
+    agreed: BTreeMap<NodeId, PublicKey>,
     streams: BTreeMap<StreamId, (TransferId, Role)>,
     /// Streams of transfers that have theirs already.
     repeated: BTreeMap<StreamId, TransferId>,
@@ -148,6 +155,8 @@ enum Happening {
     Arrives(Arriving),
     Answered {
         host: Host,
+        /// Which of its lives asked.
+        life: u32,
         query: QueryId,
         answer: Answer,
     },
@@ -189,6 +198,7 @@ impl World {
             queued: 0,
             timers: BTreeSet::new(),
             attacks: 0.0,
+            strips: false,
             recording: None,
             overheard: None,
             history: History::new(detail),
@@ -273,12 +283,15 @@ impl World {
             half_close,
             visibility,
             node,
+            life: 0,
             timer: None,
             web: Web::default(),
             reachable: at,
             inside: Vec::new(),
             used: None,
             asleep: false,
+            clock_off: 0,
+            agreed: BTreeMap::new(),
             streams: BTreeMap::new(),
             repeated: BTreeMap::new(),
             events: Vec::new(),
@@ -386,11 +399,13 @@ impl World {
         match happening {
             Happening::Arrives(arriving) => self.arrive(arriving),
             // Nobody there listens; what was asked gets its answer when there is somebody again.
-            Happening::Answered { host, query, answer } if self.hosts[host.0].asleep => {
+            Happening::Answered { host, life, query, answer } if self.hosts[host.0].asleep => {
                 let later = self.now + REGISTRY_DELAY;
-                self.plan(later, Happening::Answered { host, query, answer });
+                self.plan(later, Happening::Answered { host, life, query, answer });
             }
-            Happening::Answered { host, query, answer } => {
+            // Who asked is dead.
+            Happening::Answered { host, life, .. } if self.hosts[host.0].life != life => {}
+            Happening::Answered { host, query, answer, .. } => {
                 tell!(self, "{} is answered {answer:?}", self.hosts[host.0].name);
                 let now = self.now;
                 self.hosts[host.0].node.handle_answer(now, query, answer);
@@ -429,7 +444,8 @@ impl World {
             while let Some((id, query)) = self.hosts[host.0].node.poll_query() {
                 tell!(self, "{} asks {query:?}", self.hosts[host.0].name);
                 let (answer, carried) = self.directory.answer(now, self.hosts[host.0].number, query);
-                self.plan(now + REGISTRY_DELAY, Happening::Answered { host, query: id, answer });
+                let life = self.hosts[host.0].life;
+                self.plan(now + REGISTRY_DELAY, Happening::Answered { host, life, query: id, answer });
                 if let Some(carried) = carried {
                     self.plan(now + REGISTRY_DELAY, Happening::Carried(carried));
                 }

@@ -14,7 +14,7 @@ use crate::{Event, PeerEvent};
 
 /// Peers of which is remembered that they agree on keys of the moment. When full, a stranger makes room for a peer that is
 /// trusted, and is not remembered itself.
-const MODERN_MAX: usize = 8192;
+pub(super) const MODERN_MAX: usize = 8192;
 
 impl Node {
     /// A peer of our make that does not know who we are: we begin.

@@ -9,10 +9,10 @@ use crate::{Query, QueryId};
 
 /// Questions without an answer at one time. Strangers can cause some (whose key is this?), so beyond this new
 /// ones are dropped; those who need the answer ask again.
-const ASKED_MAX: usize = 512;
+pub(super) const ASKED_MAX: usize = 512;
 
 /// Nodes about which something is remembered. Beyond this the oldest entry goes.
-const KNOWN_MAX: usize = 8192;
+pub(super) const KNOWN_MAX: usize = 8192;
 
 /// How long a key is believed without asking again. A node that changed its key is noticed at once, because
 /// its exchange does not fit.
@@ -46,6 +46,11 @@ pub(super) struct Directory {
 }
 
 impl Directory {
+    /// Open questions, and what is remembered of the larger kind of answers.
+    pub(super) fn lens(&self) -> (usize, usize) {
+        (self.asked.len(), self.keys.by_node.len().max(self.trusted.by_node.len()))
+    }
+
     /// Asks, unless the same question is open. `false` when too much is open.
     pub(super) fn ask(&mut self, query: Query) -> bool {
         if self.asked.contains_key(&query) {

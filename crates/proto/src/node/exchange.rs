@@ -14,7 +14,7 @@ use crate::tunnel::agreeing::{Them, Us};
 use crate::{Encryption, Event, KeyAgreement, PeerEvent, Query};
 
 /// Offers held while the registry is asked who the sender is.
-const HELD_MAX: usize = 256;
+pub(super) const HELD_MAX: usize = 256;
 
 /// An offer of a key we have is answered if the peer seems not to have ours, at most this often.
 const REPEAT_INTERVAL: Duration = Duration::from_millis(500);

@@ -8,7 +8,6 @@ use pilot_wire::capture::Direction;
 use pilot_wire::packet::{Flags, Header, Packet, Protocol};
 use pilot_wire::tunnel::{Frame, SEALED_HEADER_LEN, SealedHeader};
 use pilot_wire::{Addr, NodeId, Port, Seq, beacon, path};
-use rand::Rng;
 
 use super::{CHALLENGES, Drop, Frame as Outgoing, Lookup, Node, Purpose, Timer, Tuple, Via, streams};
 use crate::path::candidate::CandidateSource;
@@ -393,7 +392,7 @@ impl Node {
     }
 
     fn accept(&mut self, now: Instant, tuple: Tuple, syn: &Header, payload: &[u8]) {
-        let initial = Seq(self.rng.next_u32());
+        let initial = self.first_sequence();
         let stream = Stream::accept(&self.config.streams, now, syn, payload, initial);
         let legacy = stream.peer_is_legacy();
         let id = self.streams.insert(tuple, stream, Side::Theirs);

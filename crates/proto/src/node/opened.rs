@@ -11,13 +11,17 @@ use crate::tunnel::replay;
 
 /// SYNs remembered of one peer, of eight bytes each. Every one came in a frame of its own, so of the copies of those that
 /// are forgotten the tunnel's window has seen too much to take them still.
-const OPENED_MAX: usize = replay::WINDOW as usize;
+pub(super) const OPENED_MAX: usize = replay::WINDOW as usize;
 
 /// Those of one peer, the oldest first; forgotten with its keys.
 #[derive(Debug, Default)]
 pub(super) struct Opened(VecDeque<u64>);
 
 impl Opened {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// A SYN with this number from `theirs` to `ours` opened a stream.
     pub(super) fn remember(&mut self, ours: Port, theirs: Port, initial: Seq) {
         if self.0.len() >= OPENED_MAX {

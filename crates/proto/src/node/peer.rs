@@ -14,7 +14,7 @@ use crate::{QueryError, TunnelConfig};
 
 /// Packets (datagrams, pings; streams wait by themselves) kept while keys are being agreed. The earliest stay:
 /// they are what the application said first.
-const QUEUE_MAX: usize = 64;
+pub(super) const QUEUE_MAX: usize = 64;
 
 /// An initiation for new keys that is not answered is repeated after this long.
 const REKEY_AGAIN: Duration = Duration::from_secs(2);

@@ -12,7 +12,7 @@ use crate::PingId;
 const LIFE: Duration = Duration::from_secs(5);
 
 /// Pings kept. Beyond this the oldest is given up.
-const PINGS_MAX: usize = 4096;
+pub(super) const PINGS_MAX: usize = 4096;
 
 /// What a ping is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +53,11 @@ pub(super) struct Pings {
 impl Pings {
     pub(super) fn new() -> Self {
         Self { waiting: VecDeque::new(), next_port: *Port::EPHEMERAL.start() }
+    }
+
+    /// Pings without an answer so far.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Registers a ping and gives the port it is sent from. Returns a ping that had to make room.

@@ -20,7 +20,7 @@ const TOLD_APART: Duration = Duration::from_secs(1);
 const INTRODUCTION_LIFE: Duration = Duration::from_secs(2);
 
 /// Introductions asked for at one time. Older ones are answered or lost.
-const INTRODUCTIONS_MAX: usize = 64;
+pub(super) const INTRODUCTIONS_MAX: usize = 64;
 
 impl Node {
     /// Does what a path wants done.

@@ -26,7 +26,7 @@ const RENEWAL_MAX: Duration = Duration::from_secs(60);
 const OPEN_FOR: Duration = Duration::from_secs(20);
 
 /// Addresses on the books. When full, what others cause is not sent; what our own side wants displaces the oldest.
-const ENTRIES_MAX: usize = 4096;
+pub(crate) const ENTRIES_MAX: usize = 4096;
 
 /// How much was sent where.
 #[derive(Debug, Default)]
@@ -43,6 +43,11 @@ struct Entry {
 }
 
 impl Ledger {
+    /// Addresses that packets were sent to and nothing came from.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Enters one packet to an address that never answered; `false` if it must not be sent.
     pub(crate) fn take(&mut self, now: Instant, addr: SocketAddr) -> bool {
         if !self.has_room_for(now, addr) {

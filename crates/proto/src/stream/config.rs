@@ -2,6 +2,8 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
+use pilot_wire::Seq;
+
 use super::Congestion;
 
 /// Buffers smaller than this could not hold one segment and a window for the next.
@@ -42,6 +44,8 @@ pub struct Config {
     /// Whether a SYN carries the first bytes of the stream, and those of a peer's SYN are taken. Whoever takes them must
     /// not [`accept`](super::Stream::accept) a late copy of the SYN after the stream is over.
     pub early_data: bool,
+    /// Where the sequence numbers of our side begin. At random if nothing is said; the wrap of 32 bits can be tried with it.
+    pub first_sequence: Option<Seq>,
 }
 
 impl Default for Config {
@@ -62,6 +66,7 @@ impl Default for Config {
             finish_timeout: Duration::from_secs(60),
             options: true,
             early_data: true,
+            first_sequence: None,
         }
     }
 }

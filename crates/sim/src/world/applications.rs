@@ -1,6 +1,6 @@
 //! Runs the applications of transfers, and sees what their nodes tell.
 
-use pilot_proto::{BeaconEvent, Event, Read, StreamEvent};
+use pilot_proto::{BeaconEvent, Event, PeerEvent, Read, StreamEvent};
 use pilot_wire::{Port, StreamId};
 
 use super::{Happening, Host, REGISTRY_DELAY, TransferId, World};
@@ -35,6 +35,9 @@ impl World {
                 // As the daemon does: the registry is told where we are seen.
                 self.hosts[host.0].reachable = Some(*at);
                 self.plan(self.now + REGISTRY_DELAY, Happening::Registers(host));
+            }
+            Event::Peer(node, PeerEvent::Agreed(key)) => {
+                self.hosts[host.0].agreed.insert(*node, *key);
             }
             Event::Beacon(BeaconEvent::Silent) => self.beacon_is_silent(host),
             Event::Stream(..)

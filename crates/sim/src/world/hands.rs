@@ -6,8 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pilot_proto::{Closed, Event, Node, StreamEvent, node::PathView};
+use pilot_proto::{
+    Closed, Event, Node, StreamEvent,
+    node::{PathView, Table},
+};
 use pilot_wire::{Addr, Endpoint, NodeId, Port, StreamId};
+use rand::RngExt;
 
 use super::{
     Happening, Host, REGISTRY_DELAY, TransferId, World, beacon,
@@ -16,17 +20,32 @@ use super::{
 use crate::{History, Role, Script, Traffic, Transfer, transfer::Side, watch::Fault};
 
 impl World {
-    /// The machine of a host dies and comes back with its identity and what was stored, but without keys and streams.
+    /// The machine of a host dies and comes back with its identity and whom it trusts, but without keys and streams.
     /// Its transfers end on this side without an error that anybody sees.
     pub fn restart(&mut self, host: Host) {
+        self.restart_with(host, Memory::Trust);
+    }
+
+    /// The same with more or less of what it knew.
+    pub fn restart_with(&mut self, host: Host, memory: Memory) {
         let machine = &self.hosts[host.0];
         let (identity, number) = (machine.identity.clone(), machine.number);
         let (visibility, configure) = (machine.visibility, Rc::clone(&machine.configure));
         tell!(self, "{} restarts", self.hosts[host.0].name);
         let mut node = self.birth(&identity, number, visibility, &configure);
         let machine = &mut self.hosts[host.0];
-        node.restore_trust(machine.node.trust().clone());
+        if memory != Memory::Lost {
+            node.restore_trust(machine.node.trust().clone());
+        }
+        if memory == Memory::All {
+            for (&peer, &key) in &machine.agreed {
+                node.remember_agreement(peer, key);
+            }
+        } else {
+            machine.agreed.clear();
+        }
         machine.node = node;
+        machine.life += 1;
         machine.repeated.clear();
         self.notice_addresses(host);
         let machine = &mut self.hosts[host.0];
@@ -43,6 +62,53 @@ impl World {
             }
         }
         self.drain(host);
+    }
+
+    /// The clock on the wall of a host jumps. Its other clock, which times are taken with, does not.
+    pub fn step_clock(&mut self, host: Host, seconds: i64) {
+        tell!(self, "the clock of {} jumps by {seconds} s", self.hosts[host.0].name);
+        self.hosts[host.0].clock_off += seconds;
+    }
+
+    /// Whether somebody on the way takes from every key exchange what release 1.18.0 does not know.
+    pub fn strip_exchanges(&mut self, on: bool) {
+        tell!(self, "an attacker {} what is new from key exchanges", if on { "strips" } else { "leaves" });
+        self.strips = on;
+    }
+
+    /// The registry comes back without what it only had in memory: where nodes are. Daemons see their connection break,
+    /// and each tells it again after a time of its own.
+    pub fn restart_registry(&mut self, spread: Duration) {
+        tell!(self, "the registry restarts");
+        self.directory.forget_places();
+        for host in (0..self.hosts.len()).map(Host) {
+            let after = self.chance.random_range(Duration::ZERO..=spread);
+            self.plan(self.now + after, Happening::Registers(host));
+        }
+    }
+
+    /// Lets a host use up so many of its ports, by streams to itself that end at once.
+    pub fn use_up_ports(&mut self, host: Host, ports: u16) {
+        let to = self.addr(host).port(Port(9));
+        for _ in 0..ports {
+            let result = self.with_node(host, |node, now| node.dial(now, to).map(|id| node.reset(now, id)));
+            if let Err(error) = result {
+                self.watch.note(Fault::Setup(error.to_string()));
+                return;
+            }
+            self.hosts[host.0].events.clear();
+        }
+    }
+
+    /// Looks whether a table of a node is fuller than it may be.
+    pub fn check_tables(&mut self) {
+        for (index, machine) in self.hosts.iter().enumerate().filter(|(_, machine)| !machine.asleep) {
+            for Table { name, len, max } in machine.node.tables() {
+                if len > max {
+                    self.watch.note(Fault::Overfull { host: Host(index), table: name, len, max });
+                }
+            }
+        }
     }
 
     /// The machine sleeps: nothing runs, and what comes is lost.
@@ -243,6 +309,15 @@ impl World {
         }
     }
 
+    /// How many bytes a side of a transfer has to read.
+    pub(crate) fn expects(&self, id: TransferId, role: Role) -> u64 {
+        let transfer = &self.transfers[id.0].transfer;
+        match role {
+            Role::Dialer => transfer.listening.sends,
+            Role::Listener => transfer.dialing.sends,
+        }
+    }
+
     /// All transfers.
     pub fn transfers(&self) -> impl Iterator<Item = TransferId> {
         (0..self.transfers.len()).map(TransferId)
@@ -255,6 +330,17 @@ impl World {
             Role::Listener => transfer.listener,
         }
     }
+}
+
+/// What a machine still has after it died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// All that a daemon stores.
+    All,
+    /// Whom it trusts, but not who agrees on keys of the moment.
+    Trust,
+    /// Its identity.
+    Lost,
 }
 
 /// How one side of a transfer stands.

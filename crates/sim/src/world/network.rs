@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Instant};
 
 use pilot_rendezvous::beacon::WebId;
+use pilot_wire::tunnel::KEY_EXCHANGE_LEN;
 use rand::RngExt;
 
 use super::{Happening, Host, Machine, Overheard, World, beacon};
@@ -15,6 +16,12 @@ use crate::{
 
 /// Datagrams that somebody on the path keeps: the key exchanges and the first data of a small world.
 const OVERHEARD_MAX: usize = 2000;
+
+/// How a key exchange begins.
+const KEY_EXCHANGE: &[u8] = b"PILA";
+
+/// Where one begins at the latest, if it goes through the beacon.
+const RELAYED_WITHIN: usize = 32;
 
 /// An end of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -155,6 +162,9 @@ impl World {
                 for arrival in [Some(first), copy].into_iter().flatten() {
                     let mut datagram = datagram.to_vec();
                     let mut author = Some(from).filter(|&from| from != Place::Attacker);
+                    if self.strips && strip(&mut datagram) {
+                        author = None;
+                    }
                     if let Some(bit) = arrival.flipped_bit {
                         datagram[bit / 8] ^= 1 << (bit % 8);
                         author = None;
@@ -257,6 +267,17 @@ impl World {
             Reach::Wide => self.conditions,
         }
     }
+}
+
+/// Takes from a key exchange what release 1.18.0 does not know, and says whether there was anything.
+fn strip(datagram: &mut Vec<u8>) -> bool {
+    let len = datagram.len();
+    let begins =
+        datagram.windows(KEY_EXCHANGE.len()).take(RELAYED_WITHIN).position(|bytes| bytes == KEY_EXCHANGE);
+    if let Some(begins) = begins {
+        datagram.truncate(begins + KEY_EXCHANGE_LEN);
+    }
+    datagram.len() < len
 }
 
 fn called(hosts: &[Machine], place: Place) -> &str {

@@ -10,14 +10,14 @@ impl World {
     /// One owner asks, the other agrees, and the registry carries it.
     pub fn befriend(&mut self, asks: Host, agrees: Host) {
         let (asker, other) = (self.number(asks), self.number(agrees));
-        let wall = self.wall();
+        let wall = self.wall(asks);
         let asked =
             self.with_node(asks, |node, now| node.request_trust(now, wall, other, "let us talk".into()));
         self.expect(asked);
         self.run_until(TRUST_LIMIT, |world| {
             world.hosts[agrees.0].node.trust().pending().any(|(node, _)| node == asker)
         });
-        let wall = self.wall();
+        let wall = self.wall(agrees);
         let agreed = self.with_node(agrees, |node, now| node.approve(now, wall, asker));
         self.expect(agreed);
         let done = self.run_until(TRUST_LIMIT, |world| {
@@ -31,25 +31,28 @@ impl World {
 
     /// The registry brings a request for trust, or the answer to one.
     pub(super) fn carry(&mut self, carried: Carried) {
-        let (now, wall) = (self.now, self.wall());
+        let now = self.now;
         tell!(self, "the registry carries {carried:?}");
         match carried {
             Carried::Request { from, to, justification } => {
                 let Some(host) = self.host_of_node(to) else { return };
+                let wall = self.wall(host);
                 self.hosts[host.0].node.relayed_request(now, wall, from, &justification);
                 self.drain(host);
             }
             Carried::Verdict { from, to, accept } => {
                 let Some(host) = self.host_of_node(to) else { return };
+                let wall = self.wall(host);
                 self.hosts[host.0].node.relayed_response(now, wall, from, accept, Some(wall));
                 self.drain(host);
             }
         }
     }
 
-    /// Seconds since 1970 as the machines of this world count them.
-    fn wall(&self) -> UnixTime {
-        WALL_START + self.elapsed().as_secs()
+    /// Seconds since 1970 as a machine of this world counts them.
+    fn wall(&self, host: Host) -> UnixTime {
+        let right = WALL_START + self.elapsed().as_secs();
+        right.saturating_add_signed(self.hosts[host.0].clock_off)
     }
 
     fn expect<T, E: std::fmt::Display>(&mut self, result: Result<T, E>) {

@@ -1,0 +1,46 @@
+//! Days of a few nodes, with everything that can go wrong, and what has to hold after each of it. `crates/sim/nightly` runs
+//! ten thousand hours of the same with other seeds.
+#![expect(clippy::print_stdout, reason = "what was measured is to be read")]
+
+use std::time::Duration;
+
+use pilot_sim::{Day, Detail, Episode, Fault, Host, Programme, Trouble};
+
+/// As much as a debug build does in half a minute of one processor.
+const HOURS: u64 = 1000;
+
+/// Troubles of long worlds with a name of their own.
+const KINDS: usize = 26;
+
+#[test]
+fn hundreds_of_hours_with_everything_that_can_go_wrong_lose_nothing_and_go_on_in_time() {
+    let report = Programme { hours: HOURS, seed: 0, plans_per_day: 0, jobs: None }.run();
+    println!("{report}");
+    assert!(report.failures.is_empty(), "{} worlds failed", report.failures.len());
+    assert_eq!(report.recoveries.len(), KINDS, "some kinds of trouble did not happen");
+    assert!(report.simulated >= Duration::from_secs(HOURS * 3600));
+}
+
+#[test]
+fn the_same_day_gives_the_same_history() {
+    let mut day = Day::random(3);
+    day.troubles.truncate(6);
+    let [first, second] = [(), ()].map(|()| day.run(Detail::Digest).0.history().digest());
+    assert_eq!(first, second);
+}
+
+#[test]
+fn a_stream_that_does_not_outlive_what_happens_is_told() {
+    let mut day = Day::random(1);
+    day.troubles = vec![Episode {
+        rest: Duration::from_secs(600),
+        who: Host(0),
+        peer: Host(1),
+        who_dials: true,
+        // Longer than streams wait.
+        trouble: Trouble::Outage(Duration::from_secs(600)),
+    }];
+    let (_, journal, result) = day.run(Detail::Digest);
+    assert!(matches!(result, Err(Fault::Slow { .. } | Fault::Failed(..))), "{result:?}");
+    assert!(journal.recoveries.len() <= 1);
+}
