@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pilot_wire::tunnel::{Cookie, Extension, Frame};
+use pilot_wire::tunnel::{Busy, Extension, Frame};
 
 fuzz_target!(|datagram: &[u8]| {
     if let Ok(frame) = Frame::parse(datagram) {
@@ -19,9 +19,9 @@ fuzz_target!(|datagram: &[u8]| {
                 assert!(trailer.len() <= 64);
             }
             Frame::KeyRequest { trailer, .. } => {
-                if let Some(cookie) = Cookie::parse(trailer) {
+                if let Some(busy) = Busy::parse(trailer) {
                     let mut again = Vec::new();
-                    cookie.emit(&mut again);
+                    busy.emit(&mut again);
                     assert!(trailer.starts_with(&again));
                 }
             }

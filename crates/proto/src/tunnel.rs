@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use agreeing::{Agreeing, Initiated, Them, Us};
 use pilot_crypto::{AgreementKey, NoiseError, WeakKey};
 use pilot_wire::tunnel::{
-    Cookie, KeyExchange, MESSAGE_LEN, Nonce, SealedHeader, emit_key_request, signed_bytes,
+    Busy, KeyExchange, MESSAGE_LEN, Nonce, SealedHeader, emit_key_request, signed_bytes,
 };
 use pilot_wire::{AgreementPublic, NodeId, Signature};
 use rand::CryptoRng;
@@ -208,8 +208,8 @@ impl Tunnel {
     }
 
     /// The peer is busy and wants this cookie back with our initiation. `true` if there is one and it should be repeated.
-    pub(crate) fn take_cookie(&mut self, cookie: Cookie) -> bool {
-        self.agreeing.take_cookie(cookie)
+    pub(crate) fn take_cookie(&mut self, busy: Busy) -> bool {
+        self.agreeing.take_cookie(busy)
     }
 
     /// Whether the keys in use are of the moment.

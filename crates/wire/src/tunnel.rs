@@ -2,7 +2,7 @@
 
 mod extension;
 
-pub use extension::{Cookie, Extension, MESSAGE_LEN};
+pub use extension::{Busy, Cookie, Extension, MESSAGE_LEN};
 
 use crate::{AgreementPublic, NodeId, ParseError, PublicKey, Reader, Signature};
 

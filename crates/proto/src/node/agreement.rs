@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use pilot_wire::tunnel::{Cookie, MESSAGE_LEN, emit_key_request};
+use pilot_wire::tunnel::{Busy, Cookie, MESSAGE_LEN, emit_key_request};
 use pilot_wire::{NodeId, PublicKey};
 
 use super::exchange::Offer;
@@ -56,7 +56,7 @@ impl Node {
             return;
         }
         if !vouched && !self.has_time_to_verify(now) {
-            return self.ask_for_cookie(now, via, node);
+            return self.ask_for_cookie(now, via, node, message);
         }
         if !self.is_signed(offer) {
             return;
@@ -162,22 +162,29 @@ impl Node {
     }
 
     /// There is no time for an initiation, unless it is shown to come from where it says.
-    pub(super) fn ask_for_cookie(&mut self, now: Instant, via: Via, node: NodeId) {
+    pub(super) fn ask_for_cookie(
+        &mut self,
+        now: Instant,
+        via: Via,
+        node: NodeId,
+        message: &[u8; MESSAGE_LEN],
+    ) {
         self.drop_frame(Drop::TooMany);
         let (Some(us), Via::Direct(addr)) = (self.id, via) else { return };
         if let Some(cookie) = self.cookies.give(now, addr, node, &mut self.rng) {
             // Shorter than what it answers, so that it is of no use against others.
-            let mut frame = Vec::with_capacity(48);
+            let mut frame = Vec::with_capacity(52);
             emit_key_request(us, &self.request_key, &mut frame);
-            cookie.emit(&mut frame);
+            let [a, b, c, d, ..] = *message;
+            Busy { to: [a, b, c, d], cookie }.emit(&mut frame);
             self.outbox.push_back(Frame::whole(addr, frame));
         }
     }
 
     /// A peer that we want to agree with is busy: what was begun is repeated with its cookie.
-    pub(super) fn take_cookie(&mut self, now: Instant, via: Via, node: NodeId, cookie: Cookie) {
+    pub(super) fn take_cookie(&mut self, now: Instant, via: Via, node: NodeId, busy: Busy) {
         if let Some(peer) = self.peers.get_mut(&node)
-            && peer.tunnel.take_cookie(cookie)
+            && peer.tunnel.take_cookie(busy)
             && self.request_limits.take(now, node)
         {
             self.offer(now, node, via);

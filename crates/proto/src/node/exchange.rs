@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pilot_wire::tunnel::{Cookie, Extension, KeyExchange, Nonce};
+use pilot_wire::tunnel::{Busy, Extension, KeyExchange, Nonce};
 use pilot_wire::{AgreementPublic, NodeId, PublicKey, Signature};
 use rand::Rng;
 
@@ -71,22 +71,25 @@ impl Node {
         if self.config.agreement == KeyAgreement::AsShown {
             offer.said = Extension::Absent;
         }
-        let initiation = matches!(offer.said, Extension::Initiation { .. });
-        if let Extension::Initiation { cookie, .. } = offer.said {
+        let mut begins = None;
+        if let Extension::Initiation { message, cookie } = offer.said {
+            begins = Some(message);
             offer.vouched = self.is_vouched(now, via, offer.sender, cookie);
         }
         match self.takes_exchange(now, via, offer.sender, offer.vouched) {
             Takes::Yes => self.consider(now, via, offer),
-            Takes::TooMany if initiation => self.ask_for_cookie(now, via, offer.sender),
-            Takes::TooMany => self.drop_frame(Drop::TooMany),
+            Takes::TooMany => match begins {
+                Some(message) => self.ask_for_cookie(now, via, offer.sender, &message),
+                None => self.drop_frame(Drop::TooMany),
+            },
             Takes::Never => {}
         }
     }
 
     /// A request for our key (PILK) came: it proves nothing, so nothing is installed.
     pub(super) fn on_key_request(&mut self, now: Instant, via: Via, sender: NodeId, trailer: &[u8]) {
-        if let Some(cookie) = Cookie::parse(trailer) {
-            return self.take_cookie(now, via, sender, cookie);
+        if let Some(busy) = Busy::parse(trailer) {
+            return self.take_cookie(now, via, sender, busy);
         }
         let known = self.peers.get(&sender);
         let fresh = known.is_some_and(|peer| peer.offered.is_some_and(|at| at + REPEAT_INTERVAL > now));

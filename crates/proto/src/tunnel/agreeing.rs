@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use pilot_crypto::{AgreementKey, Identity, Initiation, NoiseError, Pair, respond};
-use pilot_wire::tunnel::{Cookie, Extension, MESSAGE_LEN};
+use pilot_wire::tunnel::{Busy, Cookie, Extension, MESSAGE_LEN};
 use pilot_wire::{NodeId, PublicKey};
 use rand::CryptoRng;
 
@@ -171,9 +171,11 @@ impl Agreeing {
     }
 
     /// The peer is busy and gave us a cookie. `true` if that is news for what was begun here.
-    pub(crate) fn take_cookie(&mut self, cookie: Cookie) -> bool {
-        let Some(begun) = &mut self.begun else { return false };
-        begun.cookie.replace(cookie) != Some(cookie)
+    pub(crate) fn take_cookie(&mut self, busy: Busy) -> bool {
+        let Some(begun) = self.begun.as_mut().filter(|begun| begun.message.starts_with(&busy.to)) else {
+            return false;
+        };
+        begun.cookie.replace(busy.cookie) != Some(busy.cookie)
     }
 
     /// Our identity is another one: what was begun with the old one is worth nothing.

@@ -91,20 +91,31 @@ impl Extension {
     }
 }
 
-impl Cookie {
-    /// The cookie behind a key request, if there is one: the sender is busy, and takes our initiation only with it.
+/// What follows a key request (PILK) of a node that is busy: it takes our initiation only with this cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Busy {
+    /// The first bytes of the initiation: whoever has not seen it cannot talk us out of the genuine cookie.
+    pub to: [u8; 4],
+    /// The cookie.
+    pub cookie: Cookie,
+}
+
+impl Busy {
+    /// What a trailer says, if it says this.
     #[must_use]
     pub fn parse(trailer: &[u8]) -> Option<Self> {
         let (&[m0, m1, m2, kind], content) = trailer.split_first_chunk::<4>()?;
-        let cookie = content.first_chunk()?;
-        ([m0, m1, m2] == MAGIC && kind == COOKIE).then_some(Self(*cookie))
+        let (&to, content) = content.split_first_chunk()?;
+        let &cookie = content.first_chunk()?;
+        ([m0, m1, m2] == MAGIC && kind == COOKIE).then_some(Self { to, cookie: Cookie(cookie) })
     }
 
-    /// Appends it as what follows a key request.
+    /// Appends it.
     pub fn emit(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&MAGIC);
         out.push(COOKIE);
-        out.extend_from_slice(&self.0);
+        out.extend_from_slice(&self.to);
+        out.extend_from_slice(&self.cookie.0);
     }
 }
 
@@ -128,8 +139,9 @@ mod tests {
             assert_eq!(Extension::parse(&bytes), form);
         }
         let mut bytes = Vec::new();
-        Cookie([9; 4]).emit(&mut bytes);
-        assert_eq!(Cookie::parse(&bytes), Some(Cookie([9; 4])));
+        let busy = Busy { to: [1, 2, 3, 4], cookie: Cookie([9; 4]) };
+        busy.emit(&mut bytes);
+        assert_eq!(Busy::parse(&bytes), Some(busy));
     }
 
     #[test]
@@ -137,8 +149,8 @@ mod tests {
         assert_eq!(Extension::parse(b""), Extension::Absent);
         assert_eq!(Extension::parse(b"PV"), Extension::Absent);
         assert_eq!(Extension::parse(&[0xa5; 40]), Extension::Absent);
-        assert_eq!(Cookie::parse(&[0xa5; 40]), None);
-        assert_eq!(Cookie::parse(b"PV2\x04abc"), None);
+        assert_eq!(Busy::parse(&[0xa5; 40]), None);
+        assert_eq!(Busy::parse(b"PV2\x04abcdefg"), None);
     }
 
     #[test]
