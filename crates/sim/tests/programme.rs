@@ -1,6 +1,5 @@
 //! Days of a few nodes, with everything that can go wrong, and what has to hold after each of it. `crates/sim/nightly` runs
 //! ten thousand hours of the same with other seeds.
-#![expect(clippy::print_stdout, reason = "what was measured is to be read")]
 
 use std::time::Duration;
 
