@@ -10,6 +10,7 @@
 
 mod cold;
 mod events;
+mod floods;
 mod goals;
 mod idle;
 mod loss;
@@ -97,7 +98,7 @@ impl Options {
 /// One measurement, with tables of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Topic {
-    /// Everything that is in docs/performance.md, without the soak
+    /// Everything that is in docs/performance.md, without floods and soak
     All,
     /// One stream in one direction
     Bulk,
@@ -123,6 +124,8 @@ enum Topic {
     Relay,
     /// Events to 100 subscribers on 10 nodes
     Events,
+    /// One stream while the node is flooded
+    Floods,
     /// Minutes of dial, transfer, close; fails if anything grows
     Soak,
     /// The same job in six ways, for docs/six-ways.md
@@ -167,6 +170,7 @@ impl Topic {
             Self::Rendezvous => rendezvous::tables(options).await,
             Self::Relay => relay::tables(options),
             Self::Events => events::tables(options).await,
+            Self::Floods => floods::tables(options).await,
             Self::Soak => soak::tables(options).await,
             Self::SixWays => six_ways::run(options),
         }
@@ -198,6 +202,7 @@ fn play(part: &[String]) -> Result<(), Failure> {
         ["relay", rest @ ..] => in_runtime(way::relaying(rest)),
         ["crowd", rest @ ..] => in_runtime(idle::play(rest)),
         ["rendezvous", rest @ ..] => in_runtime(rendezvous::play(rest)),
+        ["flood", rest @ ..] => floods::play(rest),
         ["beacon", rest @ ..] => in_runtime(relay::play(rest)),
         _ => Err(format!("no such role: {part:?}").into()),
     }

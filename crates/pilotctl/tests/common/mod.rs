@@ -32,6 +32,9 @@ pub(crate) struct Rendezvous {
     pub(crate) beacon: String,
     /// Of its registry's certificate.
     pub(crate) fingerprint: String,
+    /// Where its pages are, and where the beacon is on the web; empty if nowhere.
+    pub(crate) pages: String,
+    pub(crate) web: String,
 }
 
 impl Rendezvous {
@@ -42,6 +45,8 @@ impl Rendezvous {
             registry: "127.0.0.1:0".to_owned(),
             beacon: "127.0.0.1:0".to_owned(),
             fingerprint: String::new(),
+            pages: String::new(),
+            web: String::new(),
         };
         rendezvous.restart(more);
         rendezvous
@@ -58,6 +63,8 @@ impl Rendezvous {
         assert_eq!(ready["status"], "ok", "{ready}");
         let text = |name: &str| ready["data"][name].as_str().unwrap().to_owned();
         (self.registry, self.beacon) = (text("registry_addr"), text("beacon_addr"));
+        let or_nowhere = |name: &str| ready["data"][name].as_str().unwrap_or_default().to_owned();
+        (self.pages, self.web) = (or_nowhere("http_addr"), or_nowhere("web_addr"));
         self.fingerprint = text("registry_fingerprint");
         self.running = Some(running);
     }
@@ -71,6 +78,11 @@ impl Rendezvous {
     pub(crate) fn freeze(&self) {
         let pid = self.running.as_ref().unwrap().pid().to_string();
         assert!(Command::new("kill").args(["-STOP", &pid]).status().unwrap().success());
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.running.as_ref().unwrap().pid()
     }
 
     /// It makes another certificate at its next start.
@@ -233,6 +245,11 @@ impl Agent {
     pub(crate) fn start(&mut self, more: &[&str]) {
         let ready = self.launch(more);
         assert_eq!(ready["data"]["registered"], true, "{ready}");
+    }
+
+    /// What its daemon says when it is ready, whether it is registered by then or not.
+    pub(crate) fn start_and_tell(&mut self, more: &[&str]) -> Value {
+        self.launch(more)["data"].clone()
     }
 
     fn launch(&mut self, more: &[&str]) -> Value {
