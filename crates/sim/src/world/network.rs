@@ -162,11 +162,11 @@ impl World {
                 for arrival in [Some(first), copy].into_iter().flatten() {
                     let mut datagram = datagram.to_vec();
                     let mut author = Some(from).filter(|&from| from != Place::Attacker);
-                    if self.strips && strip(&mut datagram) {
-                        author = None;
-                    }
                     if let Some(bit) = arrival.flipped_bit {
                         datagram[bit / 8] ^= 1 << (bit % 8);
+                        author = None;
+                    }
+                    if self.strips && strip(&mut datagram) {
                         author = None;
                     }
                     self.arrives(arrival.at, Target::Address(way, place), way.from, datagram, author);
