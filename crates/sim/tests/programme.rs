@@ -1,12 +1,11 @@
 //! Days of a few nodes, with everything that can go wrong, and what has to hold after each of it. `crates/sim/nightly` runs
 //! ten thousand hours of the same with other seeds.
-#![expect(clippy::print_stdout, reason = "what was measured is to be read")]
 
 use std::time::Duration;
 
 use pilot_sim::{Day, Detail, Episode, Fault, Host, Programme, Trouble};
 
-/// As much as a debug build does in half a minute of one processor.
+/// A debug build takes about half a minute of one processor for it.
 const HOURS: u64 = 1000;
 
 /// Troubles of long worlds with a name of their own.
