@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pilot_sim::{Day, Detail, Episode, Fault, Host, Programme, Trouble};
 
-/// As much as a debug build does in half a minute of one processor.
+/// A debug build takes about half a minute of one processor for it.
 const HOURS: u64 = 1000;
 
 /// Troubles of long worlds with a name of their own.

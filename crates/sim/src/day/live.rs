@@ -281,7 +281,7 @@ impl Live<'_> {
     }
 
     /// No stream is left of all that were.
-    fn is_all_over(&mut self) -> Result<(), Fault> {
+    fn is_all_over(&self) -> Result<(), Fault> {
         for host in (0..self.day.nodes.len()).map(Host) {
             let left = self.world.look_at(host).streams().count();
             if left > 0 {
