@@ -178,8 +178,8 @@ impl Tunnel {
     }
 
     /// Whether ours counts more than one of the peer that crosses it.
-    pub(crate) fn insists(&self, us: NodeId, them: Them) -> bool {
-        self.agreeing.insists(us, them)
+    pub(crate) fn insists(&self, now: Instant, us: NodeId, them: Them) -> bool {
+        self.agreeing.insists(now, us, them)
     }
 
     /// Agrees to an initiation; [`emit_answer`](Self::emit_answer) says so.
@@ -302,7 +302,13 @@ impl Tunnel {
         let before = self.current.replace(proven);
         self.previous = None;
         match (proof, before) {
-            (Proof::First, Some(unproven)) => self.forget_answer_of(&unproven),
+            (Proof::First, Some(session)) => {
+                self.forget_answer_of(&session);
+                // The peer may be using them already.
+                if session.is_agreed() {
+                    self.previous = Some(Box::new(Previous { session, until: now + PREVIOUS_LIFE }));
+                }
+            }
             (Proof::Restarted, Some(before)) => self.retire(before.shown_key()),
             (Proof::Renewed, Some(session)) if session.is_agreed() => {
                 self.previous = Some(Box::new(Previous { session, until: now + PREVIOUS_LIFE }));

@@ -48,7 +48,7 @@ impl Node {
             }
         }
         let them = Them { node, key: offer.identity };
-        if tunnel.is_some_and(|tunnel| tunnel.insists(us, them)) {
+        if tunnel.is_some_and(|tunnel| tunnel.insists(now, us, them)) {
             // It is to answer ours, which it has perhaps not seen.
             if self.reply_limits.take(now, node) {
                 self.offer(now, node, via);

@@ -16,6 +16,9 @@ use crate::{Encryption, Event, KeyAgreement, PeerEvent, Query};
 /// Offers held while the registry is asked who the sender is.
 pub(super) const HELD_MAX: usize = 256;
 
+/// What the registry has not said in this time makes room for others: it may never say it.
+const HELD_LIFE: Duration = Duration::from_secs(30);
+
 /// An offer of a key we have is answered if the peer seems not to have ours, at most this often.
 const REPEAT_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -63,6 +66,7 @@ pub(super) struct Held {
     via: Via,
     /// Another way that it came.
     also: Option<Via>,
+    since: Instant,
 }
 
 impl Node {
@@ -120,17 +124,17 @@ impl Node {
         match self.agrees_keys(now, offer.sender) {
             Lookup::Known(true) => {}
             Lookup::Known(false) | Lookup::Refused => return self.drop_frame(Drop::NotAdmitted),
-            Lookup::Asking => return self.hold(via, offer),
+            Lookup::Asking => return self.hold(now, via, offer),
         }
         match self.identity_of(now, offer.sender) {
             Lookup::Known(key) if key == offer.identity => self.take(now, via, offer),
             Lookup::Known(_) => self.mismatch(now, via, offer),
-            Lookup::Asking => self.hold(via, offer),
+            Lookup::Asking => self.hold(now, via, offer),
             Lookup::Refused => self.drop_frame(Drop::NotAdmitted),
         }
     }
 
-    fn hold(&mut self, via: Via, offer: Offer) {
+    fn hold(&mut self, now: Instant, via: Via, offer: Offer) {
         if let Some(held) = self.held.get_mut(&offer.sender).filter(|held| held.offer == offer) {
             // It is shown every way the sender knows, and answered every way.
             if held.via != via {
@@ -138,8 +142,11 @@ impl Node {
             }
             return;
         }
+        if self.held.len() >= HELD_MAX {
+            self.held.retain(|_, held| held.since + HELD_LIFE > now);
+        }
         if self.held.len() < HELD_MAX || self.held.contains_key(&offer.sender) {
-            self.held.insert(offer.sender, Held { offer, via, also: None });
+            self.held.insert(offer.sender, Held { offer, via, also: None, since: now });
         } else {
             self.drop_frame(Drop::TooMany);
         }
@@ -176,10 +183,10 @@ impl Node {
         if pinned {
             self.drop_frame(Drop::WrongKey);
             self.events.push_back(Event::Peer(offer.sender, PeerEvent::KeyMismatch(offer.identity)));
-            self.hold(via, offer);
+            self.hold(now, via, offer);
         } else if self.directory.doubt_key(now, offer.sender) {
             self.directory.ask(Query::PeerKey(offer.sender));
-            self.hold(via, offer);
+            self.hold(now, via, offer);
         } else {
             self.drop_frame(Drop::WrongKey);
         }

@@ -2,7 +2,8 @@
 //!
 //! Either side may begin. What was begun is repeated unchanged until it is answered, and whenever it comes again it gets the
 //! same answer, until a frame came under its keys: messages get lost, and each goes every way there is. Of two initiations
-//! that cross, that of the node with the lower number counts: it does not answer the other one, but repeats its own.
+//! that cross, that of the node with the lower number counts: it does not answer the other one, but repeats its own, and
+//! gives it up only after a second without an answer.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -16,6 +17,10 @@ use super::session::{Life, Session};
 
 /// An initiation that nobody answers is made anew after this long.
 const BEGUN_LIFE: Duration = Duration::from_secs(60);
+
+/// For so long the side with the lower number insists on what it began. Then the peer's initiation may be the only one that
+/// gets through.
+const CROSSING: Duration = Duration::from_secs(1);
 
 /// Initiations of the peer that led to keys. One that comes again is a recording.
 const SPENT_MAX: usize = 64;
@@ -104,8 +109,9 @@ impl Agreeing {
     }
 
     /// Whether what was begun here counts, and what the peer begins does not.
-    pub(crate) fn insists(&self, us: NodeId, them: Them) -> bool {
-        us < them.node && self.begun.as_ref().is_some_and(|begun| begun.with == them)
+    pub(crate) fn insists(&self, now: Instant, us: NodeId, them: Them) -> bool {
+        let counts = |begun: &Begun| begun.with == them && begun.since + CROSSING > now;
+        us < them.node && self.begun.as_deref().is_some_and(counts)
     }
 
     pub(crate) fn what_is(&self, message: &[u8; MESSAGE_LEN]) -> Initiated {
@@ -119,7 +125,8 @@ impl Agreeing {
         }
     }
 
-    /// Answers an initiation. What was begun here stays: this one may be a recording.
+    /// Answers an initiation. What was begun here stays, as this one may be a recording; but only one side may do so, or each
+    /// would use keys that the other has given up.
     pub(crate) fn answer(
         &mut self,
         now: Instant,
@@ -135,6 +142,9 @@ impl Agreeing {
             respond(&statics, &ephemeral_key, &prologue, message, &us.life.0.to_be_bytes())?;
         let life = life(&agreed.payload)?;
         let answer = answer.try_into().map_err(|_| NoiseError::NotAuthentic)?;
+        if us.node < them.node {
+            self.begun = None;
+        }
         let theirs = ephemeral(message);
         self.answered = Some(Box::new(Answered { theirs, message: answer }));
         Ok(Session::agreed(agreed, life, Some(theirs), now))
