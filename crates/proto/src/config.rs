@@ -42,7 +42,7 @@ impl Config {
             identity,
             seed,
             encryption: Encryption::Required,
-            agreement: KeyAgreement::OfTheMoment,
+            agreement: KeyAgreement::AsShown,
             visibility: Visibility::Private,
             auto_approve: false,
             beacon: None,
