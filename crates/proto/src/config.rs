@@ -42,7 +42,7 @@ impl Config {
             identity,
             seed,
             encryption: Encryption::Required,
-            agreement: KeyAgreement::AsShown,
+            agreement: KeyAgreement::OfTheMoment,
             visibility: Visibility::Private,
             auto_approve: false,
             beacon: None,
