@@ -177,6 +177,11 @@ impl Tunnel {
         self.agreeing.what_is(message)
     }
 
+    /// Whether an initiation of the peer was answered, and nothing has come under the keys yet.
+    pub(crate) fn owes_answer(&self) -> bool {
+        self.agreeing.owes_answer()
+    }
+
     /// Whether ours counts more than one of the peer that crosses it.
     pub(crate) fn insists(&self, now: Instant, us: NodeId, them: Them) -> bool {
         self.agreeing.insists(now, us, them)

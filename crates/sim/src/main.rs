@@ -163,7 +163,7 @@ fn programme(options: &[&str], out: &mut impl Write) -> Result<ExitCode, Failure
     } else {
         writeln!(out, "{report}")?;
     }
-    Ok(if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.is_passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn bulk(bytes: u64, loss: f64, out: &mut impl Write) -> Result<ExitCode, Failure> {

@@ -52,9 +52,14 @@ pub struct Report {
     pub recoveries: BTreeMap<&'static str, Times>,
     /// What went wrong in short worlds, by kind.
     pub mishaps: BTreeMap<&'static str, u64>,
+    /// Recoveries that took longer than is allowed.
+    pub late: Vec<Failure>,
     /// What must not happen and did.
     pub failures: Vec<Failure>,
 }
+
+/// Of so many recoveries one may be late: where three datagrams of ten are lost, some time all that count are.
+const ONE_LATE_OF: usize = 200;
 
 /// How long no data flowed after one kind of trouble.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -118,6 +123,7 @@ impl Programme {
         for times in report.recoveries.values_mut() {
             times.took.sort_unstable();
         }
+        report.late.sort_by_key(|failure| failure.which);
         report.failures.sort_by_key(|failure| failure.which);
         report
     }
@@ -147,10 +153,22 @@ impl Programme {
 }
 
 impl Report {
+    /// Whether nothing happened that must not, and hardly anything took too long.
+    #[must_use]
+    pub fn is_passed(&self) -> bool {
+        let recoveries: usize = self.recoveries.values().map(|times| times.took.len()).sum();
+        self.failures.is_empty() && self.late.len() * ONE_LATE_OF <= recoveries.max(ONE_LATE_OF)
+    }
+
     fn lived(&mut self, world: &World, which: Which, fault: Option<crate::Fault>) {
         self.simulated += world.elapsed();
         self.datagrams += world.datagrams();
-        self.failures.extend(fault.map(|fault| Failure { which, what: fault.to_string() }));
+        let list = if matches!(fault, Some(crate::Fault::Slow { .. })) {
+            &mut self.late
+        } else {
+            &mut self.failures
+        };
+        list.extend(fault.map(|fault| Failure { which, what: fault.to_string() }));
     }
 
     fn wrote(&mut self, journal: &Journal) {
@@ -180,6 +198,7 @@ impl Report {
         for (name, count) in other.mishaps {
             *self.mishaps.entry(name).or_default() += count;
         }
+        self.late.extend(other.late);
         self.failures.extend(other.failures);
     }
 }

@@ -15,7 +15,12 @@ const KINDS: usize = 26;
 fn hundreds_of_hours_with_everything_that_can_go_wrong_lose_nothing_and_go_on_in_time() {
     let report = Programme { hours: HOURS, seed: 0, plans_per_day: 0, jobs: None }.run();
     println!("{report}");
-    assert!(report.failures.is_empty(), "{} worlds failed", report.failures.len());
+    assert!(
+        report.is_passed(),
+        "{} worlds failed, {} recovered late",
+        report.failures.len(),
+        report.late.len()
+    );
     assert_eq!(report.recoveries.len(), KINDS, "some kinds of trouble did not happen");
     assert!(report.simulated >= Duration::from_secs(HOURS * 3600));
 }

@@ -447,7 +447,15 @@ impl Node {
     }
 
     fn show_key(&mut self, now: Instant, node: NodeId, via: Via, answers: bool) {
-        let Some(us) = self.id.filter(|_| self.may_show_key(now, node, via)) else { return };
+        // Of the few packets that an address may have, one is for the answer that is owed: two sides that only begin never
+        // agree.
+        let owes = !answers && self.peers.get(&node).is_some_and(|peer| peer.tunnel.owes_answer());
+        let may = match via {
+            Via::Direct(addr) if owes => self.may_ask(now, node, addr),
+            Via::Direct(addr) => self.may_write(now, node, addr),
+            Via::Relay => true,
+        };
+        let Some(us) = self.id.filter(|_| may) else { return };
         let mut frame = Vec::new();
         let Some(destination) = self.open_frame(node, via, &mut frame) else { return };
         self.peer(now, node).offered = Some(now);

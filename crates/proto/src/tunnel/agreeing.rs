@@ -108,6 +108,11 @@ impl Agreeing {
         Some(Extension::Answer { to: [a, b, c, d], message: answered.message })
     }
 
+    /// Whether there is an initiation to be answered again.
+    pub(crate) fn owes_answer(&self) -> bool {
+        self.answered.is_some()
+    }
+
     /// Whether what was begun here counts, and what the peer begins does not.
     pub(crate) fn insists(&self, now: Instant, us: NodeId, them: Them) -> bool {
         let counts = |begun: &Begun| begun.with == them && begun.since + CROSSING > now;

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{Report, Times};
+use super::{Failure, Report, Times};
 
 impl Report {
     /// Troubles of long worlds and mishaps of short ones.
@@ -28,15 +28,15 @@ impl Report {
             let name = quoted(name);
             format!(r#"{{"kind":{name},"count":{count}}}"#)
         });
-        let failures = self.failures.iter().map(|failure| {
+        let told = |failure: &Failure| {
             let (command, what) = (format!("pilot-sim {} --verbose", failure.which), &failure.what);
             format!(r#"{{"see":{},"what":{}}}"#, quoted(&command), quoted(what))
-        });
+        };
         format!(
             concat!(
                 r#"{{"simulated_hours":{:.1},"took_s":{:.1},"long_worlds":{},"short_worlds":{},"datagrams":{},"#,
                 r#""streams":{},"bytes":{},"most_datagrams_at_rest_per_way_and_minute":{:.1},"#,
-                r#""faults":{},"recoveries":[{}],"mishaps":[{}],"failures":[{}]}}"#
+                r#""faults":{},"recoveries":[{}],"mishaps":[{}],"late":[{}],"failures":[{}]}}"#
             ),
             hours(self.simulated),
             self.took.as_secs_f64(),
@@ -49,7 +49,8 @@ impl Report {
             self.faults(),
             joined(recoveries),
             joined(mishaps),
-            joined(failures),
+            joined(self.late.iter().map(told)),
+            joined(self.failures.iter().map(told)),
         )
     }
 }
@@ -86,10 +87,12 @@ impl fmt::Display for Report {
             self.bytes,
         )?;
         writeln!(f, "at rest, at most {:.1} datagrams a minute from a node to another", self.noise / 2.0)?;
-        for failure in &self.failures {
-            writeln!(f, "FAULT: {}\n       see it: pilot-sim {} --verbose", failure.what, failure.which)?;
+        for (kind, list) in [("LATE", &self.late), ("FAULT", &self.failures)] {
+            for Failure { which, what } in list {
+                writeln!(f, "{kind}: {what}\n       see it: pilot-sim {which} --verbose")?;
+            }
         }
-        write!(f, "{} failed", self.failures.len())
+        write!(f, "{} recovered late, {} failed", self.late.len(), self.failures.len())
     }
 }
 
@@ -124,7 +127,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Failure, Which};
+    use crate::Which;
 
     #[test]
     fn what_is_quoted_is_json_whatever_it_says() {
