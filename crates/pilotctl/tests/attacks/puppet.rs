@@ -1,7 +1,7 @@
 //! A node that the test plays itself, as release 1.18.0 would: registered, with keys, and free to say what it likes.
 
 use std::io::{Read, Write};
-use std::net::{TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use pilot_crypto::{AgreementKey, Identity, SessionKey};
@@ -112,6 +112,17 @@ impl Puppet {
                 }
             }
         }
+        // What was heard may have been the target's own beginning: it has the keys when it answers under them.
+        let here = Addr::backbone(self.node).port(Port(49_151));
+        let there = Addr::backbone(target.node).port(Port::PING);
+        loop {
+            assert!(begun.elapsed() < PATIENCE, "{} does not answer under the keys", target.agent.name);
+            self.say(target, Header::new(Protocol::Control, Flags::NONE, here, there), b"are you there");
+            if self.hear().is_some_and(|(header, _)| header.protocol == Protocol::Control) {
+                return;
+            }
+            self.udp.send_to(&self.key_exchange(), target.udp).unwrap();
+        }
     }
 
     /// A header of a stream between a port of its own and one of the target.
@@ -147,17 +158,30 @@ impl Puppet {
     pub(crate) fn hear(&mut self) -> Option<(Header, Vec<u8>)> {
         let mut buffer = vec![0; 65_536];
         loop {
-            let (length, _) = self.udp.recv_from(&mut buffer).ok()?;
+            let (length, from) = self.udp.recv_from(&mut buffer).ok()?;
             let Ok(Frame::Sealed { sender, nonce, ciphertext }) = Frame::parse(&buffer[..length]) else {
                 continue;
             };
             let mut ciphertext = ciphertext.to_vec();
             let key = self.session.as_ref().unwrap();
             let opened = key.open_in_place(nonce.to_bytes(), &sender.0.to_be_bytes(), &mut ciphertext);
-            if let Ok(packet) = Packet::parse_sealed(opened.unwrap_or(&mut [])) {
-                return Some((packet.header, packet.payload.to_vec()));
+            let Ok(packet) = Packet::parse_sealed(opened.unwrap_or(&mut [])) else { continue };
+            let (header, payload) = (packet.header, packet.payload.to_vec());
+            let is_ping = header.protocol == Protocol::Control && !header.flags.contains(Flags::ACK);
+            if is_ping && header.dst_port == Port::PING && !payload.is_empty() {
+                // Who does not answer gets three datagrams and no more.
+                self.answer(&header, &payload, from);
+                continue;
             }
+            return Some((header, payload));
         }
+    }
+
+    fn answer(&mut self, ping: &Header, payload: &[u8], to: SocketAddr) {
+        let mut pong = Header::new(Protocol::Control, Flags::ACK, ping.destination(), ping.source());
+        (pong.seq, pong.ack) = (ping.seq, ping.seq + 1);
+        let datagram = self.seal(pong, payload);
+        let _ = self.udp.send_to(&datagram, to);
     }
 
     /// The next packet of this stream that fits.
@@ -178,8 +202,17 @@ impl Puppet {
     pub(crate) fn dial(&mut self, target: &Target, from: Port, to: Port) -> (Seq, Seq) {
         let mut syn = self.header(target, from, to, Flags::SYN);
         syn.seq = Seq(1000);
-        self.say(target, syn, &[]);
-        let answer = self.hear_on(from, |header| header.flags.contains(Flags::SYN));
+        let begun = Instant::now();
+        let answer = loop {
+            assert!(begun.elapsed() < PATIENCE, "no answer to the dial");
+            self.say(target, syn, &[]);
+            if let Some((header, _)) = self.hear()
+                && header.dst_port == from
+                && header.flags.contains(Flags::SYN)
+            {
+                break header;
+            }
+        };
         let (here, there) = (Seq(1001), Seq(answer.seq.0.wrapping_add(1)));
         let mut ack = self.header(target, from, to, Flags::ACK);
         (ack.seq, ack.ack) = (here, there);
