@@ -97,7 +97,7 @@ fn a_full_disk_of_the_sender_is_said_and_nothing_is_queued_that_is_not_on_it() {
     assert!(message.contains("disk") || message.contains("space") || message.contains("room"), "{refused}");
     b.start(&[]);
     let all = || b.json(&["inbox", "--limit", "100"])["messages"].as_array().unwrap().len();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(240);
     while all() < queued && std::time::Instant::now() < deadline {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
