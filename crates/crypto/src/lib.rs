@@ -25,7 +25,7 @@ pub use agreement::{AgreementKey, SharedSecret, WeakKey};
 pub use hash::{Digest, MAC_LEN, MacKey, Sha256, hmac_sha256};
 pub use identity::{Identity, verify};
 pub use key_file::KeyFileError;
-pub use noise::{Agreed, Initiation, NoiseError, Pair, noise_message_len, respond};
+pub use noise::{Agreed, Initiation, NoiseError, Pair, respond};
 pub use record::{
     DERIVED_FROM, RecordError, derived_numbers, open_change, open_record, sign_change, sign_record,
 };

@@ -20,19 +20,13 @@ use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use zeroize::Zeroizing;
 
 use crate::identity::agreement_public;
-use crate::{AgreementKey, Digest, Identity, SessionKey, Sha256, SharedSecret, TAG_LEN};
+use crate::{AgreementKey, Digest, Identity, SessionKey, Sha256, SharedSecret};
 
 const PROTOCOL: &[u8; 28] = b"Noise_KK_25519_AESGCM_SHA256";
 
 const KEY_LEN: usize = 32;
 
-/// Length of either message with a payload of `N` bytes.
-#[must_use]
-pub const fn noise_message_len(payload: usize) -> usize {
-    KEY_LEN + payload + TAG_LEN
-}
-
-/// The identities of both sides as the pattern wants them, and the DH result that depends on nothing else.
+/// The identities of both sides as the pattern wants them.
 pub struct Pair {
     ours: AgreementKey,
     theirs: AgreementPublic,
