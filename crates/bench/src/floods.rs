@@ -1,9 +1,10 @@
 //! What is left of a stream's throughput while others flood the node, from many addresses, with what costs it work:
-//! key exchanges, dials, relayed frames. In each round the stream runs alone and under each flood, one after the other, so
-//! that what disturbs one disturbs the other.
+//! key exchanges, dials, relayed frames. In each round the stream runs alone, beside the same flood towards a socket that
+//! nobody reads, and under the flood, one after the other, so that what disturbs one disturbs the others. The second shows
+//! what sending all that takes of this machine, which is no work of the node.
 
 use std::{
-    net::{SocketAddr, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     time::{Duration, Instant},
 };
 
@@ -20,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Failure, Options,
-    process::{Process, say},
+    process::{Process, cpu_of, say},
     report::{Cell, Column, Table},
     side::Side,
     stage::{Daemon, Stage},
@@ -40,8 +41,11 @@ const DATAGRAMS: u32 = 20_000;
 const TICK: Duration = Duration::from_millis(1);
 
 /// Bytes of the stream.
-const BULK: Task = Task::Bulk(300_000_000);
+const BULK: Task = Task::Bulk(2_000_000_000);
 const QUICK: Task = Task::Bulk(20_000_000);
+
+/// How long a node is flooded that has nothing else to do.
+const ONLY: Duration = Duration::from_secs(3);
 
 /// What is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +81,7 @@ pub(crate) async fn tables(options: &Options) -> Result<Vec<Table>, Failure> {
     a.befriend(&b).await?;
     let (peer, node, tunnels) = (a.node.0, b.node.0, listens(&b).await?);
     let beacon = stage.beacon().parse()?;
+    let node_process = b.process.id();
     let mut side = Side::between(a, b)?;
     let task = if options.quick { QUICK } else { BULK };
     let Task::Bulk(bytes) = task else { return Err("the stream goes in one direction".into()) };
@@ -84,21 +89,30 @@ pub(crate) async fn tables(options: &Options) -> Result<Vec<Table>, Failure> {
     let megabytes = bytes as f64 / 1e6;
     // Windows open, paths are probed.
     side.measure(QUICK)?;
-    let mut figures = KINDS.map(|_| [const { Vec::new() }; 4]);
+    let nobody = UdpSocket::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+    let elsewhere = nobody.local_addr()?;
+    let mut figures = KINDS.map(|_| [const { Vec::new() }; 7]);
     for _ in 0..options.rounds() {
         for ((_, kind), runs) in KINDS.iter().zip(&mut figures) {
+            let mut under = |tunnels, beacon| -> Result<_, Failure> {
+                let flood = Flood::begin(Order { kind: *kind, peer, node, tunnels, beacon })?;
+                Ok((megabytes / side.measure(task)?.done.seconds, flood.end()?))
+            };
+            let (beside, _) = under(elsewhere, elsewhere)?;
+            let (under, sent) = under(tunnels, beacon)?;
             let alone = megabytes / side.measure(task)?.done.seconds;
-            let flood = Flood::begin(Order { kind: *kind, peer, node, tunnels, beacon })?;
-            let flooded = megabytes / side.measure(task)?.done.seconds;
-            let sent = flood.end()?;
-            let figures = [alone, flooded, 100.0 * flooded / alone, sent];
+            let cost = idle_cost(node_process, Order { kind: *kind, peer, node, tunnels, beacon }).await?;
+            let figures = [alone, beside, under, 100.0 * under / beside, 100.0 * under / alone, cost, sent];
             runs.iter_mut().zip(figures).for_each(|(runs, figure)| runs.push(figure));
         }
     }
     let columns = vec![
         Column::new("alone", "MB/s"),
-        Column::new("under the flood", "MB/s"),
+        Column::new("beside it", "MB/s"),
+        Column::new("under it", "MB/s"),
         Column::new("kept", "%"),
+        Column::new("of alone", "%"),
+        Column::new("idle node", "µs/datagram"),
         Column::new("flood", "datagrams/s"),
     ];
     let title = format!("One stream while {RATE} datagrams a second come from {SOURCES} other addresses");
@@ -106,8 +120,22 @@ pub(crate) async fn tables(options: &Options) -> Result<Vec<Table>, Failure> {
     for ((name, _), runs) in KINDS.iter().zip(&figures) {
         table.row(*name, runs.iter().map(|runs| Cell::of(runs)).collect());
     }
-    table.note("Who floods takes processor time of the same machine: what a network would spend elsewhere.");
+    table.note("Beside it: the same flood goes to a socket that nobody reads, so that who floods takes as much of the machine.");
+    table.note("Kept: under it, as a part of beside it.");
+    table.note(
+        "Idle node: processor time of the daemon for each datagram of the flood, when there is no stream.",
+    );
     Ok(vec![table])
+}
+
+/// Microseconds of processor time that a node without a stream spends for each datagram of a flood, its kernel calls
+/// included.
+async fn idle_cost(process: u32, order: Order) -> Result<f64, Failure> {
+    let flood = Flood::begin(order)?;
+    let (begun, before) = (Instant::now(), cpu_of(process));
+    tokio::time::sleep(ONLY).await;
+    let (spent, took) = (cpu_of(process) - before, begun.elapsed().as_secs_f64());
+    Ok(1e6 * spent / (flood.end()? * took))
 }
 
 /// Where the daemon's tunnels are.

@@ -14,6 +14,12 @@ use tokio::io::unix::AsyncFd;
 /// so eight hold the window of a fast stream while pages that no traffic touches cost no memory.
 const RECEIVE_BUFFERS: usize = 8;
 
+/// Bytes received in one go before what they call for is done: as much as one batch of trains has.
+const RECEIVED_PER_TURN: usize = RECEIVE_BUFFERS * BUFFER_LEN / 2;
+
+/// Receive calls in one go. Small datagrams, of which a flood is made, cost least together.
+const BATCHES_PER_TURN: usize = 8;
+
 /// Largest coalesced train, and largest single UDP payload, that the kernel hands over.
 const BUFFER_LEN: usize = 65_536;
 
@@ -98,8 +104,25 @@ impl UdpSocket {
         polled
     }
 
-    /// Receives one batch and hands each datagram to `each`, in place. Returns how many there were; 0 when none waits.
+    /// Receives a batch, or several of small datagrams, and hands each datagram to `each`, in place. Returns how many there
+    /// were; 0 when none waits.
     pub(crate) fn receive(&mut self, mut each: impl FnMut(SocketAddr, &mut [u8])) -> io::Result<usize> {
+        let (mut count, mut bytes) = (0, 0);
+        for _ in 0..BATCHES_PER_TURN {
+            let full = self.receive_batch(|from, datagram| {
+                count += 1;
+                bytes += datagram.len();
+                each(from, datagram);
+            })?;
+            if !full || bytes >= RECEIVED_PER_TURN {
+                break;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Returns whether there may be more.
+    fn receive_batch(&mut self, mut each: impl FnMut(SocketAddr, &mut [u8])) -> io::Result<bool> {
         let mut metas = [RecvMeta::default(); RECEIVE_BUFFERS];
         let received = {
             let mut slices = self.buffers.each_mut().map(|buffer| IoSliceMut::new(buffer));
@@ -118,15 +141,13 @@ impl UdpSocket {
                 Err(error) => return Err(error),
             }
         };
-        let mut count = 0;
         for (meta, buffer) in metas.iter().zip(&mut self.buffers).take(received) {
             let from = canonical(meta.addr);
             for datagram in buffer[..meta.len].chunks_mut(meta.stride.max(1)) {
                 each(from, datagram);
-                count += 1;
             }
         }
-        Ok(count)
+        Ok(received == RECEIVE_BUFFERS)
     }
 
     /// Sends `train`, datagrams of `segment_size` bytes each (the last may be shorter), to `destination`, in fragments if

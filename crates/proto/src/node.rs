@@ -82,6 +82,13 @@ const SYNS_PER_PEER: Rate = Rate { burst: 512, interval: Duration::from_millis(1
 /// datagram.
 const CHALLENGES: Rate = Rate { burst: 8, interval: Duration::from_millis(250) };
 
+/// Questions to the registry for strangers, about whom nothing is known here: who floods with numbers of nodes must not make
+/// this node flood the registry. Beyond this strangers show first that they receive what is sent to their address.
+const STRANGERS: Rate = Rate { burst: 512, interval: Duration::from_millis(2) };
+
+/// Exchanges in a peer's name under another identity that are looked into, per peer.
+const MISMATCHES: Rate = Rate { burst: 4, interval: Duration::from_millis(500) };
+
 /// Sources for which rates are kept.
 const SOURCES_MAX: usize = 4096;
 
@@ -126,6 +133,11 @@ pub struct Node {
     /// The same for those whose address is known to be theirs.
     vouched_limits: Buckets<Source>,
     verifications: Bucket,
+    strangers: Bucket,
+    /// By peer, and whether its address is known to be its.
+    mismatches: Buckets<(NodeId, bool)>,
+    /// When exchanges that wait were last searched for old ones.
+    held_searched: Option<Instant>,
     cookies: Cookies,
     /// Tells this process from earlier ones of this node.
     life: Life,
@@ -230,6 +242,9 @@ impl Node {
             reply_limits: Buckets::new(REPLIES, SOURCES_MAX),
             vouched_limits: Buckets::new(EXCHANGES_PER_SOURCE, SOURCES_MAX),
             verifications: Bucket::full(now),
+            strangers: Bucket::full(now),
+            mismatches: Buckets::new(MISMATCHES, SOURCES_MAX),
+            held_searched: None,
             cookies,
             life,
             modern: BTreeMap::new(),
@@ -574,13 +589,17 @@ impl Node {
 
     /// Whether `node` may have an answer from us on `port`; asks the registry when only it can know.
     fn admits(&mut self, now: Instant, node: NodeId, port: Option<Port>) -> Lookup<bool> {
+        if self.is_admitted(node, port) { Lookup::Known(true) } else { self.directory.is_trusted(now, node) }
+    }
+
+    /// Whether the registry need not be asked for that.
+    fn is_admitted(&self, node: NodeId, port: Option<Port>) -> bool {
         let asked = port.is_none_or(|port| port == Port::HANDSHAKE || port == Port::DATA_EXCHANGE);
-        let known = self.id == Some(node)
+        self.id == Some(node)
             || self.config.visibility == Visibility::Public
             || self.config.encryption == Encryption::Off
             || self.book.get(node).is_some()
-            || (asked && self.book.is_asked(node));
-        if known { Lookup::Known(true) } else { self.directory.is_trusted(now, node) }
+            || (asked && self.book.is_asked(node))
     }
 
     /// Whether keys are agreed with `node`. Whoever has a stream, a dial or a packet of ours waiting is one we called:

@@ -33,6 +33,10 @@ impl Bucket {
     }
 }
 
+/// A full table is not searched for keys that are free again more often than this: a flood of keys would pay for each of
+/// its datagrams with our time.
+const SEARCH_INTERVAL: Duration = Duration::from_millis(50);
+
 /// One bucket for each key. When `max` keys are in use, those that are free again are dropped; if none is,
 /// a newcomer shares one bucket with all other newcomers, so that a flood of keys limits only itself.
 #[derive(Debug)]
@@ -41,11 +45,12 @@ pub(crate) struct Buckets<K> {
     max: usize,
     by_key: BTreeMap<K, Bucket>,
     others: Option<Bucket>,
+    searched: Option<Instant>,
 }
 
 impl<K: Ord> Buckets<K> {
     pub(crate) fn new(rate: Rate, max: usize) -> Self {
-        Self { rate, max, by_key: BTreeMap::new(), others: None }
+        Self { rate, max, by_key: BTreeMap::new(), others: None, searched: None }
     }
 
     /// Keys that have a bucket of their own.
@@ -56,7 +61,10 @@ impl<K: Ord> Buckets<K> {
     /// Takes one token of `key`.
     pub(crate) fn take(&mut self, now: Instant, key: K) -> bool {
         if self.by_key.len() >= self.max && !self.by_key.contains_key(&key) {
-            self.by_key.retain(|_, bucket| bucket.free_at > now);
+            if self.searched.is_none_or(|at| at + SEARCH_INTERVAL <= now) {
+                self.searched = Some(now);
+                self.by_key.retain(|_, bucket| bucket.free_at > now);
+            }
             if self.by_key.len() >= self.max {
                 return self.others.get_or_insert(Bucket::full(now)).take(now, self.rate);
             }
@@ -79,6 +87,19 @@ mod tests {
         assert!(!bucket.take(now + Duration::from_millis(999), RATE));
         assert!(bucket.take(now + Duration::from_millis(1000), RATE));
         assert_eq!((0..5).filter(|_| bucket.take(now + Duration::from_secs(60), RATE)).count(), 3);
+    }
+
+    #[test]
+    fn a_full_table_is_searched_now_and_then_only() {
+        let now = crate::testing::start();
+        let mut buckets = Buckets::new(RATE, 2);
+        assert!((0..3).all(|key| buckets.take(now, key)));
+        let free = now + Duration::from_secs(1);
+        buckets.searched = Some(free - SEARCH_INTERVAL / 2);
+        assert!((3..5).all(|key| buckets.take(free, key)), "they share what newcomers have");
+        assert_eq!(buckets.by_key.keys().copied().collect::<Vec<_>>(), [0, 1]);
+        assert!(buckets.take(free + SEARCH_INTERVAL / 2, 5));
+        assert_eq!(buckets.by_key.keys().copied().collect::<Vec<_>>(), [5]);
     }
 
     #[test]

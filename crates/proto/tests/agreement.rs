@@ -459,3 +459,60 @@ fn under_a_flood_whoever_receives_what_is_sent_to_it_gets_through() {
         |datagram: &[u8]| matches!(said(datagram), Some(Extension::Initiation { cookie: Some(_), .. }));
     assert!(world.wire.iter().any(|(from, datagram)| *from == A && cookies(datagram)));
 }
+
+/// An initiation in a node's name, signed by an identity, unlike any other.
+fn initiation(sender: NodeId, identity: &Identity, number: u32) -> Vec<u8> {
+    let agreement = AgreementPublic::from_bytes([9; 32]);
+    let signature = identity.sign(&signed_bytes(sender, &agreement));
+    let mut message = [7; 56];
+    message[..4].copy_from_slice(&number.to_be_bytes());
+    let mut frame = Vec::new();
+    KeyExchange { sender, agreement, identity: identity.public(), signature, trailer: &[] }.emit(&mut frame);
+    Extension::Initiation { message, cookie: None }.emit(&mut frame);
+    frame
+}
+
+#[test]
+fn a_flood_of_strangers_is_no_flood_of_questions() {
+    let mut world = World::new();
+    let (now, stranger) = (world.now, Identity::from_seed(&[77; 32]));
+    let (mut asked, mut sent) = (0, 0);
+    for number in 0..20_000_u32 {
+        let [_, b, c, d] = number.to_be_bytes();
+        let from = SocketAddr::from(([11, b, c, d], 1000));
+        let mut datagram = initiation(NodeId(1000 + number), &stranger, number);
+        world.nodes[B].handle_datagram(now, from, &mut datagram);
+        // The registry is quick.
+        while let Some((query, question)) = world.nodes[B].poll_query() {
+            asked += 1;
+            assert!(matches!(question, Query::CheckTrust(_)));
+            world.nodes[B].handle_answer(now, query, Answer::Trusted(Ok(false)));
+        }
+        let mut buffer = Vec::new();
+        while world.nodes[B].poll_transmit(now, &mut buffer, 1).is_some() {
+            sent += 1;
+        }
+    }
+    assert_eq!((asked, sent), (512, 512), "questions, and cookies");
+    // Whoever is known is asked nothing about.
+    assert!(world.talks(A));
+}
+
+#[test]
+fn of_a_flood_in_a_friends_name_little_is_looked_into() {
+    let mut world = World::new();
+    let (now, stranger) = (world.now, Identity::from_seed(&[77; 32]));
+    let mut events = 0;
+    for number in 0..2_000_u32 {
+        let [_, b, c, d] = number.to_be_bytes();
+        let mut datagram = initiation(id(A), &stranger, number);
+        world.nodes[B].handle_datagram(now, SocketAddr::from(([11, b, c, d], 1000)), &mut datagram);
+        while let Some(event) = world.nodes[B].poll_event() {
+            assert_eq!(event, Event::Peer(id(A), PeerEvent::KeyMismatch(stranger.public())));
+            events += 1;
+        }
+    }
+    assert_eq!(events, 4);
+    assert!(world.nodes[B].stats().dropped(Drop::WrongKey) >= 2_000 - 4);
+    assert!(world.talks(A));
+}

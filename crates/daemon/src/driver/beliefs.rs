@@ -1,7 +1,7 @@
 //! What the registry says of nodes, weighed against what is remembered of them, and remembered if it holds.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pilot_crypto::open_record;
 use pilot_proto::{Answer, CandidateSource, Location, Query, QueryError, QueryId};
@@ -25,6 +25,33 @@ pub(super) struct Study {
     node: NodeId,
     /// The key it showed, which is not the pinned one.
     shown: Option<PublicKey>,
+}
+
+/// Mismatches told in one [`WINDOW`]: the log and the webhook are not for whoever floods with them.
+const TOLD_MAX: u32 = 16;
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// How many mismatches were told lately, and how many were not.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    since: Option<Instant>,
+    told: u32,
+    kept_back: u64,
+}
+
+impl Told {
+    /// Whether one more is told; if so, how many were kept back before it.
+    fn one_more(&mut self, now: Instant) -> Option<u64> {
+        if self.since.is_none_or(|since| since + WINDOW <= now) {
+            (self.since, self.told) = (Some(now), 0);
+        }
+        if self.told >= TOLD_MAX {
+            self.kept_back += 1;
+            return None;
+        }
+        self.told += 1;
+        Some(std::mem::take(&mut self.kept_back))
+    }
 }
 
 /// What the registry says.
@@ -85,8 +112,11 @@ impl Driver {
         if self.known_key(node) == Some(shown) {
             return;
         }
-        tracing::warn!(peer = %node, shown = shown.fingerprint(), "shows another key than the pinned one; refused");
-        self.notify("security.key_mismatch", Some(json!({"peer_node_id": node, "shown": shown})));
+        let Some(kept_back) = self.registry.told.one_more(Instant::now()) else { return };
+        let shown_as = shown.fingerprint();
+        tracing::warn!(peer = %node, shown = shown_as, kept_back, "shows another key than the pinned one; refused");
+        let data = json!({"peer_node_id": node, "shown": shown, "kept_back": kept_back});
+        self.notify("security.key_mismatch", Some(data));
     }
 
     /// The registry answered a question of the node about another one.
@@ -378,5 +408,18 @@ fn asked_about(query: &Query) -> Option<NodeId> {
         | Query::RespondHandshake { .. }
         | Query::ReportTrust(_)
         | Query::RevokeTrust(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_flood_of_mismatches_few_are_told_and_the_rest_is_counted() {
+        let (mut told, now) = (Told::default(), Instant::now());
+        assert_eq!((0..100).filter(|_| told.one_more(now).is_some()).count(), 16);
+        assert_eq!(told.one_more(now + WINDOW), Some(84));
+        assert_eq!(told.one_more(now + WINDOW), Some(0));
     }
 }

@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::Driver;
-use super::beliefs::Study;
+use super::beliefs::{Study, Told};
 use super::membership::{self, Change};
 use super::names::{Contest, Form, Name};
 use super::replies::{Refusal, ReplyTo};
@@ -51,6 +51,8 @@ pub(super) struct Standing {
     owed: Vec<Query>,
     /// Look-ups under way by which this node learns what there is to know of another.
     pub(super) studies: BTreeMap<CallId, Study>,
+    /// Peers' wrong keys.
+    pub(super) told: Told,
     /// The same, to remember an address.
     pub(super) places: BTreeMap<CallId, NodeId>,
     /// Requests of the built-in services.
@@ -68,6 +70,7 @@ impl Standing {
             protection: None,
             owed: Vec::new(),
             studies: BTreeMap::new(),
+            told: Told::default(),
             places: BTreeMap::new(),
             of_services: BTreeMap::new(),
         }

@@ -1,6 +1,7 @@
 //! Under load, a stranger has to show that it receives what is sent to its address before anything is computed for it
 //! (as WireGuard and DTLS have it). Nothing is remembered for that: a cookie is a tag over the address.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,15 @@ use crate::rate::{Bucket, Rate};
 /// A key is used this long, and cookies under it are taken as long again.
 const KEY_LIFE: Duration = Duration::from_secs(120);
 
-/// Cookies given out, to all together: fewer bytes than what they answer, but each costs a datagram.
-const RATE: Rate = Rate { burst: 512, interval: Duration::from_micros(100) };
+/// Cookies given out, to all together: fewer bytes than what they answer, but each costs a datagram, which is what a flood
+/// costs most.
+const RATE: Rate = Rate { burst: 512, interval: Duration::from_micros(200) };
+
+/// The same to one source, so that few sources that flood leave the rest to others.
+const RATE_OF_SOURCE: Rate = Rate { burst: 8, interval: Duration::from_millis(100) };
+
+/// Sources that are told apart. Which share a place is nothing that they can find out.
+const PLACES: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct Cookies {
@@ -23,11 +31,16 @@ pub(super) struct Cookies {
     since: Instant,
     before: Option<MacKey>,
     rate: Bucket,
+    /// By place. Empty until the first is given out.
+    sources: Vec<Bucket>,
+    /// Deals out the places.
+    secret: u64,
 }
 
 impl Cookies {
     pub(super) fn new(now: Instant, rng: &mut impl CryptoRng) -> Self {
-        Self { key: draw(rng), since: now, before: None, rate: Bucket::full(now) }
+        let (rate, sources) = (Bucket::full(now), Vec::new());
+        Self { key: draw(rng), since: now, before: None, rate, sources, secret: rng.next_u64() }
     }
 
     /// A cookie for whoever writes from `addr` as `node`, if one may be given out now.
@@ -38,7 +51,9 @@ impl Cookies {
         node: NodeId,
         rng: &mut impl CryptoRng,
     ) -> Option<Cookie> {
-        if !self.rate.take(now, RATE) {
+        let place = self.place(addr.ip());
+        self.sources.resize(PLACES, Bucket::full(now));
+        if !self.sources.get_mut(place)?.take(now, RATE_OF_SOURCE) || !self.rate.take(now, RATE) {
             return None;
         }
         if self.since + KEY_LIFE <= now {
@@ -48,6 +63,14 @@ impl Cookies {
             self.since = now;
         }
         Some(cookie(&self.key, addr, node))
+    }
+
+    fn place(&self, source: IpAddr) -> usize {
+        let mut hasher = DefaultHasher::new();
+        (self.secret, source).hash(&mut hasher);
+        #[expect(clippy::cast_possible_truncation, reason = "any bits of it will do")]
+        let hash = hasher.finish() as usize;
+        hash % PLACES
     }
 
     /// Whether a cookie was given to whoever writes from `addr` as `node`, lately.
@@ -120,8 +143,22 @@ mod tests {
         let mut rng = StdRng::from_seed([1; 32]);
         let now = crate::testing::start();
         let mut cookies = Cookies::new(now, &mut rng);
+        let from = |number: u32| SocketAddr::from((std::net::Ipv4Addr::from(number), 1));
+        let given = (0..5000)
+            .filter(|&number| cookies.give(now, from(number), NodeId(2), &mut rng).is_some())
+            .count();
+        assert_eq!(given, 512);
+    }
+
+    #[test]
+    fn one_source_leaves_the_rest_to_others() {
+        let mut rng = StdRng::from_seed([1; 32]);
+        let now = crate::testing::start();
+        let mut cookies = Cookies::new(now, &mut rng);
         let given =
             (0..5000).filter(|&port| cookies.give(now, addr(port), NodeId(2), &mut rng).is_some()).count();
-        assert_eq!(given, 512);
+        assert_eq!(given, 8);
+        let other = SocketAddr::from(([10, 0, 0, 2], 1));
+        assert!(cookies.give(now, other, NodeId(2), &mut rng).is_some());
     }
 }

@@ -11,7 +11,7 @@ use crate::{Query, QueryId};
 /// ones are dropped; those who need the answer ask again.
 pub(super) const ASKED_MAX: usize = 512;
 
-/// Nodes about which something is remembered. Beyond this the oldest entry goes.
+/// Nodes about which something is remembered. Beyond this the oldest entries go.
 pub(super) const KNOWN_MAX: usize = 8192;
 
 /// How long a key is believed without asking again. A node that changed its key is noticed at once, because
@@ -65,6 +65,17 @@ impl Directory {
         self.by_id.insert(id, query.clone());
         self.outbox.push_back((id, query));
         true
+    }
+
+    /// Whether it takes a question to the registry to find out who a node is, and whether it is trusted unless it is
+    /// `admitted` anyway.
+    pub(super) fn would_ask(&self, now: Instant, node: NodeId, admitted: bool) -> bool {
+        let open = |query: Query| !self.asked.contains_key(&query);
+        match self.trusted.get(now, node) {
+            None if !admitted => open(Query::CheckTrust(node)),
+            Some(None | Some(false)) if !admitted => false,
+            None | Some(_) => self.keys.get(now, node).is_none() && open(Query::PeerKey(node)),
+        }
     }
 
     /// Whether the answer to a question is awaited.
@@ -165,16 +176,22 @@ impl<T: Copy> Memory<T> {
 
     fn put(&mut self, now: Instant, node: NodeId, value: Option<T>, life: Duration) {
         if self.by_node.len() >= KNOWN_MAX && !self.by_node.contains_key(&node) {
-            let before = self.by_node.len();
-            self.by_node.retain(|_, known| known.expires > now);
-            if self.by_node.len() == before
-                && let Some(oldest) =
-                    self.by_node.iter().min_by_key(|(_, known)| known.learned).map(|(&node, _)| node)
-            {
-                self.by_node.remove(&oldest);
-            }
+            self.make_room(now);
         }
         self.by_node.insert(node, Remembered { value, learned: now, expires: now + life });
+    }
+
+    /// Forgets what is not believed any more, and the oldest if that is little: each search makes room for many.
+    fn make_room(&mut self, now: Instant) {
+        self.by_node.retain(|_, known| known.expires > now);
+        let too_many = self.by_node.len().saturating_sub(KNOWN_MAX - KNOWN_MAX / 8);
+        if too_many > 0 {
+            let mut ages: Vec<_> = self.by_node.iter().map(|(&node, known)| (known.learned, node)).collect();
+            let (oldest, ..) = ages.select_nth_unstable(too_many);
+            for (_, node) in oldest {
+                self.by_node.remove(node);
+            }
+        }
     }
 
     fn forget_older_than(&mut self, now: Instant, node: NodeId, age: Duration) -> bool {
@@ -230,6 +247,8 @@ mod tests {
             directory.learned_trust(now + Duration::from_millis(node.into()), NodeId(node), Some(false));
         }
         assert_eq!(directory.by_id.len(), ASKED_MAX);
-        assert!(directory.trusted.by_node.len() <= KNOWN_MAX);
+        assert!((KNOWN_MAX / 2..=KNOWN_MAX).contains(&directory.trusted.by_node.len()));
+        let kept = directory.trusted.by_node.keys().next();
+        assert!(kept > Some(&NodeId(20_000 - 8192)), "the oldest went: {kept:?}");
     }
 }

@@ -6,7 +6,7 @@ use pilot_wire::tunnel::{Busy, Extension, KeyExchange, Nonce};
 use pilot_wire::{AgreementPublic, NodeId, PublicKey, Signature};
 use rand::Rng;
 
-use super::{Drop, Frame, Lookup, Node, PEERS_MAX, Purpose, Source, Via};
+use super::{Drop, Frame, Lookup, Node, PEERS_MAX, Purpose, STRANGERS, Source, Via};
 use crate::path::candidate::CandidateSource;
 use crate::rate::Rate;
 use crate::tunnel::KeyShown;
@@ -18,6 +18,9 @@ pub(super) const HELD_MAX: usize = 256;
 
 /// What the registry has not said in this time makes room for others: it may never say it.
 const HELD_LIFE: Duration = Duration::from_secs(30);
+
+/// Pause between two searches for such.
+const HELD_SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// An offer of a key we have is answered if the peer seems not to have ours, at most this often.
 const REPEAT_INTERVAL: Duration = Duration::from_millis(500);
@@ -81,8 +84,10 @@ impl Node {
             offer.vouched = self.is_vouched(now, via, offer.sender, cookie);
         }
         match self.takes_exchange(now, via, offer.sender, offer.vouched) {
-            Takes::Yes => self.consider(now, via, offer),
-            Takes::TooMany => match begins {
+            Takes::Yes if offer.vouched || self.has_time_for(now, offer.sender) => {
+                self.consider(now, via, offer)
+            }
+            Takes::Yes | Takes::TooMany => match begins {
                 Some(message) => self.ask_for_cookie(now, via, offer.sender, &message),
                 None => self.drop_frame(Drop::TooMany),
             },
@@ -119,6 +124,14 @@ impl Node {
         if limits.take(now, source) { Takes::Yes } else { Takes::TooMany }
     }
 
+    /// Whether the registry may be asked about a node that nobody here wants, if it has to be.
+    fn has_time_for(&mut self, now: Instant, node: NodeId) -> bool {
+        let known =
+            self.book.get(node).is_some() || self.peers.get(&node).is_some_and(|peer| !peer.is_unused());
+        let admitted = self.is_admitted(node, None);
+        known || !self.directory.would_ask(now, node, admitted) || self.strangers.take(now, STRANGERS)
+    }
+
     /// Takes an offer if all that is needed to judge it is known, holds it if the registry has been asked.
     fn consider(&mut self, now: Instant, via: Via, offer: Offer) {
         match self.agrees_keys(now, offer.sender) {
@@ -142,7 +155,10 @@ impl Node {
             }
             return;
         }
-        if self.held.len() >= HELD_MAX {
+        // Not for each of a flood.
+        let searched = self.held_searched.is_some_and(|at| at + HELD_SEARCH_INTERVAL > now);
+        if self.held.len() >= HELD_MAX && !searched {
+            self.held_searched = Some(now);
             self.held.retain(|_, held| held.since + HELD_LIFE > now);
         }
         if self.held.len() < HELD_MAX || self.held.contains_key(&offer.sender) {
@@ -180,7 +196,9 @@ impl Node {
     /// registry's word may have been outdated.
     fn mismatch(&mut self, now: Instant, via: Via, offer: Offer) {
         let pinned = self.book.get(offer.sender).is_some_and(|trusted| trusted.key.is_some());
-        if pinned {
+        if !self.mismatches.take(now, (offer.sender, offer.vouched)) {
+            self.drop_frame(Drop::WrongKey);
+        } else if pinned {
             self.drop_frame(Drop::WrongKey);
             self.events.push_back(Event::Peer(offer.sender, PeerEvent::KeyMismatch(offer.identity)));
             self.hold(now, via, offer);
@@ -399,8 +417,9 @@ impl Node {
     /// A frame came that fits no key we have: make the peer show its own.
     pub(super) fn request_key(&mut self, now: Instant, node: NodeId, via: Via) {
         if self.config.encryption == Encryption::Off
-            || self.agrees_keys(now, node) != Lookup::Known(true)
             || !self.request_limits.take(now, node)
+            || !self.has_time_for(now, node)
+            || self.agrees_keys(now, node) != Lookup::Known(true)
         {
             return;
         }

@@ -29,6 +29,7 @@ impl Node {
             self.reply_limits.len(),
             self.vouched_limits.len(),
             self.syn_limits.len(),
+            self.mismatches.len(),
         ];
         vec![
             table("peers", self.peers.len(), PEERS_MAX),
