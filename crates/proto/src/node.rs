@@ -531,6 +531,7 @@ impl Node {
         let Some(entry) = self.streams.get_mut(id) else { return };
         let node = entry.peer();
         let is_suspicious = entry.stream.take_suspicion();
+        let timed_out = entry.stream.take_time_out();
         while let Some(event) = entry.stream.poll_event() {
             if let Inner::Established | Inner::Closed(_) = event
                 && let Some(peer) = self.peers.get_mut(&node)
@@ -555,6 +556,9 @@ impl Node {
         }
         if is_suspicious {
             self.path_lost_large(now, node);
+        }
+        if timed_out {
+            self.suspect_route(now, node);
         }
     }
 

@@ -303,6 +303,13 @@ impl Path {
         }
     }
 
+    /// Something that went the way in use got no answer. The address to ask whether it works, unless it was heard from
+    /// lately, or is being asked.
+    pub(crate) fn suspect_route(&mut self, now: Instant) -> Option<SocketAddr> {
+        let Some(Via::Direct(addr)) = self.route else { return None };
+        self.candidate_mut(addr)?.suspect(now).then_some(addr)
+    }
+
     /// Nothing is heard from the peer though something should be.
     pub(crate) fn doubt_direct(&mut self, now: Instant) -> Option<Moved> {
         if let Some(Via::Direct(addr)) = self.route

@@ -392,6 +392,11 @@ impl Stream {
         self.agreed.max_segment
     }
 
+    /// True, once, if nothing that was sent was acknowledged until its time-out.
+    pub fn take_time_out(&mut self) -> bool {
+        self.sender.take_time_out()
+    }
+
     /// True, once, if segments got lost in a way that the size of the path explains: several in a row did not arrive
     /// though each was repeated, or only those larger than the first size of the path.
     pub fn take_suspicion(&mut self) -> bool {

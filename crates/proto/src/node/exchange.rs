@@ -286,7 +286,7 @@ impl Node {
         let steps = self.book.learned_key(sender, identity);
         self.carry_out(now, steps);
         if !(answers && shown == KeyShown::Installed) {
-            self.offer(now, sender, via);
+            self.answer(now, sender, via);
         }
         if relayed {
             self.directory.ask(Query::Resolve(sender));
@@ -325,10 +325,15 @@ impl Node {
     }
 
     /// An offer of a key that waits for proof came once more, perhaps another way than before. The question of it may have
-    /// been lost, and a peer that has nothing to say proves nothing by itself.
+    /// been lost, and a peer that has nothing to say proves nothing by itself. Where no question may go any more, the peer
+    /// has perhaps not seen our key either, and asks for that.
     fn on_waiting_offer(&mut self, now: Instant, node: NodeId, via: Via) {
-        if self.request_limits.take(now, node) {
-            self.ask_for_proof(now, node, via);
+        if !self.request_limits.take(now, node) {
+            return;
+        }
+        match via {
+            Via::Direct(addr) if !self.has_words_for(now, node, addr) => self.answer(now, node, via),
+            Via::Direct(_) | Via::Relay => self.ask_for_proof(now, node, via),
         }
     }
 
@@ -347,12 +352,12 @@ impl Node {
     }
 
     /// Shows our key again. Perhaps the peer has it, and neither side has anything to say, so that both would repeat
-    /// themselves for ever: a question ends that. Where nobody has answered yet, three packets do.
+    /// themselves for ever: a question ends that. Where nobody has answered yet, the few packets do.
     fn repeat_offer(&mut self, now: Instant, node: NodeId, via: Via) {
         if let Via::Direct(addr) = via {
             self.peer(now, node).path.learn(now, addr, CandidateSource::Frames);
         }
-        self.offer(now, node, via);
+        self.answer(now, node, via);
         let answers = match via {
             Via::Direct(addr) => self.peers.get(&node).is_some_and(|peer| peer.path.has_answered(addr)),
             Via::Relay => true,
@@ -437,7 +442,12 @@ impl Node {
 
     /// Asks for the peer's key one way, showing ours without a proof.
     fn ask_for_key(&mut self, now: Instant, node: NodeId, via: Via) {
-        let Some(us) = self.id.filter(|_| self.may_show_key(now, node, via)) else { return };
+        // A question leaves the last of the few packets to the answer of what the peer then shows.
+        let may = match via {
+            Via::Direct(addr) => self.may_ask(now, node, addr),
+            Via::Relay => true,
+        };
+        let Some(us) = self.id.filter(|_| may) else { return };
         let mut frame = Vec::new();
         let Some(destination) = self.open_frame(node, via, &mut frame) else { return };
         match self.peers.get(&node) {
@@ -460,7 +470,7 @@ impl Node {
         self.show_key(now, node, via, false);
     }
 
-    /// Answers what the peer began, one way.
+    /// Answers what the peer began or showed, one way.
     pub(super) fn answer(&mut self, now: Instant, node: NodeId, via: Via) {
         self.show_key(now, node, via, true);
     }
@@ -471,6 +481,7 @@ impl Node {
         let owes = !answers && self.peers.get(&node).is_some_and(|peer| peer.tunnel.owes_answer());
         let may = match via {
             Via::Direct(addr) if owes => self.may_ask(now, node, addr),
+            Via::Direct(addr) if answers => self.may_answer(now, node, addr),
             Via::Direct(addr) => self.may_write(now, node, addr),
             Via::Relay => true,
         };

@@ -36,6 +36,15 @@ impl Node {
         }
     }
 
+    /// What went to a peer was not acknowledged in time. Its frames may come another way than ours go, so that it is heard
+    /// while nothing reaches it.
+    pub(super) fn suspect_route(&mut self, now: Instant, node: NodeId) {
+        if let Some(addr) = self.peers.get_mut(&node).and_then(|peer| peer.path.suspect_route(now)) {
+            self.ping_address(now, node, addr);
+            self.arm_peer(node);
+        }
+    }
+
     /// Our frames go another way from now on.
     pub(super) fn moved(&mut self, now: Instant, node: NodeId, moved: Moved) {
         let event = match moved.to {
@@ -93,6 +102,20 @@ impl Node {
         self.config.encryption == Encryption::Off
             || self.peers.get(&node).is_some_and(|peer| peer.path.has_answered(addr))
             || self.ledger.take(now, addr)
+    }
+
+    /// The same, without counting any.
+    pub(super) fn has_words_for(&self, now: Instant, node: NodeId, addr: SocketAddr) -> bool {
+        self.config.encryption == Encryption::Off
+            || self.peers.get(&node).is_some_and(|peer| peer.path.has_answered(addr))
+            || self.ledger.has_left(now, addr)
+    }
+
+    /// Whether what a peer began, and nobody else can have begun, may be answered to an address.
+    pub(super) fn may_answer(&mut self, now: Instant, node: NodeId, addr: SocketAddr) -> bool {
+        self.config.encryption == Encryption::Off
+            || self.peers.get(&node).is_some_and(|peer| peer.path.has_answered(addr))
+            || self.ledger.take_in_return(now, addr)
     }
 
     /// The way that one more frame to a peer may go: the route, or what replaces it while it is not proven.

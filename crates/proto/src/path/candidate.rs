@@ -171,6 +171,13 @@ impl Candidate {
         true
     }
 
+    /// What was sent there got no answer, so that it is not believed any longer; `true` if it is to be asked.
+    pub(crate) fn suspect(&mut self, now: Instant) -> bool {
+        self.believed = RECHECK_MIN;
+        self.checked = None;
+        self.check(now)
+    }
+
     /// It is asked whether it works; without an answer it is doubted after a while.
     pub(crate) fn confirm(&mut self, now: Instant) {
         self.checking = self.checking.or(Some(now));

@@ -4,7 +4,9 @@
 //! datagram. So that none of them can make this node a nuisance to somebody else, each packet to an address that has
 //! not answered authentically is entered here, whatever it is for, and the fourth within [`WINDOW`] is not sent. Only
 //! the own side allows three more before that: when somebody here wants to reach a peer, after one second, then two,
-//! four and so on ([`Ledger::renew`]).
+//! four and so on ([`Ledger::renew`]). And what is proved to be a peer's wish for keys is answered beyond the three at
+//! once, after one second, two, four and so on ([`Ledger::take_in_return`]): then the address gets no more than it seems to
+//! send, and half a dozen in all.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,6 +23,9 @@ pub(crate) const WINDOW: Duration = Duration::from_secs(120);
 /// The first wait before our own side may try an address again; doubled each time up to [`RENEWAL_MAX`].
 const RENEWAL_MIN: Duration = Duration::from_secs(1);
 const RENEWAL_MAX: Duration = Duration::from_secs(60);
+
+/// Pause between the first answers to somebody who proves who it is but not that it receives anything; doubled each time.
+const RETURN_MIN: Duration = Duration::from_secs(1);
 
 /// What was let out opens a box for the answer this long at least.
 const OPEN_FOR: Duration = Duration::from_secs(20);
@@ -40,6 +45,8 @@ struct Entry {
     last: Instant,
     renewable: Instant,
     wait: Duration,
+    /// When the next answer may go beyond those, and the wait before that one.
+    returnable: Option<(Instant, Duration)>,
 }
 
 impl Ledger {
@@ -62,11 +69,32 @@ impl Ledger {
         allowed
     }
 
+    /// Whether [`take`](Self::take) would be allowed, if there is room.
+    pub(crate) fn has_left(&self, now: Instant, addr: SocketAddr) -> bool {
+        self.entries.get(&addr).is_none_or(|entry| entry.sent < PACKETS || entry.last + WINDOW <= now)
+    }
+
     /// As [`take`](Self::take), but leaves one: for the answer to a probe of the other side, or for a key exchange,
     /// without which nothing else is understood.
     pub(crate) fn take_spare(&mut self, now: Instant, addr: SocketAddr) -> bool {
         self.entries.get(&addr).is_none_or(|entry| entry.sent + 1 < PACKETS || entry.last + WINDOW <= now)
             && self.take(now, addr)
+    }
+
+    /// As [`take`](Self::take), for the answer to an exchange that only the peer can have made, though perhaps long ago and
+    /// elsewhere: when the three are used up it is allowed at once, then after one second, two, four and so on. The peer may
+    /// have seen none of the others.
+    pub(crate) fn take_in_return(&mut self, now: Instant, addr: SocketAddr) -> bool {
+        if self.take(now, addr) {
+            return true;
+        }
+        let Some(entry) = self.entries.get_mut(&addr) else { return false };
+        let due = entry.returnable.is_none_or(|(at, _)| at <= now);
+        if due {
+            let wait = entry.returnable.map_or(RETURN_MIN, |(_, wait)| wait * 2);
+            entry.returnable = Some((now + wait, wait));
+        }
+        due
     }
 
     /// Our own side wants to try this address again. Refused while the last time is too short ago.
@@ -112,7 +140,7 @@ impl Ledger {
     }
 
     fn entry(&mut self, now: Instant, addr: SocketAddr) -> &mut Entry {
-        let fresh = Entry { sent: 0, last: now, renewable: now, wait: RENEWAL_MIN };
+        let fresh = Entry { sent: 0, last: now, renewable: now, wait: RENEWAL_MIN, returnable: None };
         let entry = self.entries.entry(addr).or_insert(fresh);
         if entry.last + WINDOW <= now && entry.renewable <= now {
             *entry = fresh;
@@ -141,6 +169,18 @@ mod tests {
 
     fn taken(ledger: &mut Ledger, now: Instant) -> usize {
         (0..10).filter(|_| ledger.take(now, addr(1))).count()
+    }
+
+    #[test]
+    fn an_answer_that_is_owed_goes_out_now_and_then_when_the_three_are_used_up() {
+        let mut ledger = Ledger::default();
+        let now = crate::testing::start();
+        assert_eq!((0..10).filter(|_| ledger.take_in_return(now, addr(1))).count(), 4);
+        let millis = (0..120_000).step_by(100).map(Duration::from_millis);
+        let answered = millis.filter(|&later| ledger.take_in_return(now + later, addr(1)));
+        assert_eq!(answered.map(|at| at.as_secs()).collect::<Vec<_>>(), [1, 3, 7, 15, 31, 63]);
+        assert!(!ledger.take(now + WINDOW - RETURN_MIN, addr(1)), "nothing else is let out by that");
+        assert!(ledger.take(now + WINDOW, addr(1)));
     }
 
     #[test]

@@ -63,6 +63,7 @@ impl Stream {
     }
 
     fn heard(&mut self, now: Instant) {
+        self.sender.heard();
         self.liveness.heard = now;
         self.liveness.probes = 0;
         self.liveness.probe_due = false;

@@ -17,11 +17,17 @@ const MIN_WINDOW: Duration = Duration::from_secs(10);
 /// Back-off stops doubling here; the time-out is capped long before.
 const MAX_BACKOFF: u32 = 10;
 
+/// Doublings of the time-out while the peer is heard: what it sends gets through, so this is a line that loses, and not one
+/// that is down or full of what we repeat.
+const HEARD_BACKOFF: u32 = 1;
+
 /// The estimator.
 #[derive(Debug, Default)]
 pub(super) struct Rtt {
     estimate: Option<Estimate>,
     backoff: u32,
+    /// Something of the peer came since the last time-out.
+    heard: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -77,15 +83,31 @@ impl Rtt {
 
     /// The time-out for the next transmission, back-off included.
     pub(super) fn timeout(&self, cap: Duration) -> Duration {
+        let backoff = if self.heard { self.backoff.min(HEARD_BACKOFF) } else { self.backoff };
+        self.backed_off(backoff, cap)
+    }
+
+    /// The pause before a closed window is asked about again: a peer that answers each time is not to be asked more often.
+    pub(super) fn persistence(&self, cap: Duration) -> Duration {
+        self.backed_off(self.backoff, cap)
+    }
+
+    fn backed_off(&self, backoff: u32, cap: Duration) -> Duration {
         let base = self
             .estimate
             .map_or(INITIAL_RTO, |estimate| estimate.smoothed + (estimate.variation * 4).max(GRANULARITY));
-        (base.max(MIN_RTO) * (1 << self.backoff)).min(cap)
+        (base.max(MIN_RTO) * (1 << backoff)).min(cap)
     }
 
     /// A time-out passed.
     pub(super) fn back_off(&mut self) {
         self.backoff = (self.backoff + 1).min(MAX_BACKOFF);
+        self.heard = false;
+    }
+
+    /// Something of the peer came, whatever it acknowledges.
+    pub(super) fn heard(&mut self) {
+        self.heard = true;
     }
 
     /// The peer acknowledged something: it is reachable.
@@ -127,6 +149,10 @@ mod tests {
         rtt.back_off();
         rtt.back_off();
         assert_eq!(rtt.timeout(CAP), CAP);
+        rtt.heard();
+        assert_eq!(rtt.timeout(CAP), Duration::from_millis(2000), "once doubled, while the peer is heard");
+        assert_eq!(rtt.persistence(CAP), CAP);
+        assert_eq!(rtt.backoff(), 3);
     }
 
     #[test]

@@ -134,6 +134,8 @@ pub(super) struct Sender {
     fruitless: u8,
     /// The path may not carry what it carried.
     suspicious: bool,
+    /// A time-out passed, until somebody asked.
+    timed_out: bool,
     /// In milliseconds.
     max_rto: u32,
     /// The peer's window: up to which offset, and in how many segments.
@@ -186,6 +188,7 @@ impl Sender {
             large_lost: 0,
             fruitless: 0,
             suspicious: false,
+            timed_out: false,
             max_rto: u32::try_from(config.max_rto.as_millis()).unwrap_or(u32::MAX),
             edge: 0,
             slots: 0,
@@ -326,6 +329,15 @@ impl Sender {
     /// Since when data waits for an acknowledgement, if any does.
     pub(super) fn stuck_since(&self) -> Option<Instant> {
         (!self.board.is_empty()).then_some(self.stuck_since)
+    }
+
+    /// Something of the peer came, whatever it acknowledges.
+    pub(super) fn heard(&mut self) {
+        self.rtt.heard();
+    }
+
+    pub(super) fn take_time_out(&mut self) -> bool {
+        std::mem::take(&mut self.timed_out)
     }
 
     /// Time-outs since the peer last acknowledged something.

@@ -314,6 +314,25 @@ fn time_outs_double_and_the_stream_ends_after_a_minute() {
 }
 
 #[test]
+fn while_the_peer_is_heard_a_line_is_one_that_loses_and_is_tried_more_often() {
+    let mut script = Script::open(config(), Peer::Extended);
+    script.run(
+        "0 write 100
+         0 > . 1(100) ack 1
+         27 > . 1(100) ack 1         # tail probe
+         227 > . 1(100) ack 1
+         627 > . 1(100) ack 1
+         1000 < . 1(50) ack 1
+         1000 > . 101 ack 51
+         1027 > . 1(100) ack 51      # not at 1427
+         1200 < . 51(50) ack 1
+         1200 > . 101 ack 101
+         1427 > . 1(100) ack 101     # not at 2627
+         4627 > . 1(100) ack 101     # heard no more",
+    );
+}
+
+#[test]
 fn a_peer_that_is_back_is_not_kept_waiting() {
     let mut script = Script::open(config(), Peer::Extended);
     script.run(

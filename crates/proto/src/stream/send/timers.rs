@@ -77,7 +77,11 @@ impl Sender {
         if self.board.is_empty() || self.forced.is_some() {
             return None;
         }
-        let timeout = self.waiting_since + self.rtt.timeout(self.max_rto());
+        let pause = match self.probing_window {
+            true => self.rtt.persistence(self.max_rto()),
+            false => self.rtt.timeout(self.max_rto()),
+        };
+        let timeout = self.waiting_since + pause;
         let probing_allowed = matches!(self.phase, Phase::Open)
             && self.tail_probe.is_none()
             && self.rtt.backoff() == 0
@@ -102,6 +106,7 @@ impl Sender {
             self.forced = Some(Forced::Lost);
             return;
         }
+        self.timed_out = true;
         self.control.on_timeout(matches!(self.phase, Phase::Open));
         // Time-outs in a row mean an outage. What had arrived before it says nothing about what was under way.
         let first = !matches!(self.phase, Phase::Lossy { .. });
