@@ -303,11 +303,14 @@ impl Path {
         }
     }
 
-    /// Something that went the way in use got no answer. The address to ask whether it works, unless it was heard from
-    /// lately, or is being asked.
+    /// Something that went the way in use got no answer, while the peer is heard another way. The address to ask whether it
+    /// works, unless it is being asked.
     pub(crate) fn suspect_route(&mut self, now: Instant) -> Option<SocketAddr> {
         let Some(Via::Direct(addr)) = self.route else { return None };
-        self.candidate_mut(addr)?.suspect(now).then_some(addr)
+        let here = self.candidate(addr)?.heard;
+        let elsewhere =
+            self.candidates.iter().filter_map(|candidate| candidate.heard).chain(self.relay.heard).max();
+        (elsewhere > here && self.candidate_mut(addr)?.suspect(now)).then_some(addr)
     }
 
     /// Nothing is heard from the peer though something should be.

@@ -73,11 +73,17 @@ impl Sender {
             self.rtt.backoff() >= SUSPICIOUS_TIMEOUTS || self.fruitless >= SUSPICIOUS_REPETITIONS;
     }
 
+    /// Whether the peer has no room for what it is to get next, so that it answers without taking it.
+    fn has_no_room_for_front(&self) -> bool {
+        let front = self.board.front();
+        self.slots == 0 || front.is_some_and(|segment| segment.start + u64::from(segment.len) > self.edge)
+    }
+
     fn tail_timer(&self) -> Option<(Instant, Tail)> {
         if self.board.is_empty() || self.forced.is_some() {
             return None;
         }
-        let pause = match self.probing_window {
+        let pause = match self.has_no_room_for_front() {
             true => self.rtt.persistence(self.max_rto()),
             false => self.rtt.timeout(self.max_rto()),
         };

@@ -118,7 +118,7 @@ impl Sender {
         if room == 0 || self.board.outstanding() >= slots {
             self.app_limited |= self.has_room(self.segment);
             if self.board.is_empty() && self.forced.is_none() && self.probe_window_at.is_none() {
-                self.probe_window_at = Some(now + self.rtt.timeout(self.max_rto()));
+                self.probe_window_at = Some(now + self.rtt.persistence(self.max_rto()));
             }
             return None;
         }
