@@ -1,5 +1,7 @@
 //! Requests of others: taken, worked at and answered by this node's programs.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use pilot_wire::NodeId;
 use pilot_wire::dataexchange::{
@@ -7,7 +9,7 @@ use pilot_wire::dataexchange::{
 };
 use pilot_wire::ipc::{Code, Failure};
 use pilot_wire::outbox::{Body, Kind};
-use pilot_wire::serving::{Answer, Held, PART_MAX, Reply, Taken, Why, decode};
+use pilot_wire::serving::{Answer, Held, Letter, PART_MAX, Reply, Taken, Why, decode};
 use tokio::time::{Instant, sleep_until};
 
 use super::asking::end_of_wait;
@@ -20,6 +22,9 @@ use crate::service::policy::Forbidden;
 
 /// Longest answer: what fits into one frame with its tag.
 const ANSWER_MAX: u64 = (DEFAULT_MAX_FRAME - 4096) as u64;
+
+/// A message that is on disk is on the desk after this long, unless it is not open.
+const ON_ITS_WAY: Duration = Duration::from_millis(500);
 
 impl Serving {
     /// From now on this program's end is noticed.
@@ -135,11 +140,7 @@ impl Serving {
             Err(Why::Lost) => {
                 // Not of somebody who works at it, then: of a person, perhaps.
                 let letter = mail::find(&self.shared.store, &id).await?;
-                let remark = self.lock().desk.remark(&letter.id, unix_ms());
-                remark.map_err(|refused| match refused {
-                    Refused::Withdrawn(_) => not_open(&letter.id),
-                    Refused::Busy => worked_at(&letter.id),
-                })?
+                self.remark(&letter).await?
             }
             Err(why) => return Err(withdrawn(why)),
         };
@@ -151,6 +152,30 @@ impl Serving {
             self.shared.outbox.send_live(inquiry.from, delivery).await;
         }
         Ok(Reply::Done {})
+    }
+
+    /// A person says something about a message that waits for an answer. It is on disk, and its sender told, a moment before
+    /// it is on the desk.
+    async fn remark(&self, letter: &Letter) -> Result<(Inquiry, u64, u32), Failure> {
+        let inquiry = inquiry(Arrival::read(letter.id.clone(), &mail::message(letter).await?));
+        let name = inquiry.message.map(|id| (inquiry.from.node, id));
+        let is_open = !inquiry.plain && name.is_some_and(|name| !self.lock().book.is_answered(&name));
+        let deadline = Instant::now() + if is_open { ON_ITS_WAY } else { Duration::ZERO };
+        let mut changed = self.shared.changed.subscribe();
+        loop {
+            changed.mark_unchanged();
+            let remark = self.lock().desk.remark(&letter.id, unix_ms());
+            match remark {
+                Ok(remark) => return Ok(remark),
+                Err(Refused::Busy) => return Err(worked_at(&letter.id)),
+                Err(Refused::Withdrawn(Why::Lost)) if Instant::now() < deadline => {}
+                Err(Refused::Withdrawn(_)) => return Err(not_open(&letter.id)),
+            }
+            tokio::select! {
+                _ = changed.changed() => {}
+                () = sleep_until(deadline) => {}
+            }
+        }
     }
 
     pub(super) async fn answer(&self, caller: &Caller, answer: Answer) -> Result<Reply, Failure> {
