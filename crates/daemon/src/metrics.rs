@@ -2,22 +2,16 @@
 //! means is said in docs/operations.md. No label has values that a peer could add to.
 
 mod http;
-mod out;
-mod process;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, text};
-use prometheus_client::registry::Registry;
+use pilot_metrics::{Collector, DescriptorEncoder, Out, Process};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::timeout;
 
-use self::out::Out;
-use self::process::Process;
 use crate::driver::{Command, Pulse};
 use crate::service::Backlog;
 
@@ -63,10 +57,8 @@ impl Desk {
             Some(services) => timeout(PATIENCE, services.backlog()).await.ok(),
             None => None,
         };
-        let mut registry = Registry::default();
-        registry.register_collector(Box::new(Scrape { pulse, backlog, process: Process::look() }));
-        let mut text = String::new();
-        text::encode(&mut text, &registry).map_err(|fmt::Error| Silent::Text)?;
+        let scrape = Scrape { pulse, backlog, process: Process::look() };
+        let text = pilot_metrics::text(scrape).map_err(|fmt::Error| Silent::Text)?;
         *last = Some((Instant::now(), text.clone()));
         Ok(text)
     }

@@ -20,6 +20,7 @@ mod survey;
 mod tool;
 mod trace;
 mod transfer;
+mod watch;
 
 pub use host::{Host, Traffic};
 pub use lab::{BEACON, Lab, REGISTRY, RENDEZVOUS, SECOND};
@@ -34,3 +35,4 @@ pub use site::{Access, Site};
 pub use spoof::Spoofer;
 pub use survey::Observers;
 pub use transfer::{Interruption, Transfer};
+pub use watch::{Unexpected, Watch};

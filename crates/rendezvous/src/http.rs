@@ -13,7 +13,6 @@ mod health;
 mod history;
 mod metrics;
 mod page;
-mod process;
 mod stats;
 
 use crate::{Clock, beacon, config, meters::Meters, registry::Overview, serve::Event};

@@ -1,5 +1,6 @@
 //! Counters that the tasks of a rendezvous share. They are only ever added to, so nothing waits for them.
 
+use pilot_metrics::Histogram;
 use pilot_wire::registry::{Kind, Response};
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -58,18 +59,19 @@ impl Distribution {
         }
         self.sum.add(millionths);
     }
+}
 
-    pub(crate) fn count(&self) -> u64 {
+impl Histogram for Distribution {
+    fn count(&self) -> u64 {
         self.counts.iter().map(Count::get).sum()
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a sum of measurements is no more exact")]
-    pub(crate) fn sum(&self) -> f64 {
+    fn sum(&self) -> f64 {
         self.sum.get() as f64 / 1e6
     }
 
-    /// By upper bound, the last of which is infinite.
-    pub(crate) fn buckets(&self) -> Vec<(f64, u64)> {
+    fn buckets(&self) -> Vec<(f64, u64)> {
         let bounds = self.bounds.iter().copied().chain([f64::INFINITY]);
         bounds.zip(self.counts.iter().map(Count::get)).collect()
     }

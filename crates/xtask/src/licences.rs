@@ -1,21 +1,16 @@
 //! Checks the licence of every dependency against the list in `deny.toml`.
 
 use std::collections::BTreeSet;
-use std::fs;
 
-use serde_json::Value;
-
-use crate::{Failure, cargo, during, output_of, root};
+use crate::Failure;
+use crate::packages::{metadata, packages};
+use crate::policy::Policy;
 
 /// Refuses any dependency that cannot be used under an allowed licence.
 pub(crate) fn check() -> Result<(), Failure> {
-    let file = root().join("deny.toml");
-    let policy = fs::read_to_string(&file).map_err(during(format!("read {}", file.display())))?;
-    let allowed = allowed(&policy);
-    let metadata = output_of(cargo().args(["metadata", "--format-version", "1", "--locked"]))?;
-    let metadata: Value = serde_json::from_str(&metadata)
-        .map_err(|error| Failure::Check(format!("cargo metadata: {error}")))?;
-    let packages = metadata["packages"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let allowed = Policy::read()?.licences;
+    let metadata = metadata()?;
+    let packages = packages(&metadata);
     let refused: Vec<String> = packages
         .iter()
         .filter(|package| !package["source"].is_null())
@@ -28,14 +23,6 @@ pub(crate) fn check() -> Result<(), Failure> {
     } else {
         Err(Failure::Check(format!("licence of {}", refused.join(", "))))
     }
-}
-
-/// The strings of the `allow` list under `[licenses]`.
-fn allowed(policy: &str) -> BTreeSet<String> {
-    let licences = policy.split_once("\n[licenses]").map_or("", |(_, rest)| rest);
-    let list = licences.split_once("allow = [").map_or("", |(_, rest)| rest);
-    let list = list.split_once(']').map_or("", |(list, _)| list);
-    list.split('"').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
 /// Whether one of the alternatives of an SPDX expression is allowed as a whole.
@@ -95,14 +82,7 @@ mod tests {
     use super::*;
 
     fn permissive() -> BTreeSet<String> {
-        allowed(
-            "[graph]\n[licenses]\nallow = [\n \"MIT\",\n \"Apache-2.0\",\n \"ISC\",\n]\n[bans]\nallow = [\"GPL-3.0\"]",
-        )
-    }
-
-    #[test]
-    fn only_the_licence_list_of_the_policy_is_read() {
-        assert_eq!(permissive().into_iter().collect::<Vec<_>>(), ["Apache-2.0", "ISC", "MIT"]);
+        ["MIT", "Apache-2.0", "ISC"].map(str::to_owned).into()
     }
 
     #[test]

@@ -2,12 +2,17 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to the person who runs it")]
 
 mod deps;
+mod duplicates;
 mod fuzz;
 mod interop;
 mod lab;
 mod licences;
 mod mcp_client;
+mod packages;
+mod policy;
+mod sbom;
 mod vectors;
+mod yanked;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -25,7 +30,7 @@ struct Args {
 enum Chore {
     /// Copy the recorded vectors from ../shared/vectors into the tests of the wire crate
     Vectors,
-    /// Compare what the core crates depend on with the committed lists
+    /// Compare what the core crates and the executable depend on with the committed lists
     Deps {
         /// Write the lists instead of comparing
         #[arg(long)]
@@ -33,6 +38,12 @@ enum Chore {
     },
     /// Refuse dependencies whose licence is not allowed in deny.toml
     Licences,
+    /// Refuse a second version of a crate for which deny.toml has no reason
+    Duplicates,
+    /// Refuse versions in Cargo.lock that their authors have taken back; asks the registry
+    Yanked,
+    /// Write what a release of pilotctl is made of (CycloneDX)
+    Sbom(sbom::Args),
     /// Run the fuzz targets one after another
     Fuzz(fuzz::Args),
     /// Run the tests against the released reference node
@@ -48,6 +59,9 @@ fn main() -> ExitCode {
         Chore::Vectors => vectors::copy(),
         Chore::Deps { write } => deps::run(write),
         Chore::Licences => licences::check(),
+        Chore::Duplicates => duplicates::check(),
+        Chore::Yanked => yanked::check(),
+        Chore::Sbom(args) => sbom::run(&args),
         Chore::Fuzz(args) => fuzz::run(&args),
         Chore::Interop(args) => interop::run(&args),
         Chore::McpClient(args) => mcp_client::run(&args),

@@ -1,18 +1,21 @@
 //! As much of HTTP as a scraper and a probe need: one GET for each connection. Whoever asks slowly, much or nonsense gets
 //! an answer or none, and is gone after a few seconds.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use pilot_metrics::CONTENT_TYPE;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::{Desk, Silent};
 
-/// Connections at the same time. Further ones wait in the system's queue until one of these is over.
+/// Connections at the same time. For a further one the oldest that has not asked yet, or has its answer, is closed: whoever
+/// asks half a question keeps nobody waiting.
 const CONNECTIONS: usize = 8;
 
 /// Longest request, all headers included.
@@ -27,25 +30,21 @@ const ANSWERING: Duration = Duration::from_secs(5);
 /// Pause after the system had no descriptor for a connection.
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
-/// As Prometheus asks for it.
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 pub(super) async fn serve(listener: TcpListener, desk: Desk) {
-    let (desk, places) = (Arc::new(desk), Arc::new(Semaphore::new(CONNECTIONS)));
-    // They end with the daemon.
-    let mut connections = JoinSet::new();
+    serve_with(listener, desk, ASKING).await;
+}
+
+async fn serve_with(listener: TcpListener, desk: Desk, asking: Duration) {
+    let desk = Arc::new(desk);
+    let mut places = Places::default();
     loop {
-        // Nobody closes it.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        while connections.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((stream, _)) => {
+                places.make_room().await;
                 let desk = Arc::clone(&desk);
-                connections.spawn(async move {
-                    answer(stream, &desk).await;
-                    drop(place);
-                });
+                places.take(|is_answered| async move { answer(stream, &desk, asking, &is_answered).await });
             }
             Err(error) => {
                 tracing::warn!(%error, "metrics: no connection can be taken");
@@ -55,13 +54,57 @@ pub(super) async fn serve(listener: TcpListener, desk: Desk) {
     }
 }
 
-async fn answer<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, desk: &Desk) {
+/// The connections, oldest first. They end with the daemon.
+#[derive(Default)]
+struct Places {
+    tasks: JoinSet<()>,
+    taken: VecDeque<Place>,
+}
+
+struct Place {
+    task: AbortHandle,
+    /// Between question and answer, which takes no longer than the loop's patience: then it is not closed for another.
+    is_answered: Arc<AtomicBool>,
+}
+
+impl Places {
+    async fn make_room(&mut self) {
+        loop {
+            while self.tasks.try_join_next().is_some() {}
+            self.taken.retain(|place| !place.task.is_finished());
+            if self.taken.len() < CONNECTIONS {
+                return;
+            }
+            let idle = self.taken.iter().position(|place| !place.is_answered.load(Ordering::Relaxed));
+            match idle.and_then(|oldest| self.taken.remove(oldest)) {
+                Some(place) => place.task.abort(),
+                None => drop(self.tasks.join_next().await),
+            }
+        }
+    }
+
+    fn take<F>(&mut self, serve: impl FnOnce(Arc<AtomicBool>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let is_answered = Arc::<AtomicBool>::default();
+        let task = self.tasks.spawn(serve(Arc::clone(&is_answered)));
+        self.taken.push_back(Place { task, is_answered });
+    }
+}
+
+async fn answer<S>(mut stream: S, desk: &Desk, asking: Duration, is_answered: &AtomicBool)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     // Whoever says nothing in time is told nothing.
-    let Ok(Some(request)) = timeout(ASKING, read_request(&mut stream)).await else { return };
+    let Ok(Some(request)) = timeout(asking, read_request(&mut stream)).await else { return };
+    is_answered.store(true, Ordering::Relaxed);
     let response = respond(&request, desk).await;
     let written = async {
         stream.write_all(response.as_bytes()).await?;
         stream.shutdown().await?;
+        is_answered.store(false, Ordering::Relaxed);
         // What it had more to say is taken, as closing on it would tear the answer down.
         let mut rest = [0; 1024];
         while stream.read(&mut rest).await? > 0 {}
@@ -123,7 +166,7 @@ fn parse(head: &[u8]) -> Request {
 async fn respond(request: &Request, desk: &Desk) -> String {
     match *request {
         Request::Metrics { body } => match desk.metrics().await {
-            Ok(text) => response("200 OK", OPEN_METRICS, &text, body),
+            Ok(text) => response("200 OK", CONTENT_TYPE, &text, body),
             Err(why) => unavailable(why, body),
         },
         Request::Health { body } => match desk.health().await {
@@ -156,6 +199,7 @@ fn response(status: &str, kind: &str, text: &str, body: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::net::TcpStream;
 
     #[test]
     fn two_paths_are_served_and_nothing_else_is() {
@@ -184,7 +228,40 @@ mod tests {
         let desk = Desk { commands, last: tokio::sync::Mutex::default() };
         let (_client, server) = tokio::io::duplex(64);
         // The clock stands still but for what is waited for, so that this ends says all.
-        answer(server, &desk).await;
+        answer(server, &desk, ASKING, &AtomicBool::default()).await;
+    }
+
+    /// Reads to the end what comes back for `question`.
+    async fn ask(stream: &mut TcpStream, question: &[u8]) -> String {
+        stream.write_all(question).await.unwrap();
+        let mut text = String::new();
+        let read = stream.read_to_string(&mut text);
+        timeout(Duration::from_secs(30), read).await.expect("no answer in half a minute").unwrap();
+        text
+    }
+
+    #[tokio::test]
+    async fn half_questions_keep_nobody_waiting() {
+        let (commands, _inbox) = tokio::sync::mpsc::channel(1);
+        let desk = Desk { commands, last: tokio::sync::Mutex::default() };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        // No patience ends here: that there is an answer is due to the places.
+        let _server = JoinSet::from_iter([serve_with(listener, desk, Duration::from_secs(3600))]);
+        let mut slow = VecDeque::new();
+        for _ in 0..CONNECTIONS {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET /half").await.unwrap();
+            slow.push_back(stream);
+        }
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let response = ask(&mut stream, b"GET /whole HTTP/1.1\r\n\r\n").await;
+        assert!(response.starts_with("HTTP/1.1 404 "), "{response}");
+        // The oldest made room; the one after it can still ask the rest.
+        let mut oldest = slow.pop_front().unwrap();
+        assert_eq!(timeout(Duration::from_secs(30), oldest.read(&mut [0; 8])).await.unwrap().unwrap_or(0), 0);
+        let response = ask(&mut slow.pop_front().unwrap(), b" HTTP/1.1\r\n\r\n").await;
+        assert!(response.starts_with("HTTP/1.1 404 "), "{response}");
     }
 
     #[tokio::test(start_paused = true)]

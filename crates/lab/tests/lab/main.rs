@@ -14,3 +14,4 @@ mod roaming;
 mod routers;
 mod services;
 mod spoofing;
+mod strangers;

@@ -1,6 +1,7 @@
 //! How things went: points for the charts, in memory, of a fixed number. They begin anew with the process.
 
 use super::Sources;
+use pilot_metrics::Histogram;
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},

@@ -1,23 +1,15 @@
 //! Numbers for Prometheus, in the text format of OpenMetrics. Names are the reference's where it has them
 //! (spec/registry.md 16); every label has a fixed set of values.
 
-use super::{BeaconPulse, Desk, RegistryPulse, access::Visitor, health, process::Process};
-use crate::meters::{Distribution, Meters};
+use super::{BeaconPulse, Desk, RegistryPulse, access::Visitor, health};
+use crate::meters::Meters;
 use axum::{
     extract::State,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeGaugeValue, NoLabelSet, text},
-    metrics::MetricType,
-    registry::Registry,
-};
+use pilot_metrics::{CONTENT_TYPE, Collector, DescriptorEncoder, Histogram, Out, Process};
 use std::{fmt, sync::Arc};
-
-/// As Prometheus asks for it.
-const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 pub(super) async fn metrics(State(desk): State<Arc<Desk>>, visitor: Visitor) -> Response {
     if !visitor.is_insider {
@@ -32,11 +24,8 @@ pub(super) async fn metrics(State(desk): State<Arc<Desk>>, visitor: Visitor) -> 
         uptime: desk.uptime().as_secs_f64(),
         ready: health::faults(&desk).is_empty(),
     };
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(scrape));
-    let mut text = String::new();
-    match text::encode(&mut text, &registry) {
-        Ok(()) => ([(header::CONTENT_TYPE, TYPE)], text).into_response(),
+    match pilot_metrics::text(scrape) {
+        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
         Err(fmt::Error) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
@@ -182,97 +171,6 @@ impl Scrape {
     fn process(&self, out: &mut Out<'_>) -> fmt::Result {
         out.gauge("pilot_ready", "1 if nodes can be served", u64::from(self.ready))?;
         out.gauge("pilot_uptime_seconds", "Since the start", self.uptime)?;
-        if let Some(memory) = self.process.memory {
-            out.gauge("process_resident_memory_bytes", "Memory of the process", memory)?;
-        }
-        if let Some(cpu) = self.process.cpu {
-            out.float_counter("process_cpu_seconds", "Processor time of the process", cpu.as_secs_f64())?;
-        }
-        if let Some(descriptors) = self.process.descriptors {
-            out.gauge("process_open_fds", "Open descriptors of the process", descriptors)?;
-        }
-        Ok(())
-    }
-}
-
-/// Writes what there is without saying more of it than name, help and value.
-struct Out<'a>(DescriptorEncoder<'a>);
-
-/// One label with a value of a fixed set.
-type Label = [(&'static str, &'static str); 1];
-
-impl Out<'_> {
-    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
-    }
-
-    fn float_counter(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
-    }
-
-    fn counters(
-        &mut self,
-        name: &str,
-        help: &str,
-        label: &'static str,
-        values: impl IntoIterator<Item = (&'static str, u64)>,
-    ) -> fmt::Result {
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (of, value) in values {
-            let labels: Label = [(label, of)];
-            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
-        }
-        Ok(())
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, value: impl Gauge) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        metric.encode_gauge(&value.value())
-    }
-
-    fn histogram(&mut self, name: &str, help: &str, values: &Distribution) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
-        metric.encode_histogram::<NoLabelSet>(values.sum(), values.count(), &values.buckets(), None)
-    }
-
-    fn histograms<'d>(
-        &mut self,
-        name: &str,
-        help: &str,
-        label: &'static str,
-        values: impl IntoIterator<Item = (&'static str, &'d Distribution)>,
-    ) -> fmt::Result {
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
-        for (of, values) in values {
-            let labels: Label = [(label, of)];
-            let mut metric = family.encode_family(&labels)?;
-            metric.encode_histogram::<NoLabelSet>(values.sum(), values.count(), &values.buckets(), None)?;
-        }
-        Ok(())
-    }
-}
-
-/// What a gauge may show.
-trait Gauge {
-    fn value(self) -> impl EncodeGaugeValue;
-}
-
-impl Gauge for u64 {
-    fn value(self) -> impl EncodeGaugeValue {
-        self
-    }
-}
-
-impl Gauge for f64 {
-    fn value(self) -> impl EncodeGaugeValue {
-        self
-    }
-}
-
-impl Gauge for usize {
-    fn value(self) -> impl EncodeGaugeValue {
-        u64::try_from(self).unwrap_or(u64::MAX)
+        self.process.encode(out)
     }
 }

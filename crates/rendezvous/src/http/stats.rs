@@ -5,13 +5,13 @@ use super::{
     access::Visitor,
     health,
     history::{Point, SERIES, Span},
-    process::Process,
 };
 use crate::registry::NetworkSize;
 use axum::{
     Json,
     extract::{Query, State},
 };
+use pilot_metrics::Process;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -70,7 +70,7 @@ pub(super) async fn stats(State(desk): State<Arc<Desk>>, visitor: Visitor) -> Js
         let process = Process::look();
         answer["process"] = json!({
             "memory_bytes": process.memory,
-            "cpu_seconds": process.cpu.map(|cpu| cpu.as_secs_f64()),
+            "cpu_seconds": process.cpu,
             "descriptors": process.descriptors,
         });
         answer["connections"] = overview.connections.into();

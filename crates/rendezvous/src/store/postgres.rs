@@ -13,8 +13,8 @@ use crate::registry::{Change, Key, Record};
 use futures_util::TryStreamExt;
 use pilot_wire::{NetworkId, NodeId};
 use sqlx::{
-    AssertSqlSafe, Connection, PgConnection, Row,
-    migrate::{MigrateError, Migrator},
+    AssertSqlSafe, Connection, PgConnection, Row, SqlSafeStr,
+    migrate::{MigrateError, Migration, MigrationType, Migrator},
     postgres::PgRow,
 };
 use std::{
@@ -23,7 +23,9 @@ use std::{
 };
 use tokio::time::timeout;
 
-static MIGRATIONS: Migrator = sqlx::migrate!();
+/// What changed the tables, oldest first: number, name and statements. What has been released is never edited.
+const MIGRATIONS: [(i64, &str, &str); 1] =
+    [(1, "records", include_str!("../../migrations/0001_records.sql"))];
 /// Other programs in the same database keep their own.
 const MIGRATIONS_TABLE: &str = "pilot_migrations";
 
@@ -309,9 +311,12 @@ async fn warn_if_careless(connection: &mut PgConnection) -> Result<(), sqlx::Err
 }
 
 async fn migrate(url: &PostgresUrl, connection: &mut PgConnection) -> Result<(), StoreError> {
-    let mut migrations = Migrator::with_migrations(MIGRATIONS.iter().cloned().collect());
+    let migrations = MIGRATIONS.map(|(version, name, sql)| {
+        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    });
+    let mut migrations = Migrator::with_migrations(migrations.into());
     migrations.dangerous_set_table_name(MIGRATIONS_TABLE);
-    let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default();
+    let known = MIGRATIONS.iter().map(|(version, ..)| *version).max().unwrap_or_default();
     let number = |version: i64| u64::try_from(version).unwrap_or_default();
     match migrations.run_direct(None, connection, false).await {
         Ok(()) => Ok(()),

@@ -2,26 +2,28 @@
 
 use std::{fmt, fs};
 
-use super::out::Out;
+use crate::Out;
 
 /// What the process takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Process {
+pub struct Process {
     /// Resident memory in bytes.
-    memory: Option<u64>,
+    pub memory: Option<u64>,
     /// Processor time so far, in seconds.
-    cpu: Option<f64>,
+    pub cpu: Option<f64>,
     /// Open descriptors.
-    descriptors: Option<u64>,
+    pub descriptors: Option<u64>,
     /// How many may be open.
-    descriptors_max: Option<u64>,
+    pub descriptors_max: Option<u64>,
 }
 
 /// Of a second; Linux promises it to programs.
 const TICKS: f64 = 100.0;
 
 impl Process {
-    pub(super) fn look() -> Self {
+    /// Asks the system. What it does not tell is left out.
+    #[must_use]
+    pub fn look() -> Self {
         let read = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
         let descriptors = fs::read_dir("/proc/self/fd").ok().map(Iterator::count);
         Self {
@@ -33,7 +35,11 @@ impl Process {
         }
     }
 
-    pub(super) fn encode(&self, out: &mut Out<'_>) -> fmt::Result {
+    /// Writes it down, under the names that Prometheus knows.
+    ///
+    /// # Errors
+    /// If the text cannot be written.
+    pub fn encode(&self, out: &mut Out<'_>) -> fmt::Result {
         if let Some(memory) = self.memory {
             out.gauge("process_resident_memory_bytes", "Memory of the process", memory)?;
         }
