@@ -12,6 +12,7 @@ mod packages;
 mod policy;
 mod sbom;
 mod vectors;
+mod weaken;
 mod yanked;
 
 use std::path::PathBuf;
@@ -44,6 +45,8 @@ enum Chore {
     Yanked,
     /// Write what a release of pilotctl is made of (CycloneDX)
     Sbom(sbom::Args),
+    /// Take the defences of docs/security.md away one by one, and see the attacks succeed
+    Weaken(weaken::Args),
     /// Run the fuzz targets one after another
     Fuzz(fuzz::Args),
     /// Run the tests against the released reference node
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Chore::Duplicates => duplicates::check(),
         Chore::Yanked => yanked::check(),
         Chore::Sbom(args) => sbom::run(&args),
+        Chore::Weaken(args) => weaken::run(&args),
         Chore::Fuzz(args) => fuzz::run(&args),
         Chore::Interop(args) => interop::run(&args),
         Chore::McpClient(args) => mcp_client::run(&args),
