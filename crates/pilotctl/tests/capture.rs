@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use common::World;
 use serde_json::Value;
@@ -62,6 +63,20 @@ fn last_block(file: &[u8]) -> u32 {
 }
 
 const INTERFACE_STATISTICS: u32 = 5;
+const ENHANCED_PACKET: u32 = 6;
+
+/// Whole packets in a file that is being written.
+fn packets_in(mut file: &[u8]) -> usize {
+    let mut count = 0;
+    while let Some((head, _)) = file.split_first_chunk::<8>() {
+        let [a, b, c, d, e, f, g, h] = *head;
+        let length = u32::from_le_bytes([e, f, g, h]) as usize;
+        let Some(rest) = file.get(length.max(12)..) else { break };
+        count += usize::from(u32::from_le_bytes([a, b, c, d]) == ENHANCED_PACKET);
+        file = rest;
+    }
+    count
+}
 
 #[test]
 fn what_two_agents_say_is_decoded_by_wireshark() {
@@ -197,10 +212,15 @@ fn a_file_is_whole_also_when_the_daemon_was_killed() {
     let (mut a, _b) = world.friends();
     let capture = a.spawn_until(&["capture", "-w", "out.pcapng"], READY);
     a.ok(&["ping", "agent-b", "--count", "1"]);
+    let file = a.home.join("out.pcapng");
+    // The ping may be over before its packets are here.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while packets_in(&std::fs::read(&file).unwrap()) < 2 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
     a.kill();
     let done = capture.finish();
     assert_ne!(done.status, 0, "{done:?}");
-    let file = a.home.join("out.pcapng");
     assert_eq!(last_block(&std::fs::read(&file).unwrap()), INTERFACE_STATISTICS);
     assert!(decoded(&file).len() >= 2);
 }

@@ -322,10 +322,10 @@ fn while_the_peer_is_heard_a_line_is_one_that_loses_and_is_tried_more_often() {
          27 > . 1(100) ack 1         # tail probe
          227 > . 1(100) ack 1
          627 > . 1(100) ack 1
-         1000 < . 1(50) ack 1
+         1000 < . 1(50) ack 1 win 512
          1000 > . 101 ack 51
          1027 > . 1(100) ack 51      # not at 1427
-         1200 < . 51(50) ack 1
+         1200 < . 51(50) ack 1 win 512
          1200 > . 101 ack 101
          1427 > . 1(100) ack 101     # not at 2627
          4627 > . 1(100) ack 101     # heard no more",
