@@ -10,17 +10,19 @@ use pilot_lab::{
 /// An address that is nobody's, behind the gateway (RFC 5737).
 const STRANGER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 
-/// The rendezvous, and every address that the peer has.
-fn configured(peer: &Host, router_of_peer: &Router) -> Vec<String> {
+/// The rendezvous with the ports at which it looks at NATs and takes those without UDP, and every address that the peer has.
+/// A node's own outside address is among them: that is how it learns whether its router brings back what is meant for it.
+fn configured(own_router: &Router, peer: &Host, router_of_peer: &Router) -> Vec<String> {
     let [first, second] = RENDEZVOUS;
+    let beacon = format!("{{ {}, {} }}", BEACON.port(), BEACON.port() + 1);
+    let peer = format!("{}, {}", peer.address(), router_of_peer.outside());
     vec![
         format!("ip daddr {} tcp dport {}", REGISTRY.ip(), REGISTRY.port()),
-        format!("ip daddr {{ {first}, {second} }} udp dport {}", BEACON.port()),
-        format!(
-            "ip daddr {{ {}, {} }} meta l4proto {{ udp, icmp }}",
-            peer.address(),
-            router_of_peer.outside()
-        ),
+        format!("ip daddr {{ {first}, {second} }} udp dport {beacon}"),
+        format!("ip daddr {first} tcp dport {}", BEACON.port() + 1),
+        format!("ip daddr {{ {}, {peer} }} meta l4proto udp", own_router.outside()),
+        // The kernel says that a port is closed, once the daemon has stopped.
+        format!("ip daddr {{ {first}, {second}, {peer} }} meta l4proto icmp"),
     ]
 }
 
@@ -46,10 +48,10 @@ fn a_daemon_speaks_to_its_rendezvous_and_its_peers_and_to_nobody_else() {
         let [first, second] = &mut homes;
         [lab.host_behind(first, "a"), lab.host_behind(second, "b")]
     };
-    let mut of_a = configured(&hosts[1], &homes[1]);
+    let mut of_a = configured(&homes[0], &hosts[1], &homes[1]);
     of_a.extend(neighbourhood(Ipv4Addr::new(192, 168, 1, 1)));
-    let watches =
-        [Watch::start(&hosts[0], &of_a), Watch::start(&hosts[1], &configured(&hosts[0], &homes[0]))];
+    let of_b = configured(&homes[1], &hosts[0], &homes[0]);
+    let watches = [Watch::start(&hosts[0], &of_a), Watch::start(&hosts[1], &of_b)];
 
     let a = lab.ours(&hosts[0], "a", &[]);
     let alone = ["--trust-auto-approve", "--no-port-mapping", "--no-lan-discovery"];
