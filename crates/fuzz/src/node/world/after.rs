@@ -41,9 +41,14 @@ impl World {
         for (side, watch) in self.sides.iter_mut().zip(&mut self.watches) {
             side.node.set_beacon(now, None);
             side.node.set_visibility(Visibility::Public);
+            // What was said before is not taken for what is said now.
+            for (id, _) in std::mem::take(&mut side.streams) {
+                side.node.reset(now, id);
+            }
             watch.wanting = true;
             watch.elsewhere();
         }
+        self.settle();
         let end = self.now + Duration::from_secs(120);
         let mut dialled = None;
         for _ in 0..20_000 {
