@@ -122,7 +122,20 @@ fn offset_seconds(zone: &str) -> Option<i64> {
         _ => return None,
     };
     let (hours, minutes) = zone[1..].split_once(':')?;
-    Some(sign * (hours.parse::<u32>().ok()? * 3600 + minutes.parse::<u32>().ok()? * 60) as i64)
+    let (hours, minutes) = (hours.parse::<u8>().ok()?, minutes.parse::<u8>().ok()?);
+    Some(sign * (i64::from(hours) * 3600 + i64::from(minutes) * 60))
+}
+
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    use super::{compact, parse_rfc3339, rfc3339};
+
+    pub(crate) fn text(text: &str) {
+        if let Some(time) = parse_rfc3339(text) {
+            assert_eq!(parse_rfc3339(&rfc3339(time)), Some(time), "{text:?}");
+            let _ = compact(time);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -161,6 +174,9 @@ mod tests {
             "2026-11-21T00:00Z",
             "xT00:00:00Z",
             "2026-11-21T12:00:00é",
+            // More seconds than the numbers of old had room for.
+            "2026-11-21T12:00:00+1193047:00",
+            "2026-11-21T12:00:00-00:4294967295",
         ] {
             assert_eq!(parse_rfc3339(nonsense), None, "{nonsense}");
         }

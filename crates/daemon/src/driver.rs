@@ -746,3 +746,10 @@ impl Driver {
         self.reply(to, &Reply::json(command, value));
     }
 }
+
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    pub(crate) fn envelope(text: &str) {
+        super::envelope::fuzz(text);
+    }
+}

@@ -10,6 +10,8 @@ mod config;
 mod datetime;
 mod driver;
 mod files;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod handle;
 mod ipc;
 mod memberships;

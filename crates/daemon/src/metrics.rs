@@ -268,6 +268,13 @@ fn quantile(sorted: &[Duration], percent: usize) -> f64 {
     sorted.get(rank - 1).or(sorted.last()).map_or(0.0, Duration::as_secs_f64)
 }
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    pub(crate) fn request(head: &[u8]) {
+        super::http::fuzz(head);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

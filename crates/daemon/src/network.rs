@@ -114,6 +114,12 @@ fn takes(bound: SocketAddr, ip: IpAddr) -> bool {
     bound.is_ipv6() || ip.is_ipv4()
 }
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    pub use super::lan::fuzzing::lan;
+    pub use super::portmap::fuzzing::gateway;
+}
+
 #[cfg(test)]
 mod tests {
     use super::routes::Gateway;

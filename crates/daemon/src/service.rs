@@ -683,3 +683,23 @@ impl Remote {
         Self { endpoint: Addr::backbone(node).port(Port(49_152)), hostname: None, key: None, via: None }
     }
 }
+
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    use pilot_wire::mailbox::StoredMessage;
+
+    pub use super::mailboxes::fuzzing::letter_inside;
+    pub use super::received::fuzzing::file_name;
+
+    /// What is on disk of messages, tasks, letters and answers, which partly says what peers said.
+    pub fn stored(bytes: &[u8]) {
+        if let Ok(message) = serde_json::from_slice::<StoredMessage>(bytes) {
+            let _ = message.body();
+            let again = serde_json::to_vec(&message).expect("what was read can be written");
+            assert_eq!(serde_json::from_slice::<StoredMessage>(&again).ok(), Some(message));
+        }
+        super::tasks::fuzz(bytes);
+        super::mailboxes::fuzzing::shelf(bytes);
+        super::serving::fuzz(bytes);
+    }
+}

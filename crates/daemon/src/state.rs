@@ -160,8 +160,11 @@ pub(crate) fn next_identity(identity: &Path) -> PathBuf {
 
 /// Reads the trust book; an empty one if there is no file.
 pub(crate) fn load_trust(path: &Path) -> Result<Book, StateError> {
-    let file: TrustFile = read(path)?;
-    Ok(Book::restore(
+    Ok(book_of(read(path)?))
+}
+
+fn book_of(file: TrustFile) -> Book {
+    Book::restore(
         file.trusted.into_iter().map(|entry| {
             (
                 entry.node_id,
@@ -176,11 +179,15 @@ pub(crate) fn load_trust(path: &Path) -> Result<Book, StateError> {
             (entry.node_id, Outgoing { justification: entry.justification, sent: entry.sent_at.0 })
         }),
         file.revoked.into_iter().map(|entry| (entry.node_id, entry.revoked_at.0)),
-    ))
+    )
 }
 
 /// Writes the trust book; when this returns, it survives a crash.
 pub(crate) fn store_trust(path: &Path, book: &Book) -> io::Result<()> {
+    files::replace_json(path, &file_of(book))
+}
+
+fn file_of(book: &Book) -> TrustFile {
     let trusted = book.trusted().map(|(node_id, trusted)| TrustedEntry {
         node_id,
         public_key: trusted.key,
@@ -201,13 +208,12 @@ pub(crate) fn store_trust(path: &Path, book: &Book) -> io::Result<()> {
         sent_at: Moment(outgoing.sent),
     });
     let revoked = book.revoked().map(|(node_id, at)| RevokedEntry { node_id, revoked_at: Moment(at) });
-    let file = TrustFile {
+    TrustFile {
         trusted: trusted.collect(),
         pending: pending.collect(),
         outgoing: outgoing.collect(),
         revoked: revoked.collect(),
-    };
-    files::replace_json(path, &file)
+    }
 }
 
 fn read<T: DeserializeOwned + Default>(path: &Path) -> Result<T, StateError> {
@@ -332,6 +338,28 @@ fn what_is_readable<'de, D: Deserializer<'de>, T: DeserializeOwned>(
         return Ok(Vec::new());
     };
     Ok(entries.into_iter().filter_map(|entry| serde_json::from_value(entry).ok()).collect())
+}
+
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    use super::{NodeFile, TrustFile, book_of, file_of};
+    use crate::memberships::Memberships;
+
+    /// `node.json`, the trust book and the memberships.
+    pub fn state_file(json: &[u8]) {
+        if let Ok(file) = serde_json::from_slice::<NodeFile>(json) {
+            let again = serde_json::to_vec(&file).expect("what was read can be written");
+            assert_eq!(serde_json::from_slice::<NodeFile>(&again).ok(), Some(file));
+        }
+        if let Ok(file) = serde_json::from_slice::<TrustFile>(json) {
+            let book = book_of(file);
+            let again = serde_json::to_vec(&file_of(&book)).expect("a book can be written");
+            let again = book_of(serde_json::from_slice(&again).expect("what was written can be read"));
+            let lines = |book: &super::Book| serde_json::to_string(&file_of(book)).ok();
+            assert_eq!(lines(&again), lines(&book));
+        }
+        let _ = serde_json::from_slice::<Memberships>(json);
+    }
 }
 
 #[cfg(test)]

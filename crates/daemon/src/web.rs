@@ -237,6 +237,21 @@ fn jittered(pause: Duration) -> Duration {
     pause / 2 + pause / 2 * u32::from(share) / 255
 }
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    use super::{Target, derived, proxy};
+
+    pub(crate) fn text(text: &str) {
+        if let Ok(target) = text.parse::<Target>() {
+            assert_eq!(target.to_string().parse().as_ref(), Ok(&target), "{text:?}");
+        }
+        for url in derived(text) {
+            let _ = url.parse::<Target>();
+        }
+        proxy::fuzz(text);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -316,6 +316,19 @@ fn status(answer: &[u8]) -> Option<u16> {
     text.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.trim().parse().ok()
 }
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    pub(crate) fn text(text: &str) {
+        let _ = super::status(text.as_bytes());
+        if let Ok(target) = super::Target::parse(text) {
+            let request = super::request(&target, b"body", None, &[]);
+            let head = String::from_utf8_lossy(&request);
+            let lines = head.split("\r\n\r\n").next().unwrap_or_default();
+            assert!(lines.lines().all(|line| line.contains(": ") || line.starts_with("POST ")), "{lines:?}");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::UNIX_EPOCH;

@@ -1,14 +1,16 @@
-//! Builds the fuzz targets with coverage and runs them one after another.
+//! Builds the fuzz targets with coverage, runs them one after another and says what they reached.
 //!
 //! No extra tool is needed: the instrumentation flags are those of libFuzzer, the code is safe Rust, so no sanitizer
 //! beside the overflow and bounds checks of the compiler is of use.
 
-use std::collections::BTreeMap;
+mod report;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::{Failure, cargo, during, output_of, root, run as run_program};
+use report::{Report, Row};
 
 /// What to run and for how long.
 #[derive(clap::Args)]
@@ -16,87 +18,181 @@ pub(crate) struct Args {
     /// Seconds for each target
     #[arg(long, default_value_t = 60)]
     seconds: u64,
+    /// Write the table there, as Markdown
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Write the table there, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Afterwards, put what reaches more than the committed inputs into fuzz/corpus, and leave out what is not needed
+    #[arg(long)]
+    merge: bool,
     /// Only these targets
     targets: Vec<String>,
 }
 
-/// What libFuzzer needs to see of a program: counters per edge, operands of comparisons.
-const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module \
-     -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
-     -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares \
-     -Cdebug-assertions -Coverflow-checks -Ccodegen-units=1 -Cdebuginfo=line-tables-only";
-
 /// Named explicitly so that build scripts and macros stay without instrumentation.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Runs the targets; the first finding stops the run and is left in `fuzz/artifacts`.
+/// Longest input, in bytes. What needs more is found by other tests.
+const LONGEST: usize = 16 << 10;
+
+/// Runs the targets. A finding stops its target only, and is left in `fuzz/artifacts`.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let fuzz = root().join("fuzz");
     let names = chosen(&fuzz, &args.targets)?;
     let mut build = cargo();
-    build.current_dir(&fuzz).env("RUSTFLAGS", COVERAGE).args(["build", "--release", "--target", TARGET]);
+    build
+        .current_dir(&fuzz)
+        .env("RUSTC_WRAPPER", fuzz.join("instrumented"))
+        .env("RUSTFLAGS", "--cfg fuzzing")
+        .args(["build", "--release", "--target", TARGET]);
     for name in &names {
         build.args(["--bin", name]);
     }
     run_program(&mut build)?;
-    let mut executions = BTreeMap::new();
+    let mut findings = Vec::new();
+    let mut report = Report::begin(args.seconds);
     for name in &names {
-        executions.insert(name.clone(), run_target(&fuzz, name, args.seconds)?);
+        let program = Program::new(&fuzz, name);
+        println!("{name}: {} s", args.seconds);
+        let (row, found) = program.run(args.seconds)?;
+        report.rows.push(row);
+        findings.extend(found);
+        if args.merge {
+            program.merge()?;
+        }
     }
-    println!("{:<24} executions in {} s", "target", args.seconds);
-    for (name, count) in &executions {
-        println!("{name:<24} {count}");
+    print!("{}", report.table());
+    for (path, text) in [(&args.report, report.markdown()), (&args.json, report.json())] {
+        if let Some(path) = path {
+            fs::write(path, text).map_err(during(format!("write {}", path.display())))?;
+        }
     }
-    Ok(())
+    if findings.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<_> = findings.iter().map(|path| format!("\n  {}", path.display())).collect();
+    Err(Failure::Check(format!(
+        "inputs that are not taken (fuzz/README.md says how to repeat one):{}",
+        list.concat()
+    )))
 }
 
 fn chosen(fuzz: &Path, wanted: &[String]) -> Result<Vec<String>, Failure> {
     let folder = fuzz.join("fuzz_targets");
-    let mut names = Vec::new();
-    for entry in fs::read_dir(&folder).map_err(during(format!("read {}", folder.display())))? {
-        let path = entry.map_err(during(format!("read {}", folder.display())))?.path();
-        let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        if wanted.is_empty() || wanted.contains(&name) {
-            names.push(name);
-        }
-    }
+    let mut names: Vec<_> = files(&folder)?
+        .iter()
+        .filter_map(|path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()))
+        .collect();
     names.sort();
-    if names.is_empty() {
-        return Err(Failure::Check(format!("no such target in {}", folder.display())));
+    if let Some(unknown) = wanted.iter().find(|wanted| !names.contains(wanted)) {
+        return Err(Failure::Check(format!("no target `{unknown}`; there are {}", names.join(", "))));
     }
+    names.retain(|name| wanted.is_empty() || wanted.contains(name));
     Ok(names)
 }
 
-/// Runs one target and returns the number of inputs it was given.
-fn run_target(fuzz: &Path, name: &str, seconds: u64) -> Result<u64, Failure> {
-    let found = fuzz.join("target/corpus").join(name);
-    let artifacts = fuzz.join("artifacts").join(name);
-    for folder in [&found, &artifacts] {
-        fs::create_dir_all(folder).map_err(during(format!("create {}", folder.display())))?;
+/// The files in a folder; none if there is no such folder.
+fn files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let what = || during(format!("read {}", folder.display()));
+    let mut files = Vec::new();
+    if folder.is_dir() {
+        for entry in fs::read_dir(folder).map_err(what())? {
+            files.push(entry.map_err(what())?.path());
+        }
     }
-    let seeds: PathBuf = fuzz.join("corpus").join(name);
-    let mut command = Command::new(fuzz.join("target").join(TARGET).join("release").join(name));
-    command.current_dir(fuzz).arg(&found);
-    if seeds.is_dir() {
-        command.arg(&seeds);
+    Ok(files)
+}
+
+fn create(folder: &Path) -> Result<(), Failure> {
+    fs::create_dir_all(folder).map_err(during(format!("create {}", folder.display())))
+}
+
+/// One target, built.
+struct Program<'a> {
+    name: &'a str,
+    fuzz: &'a Path,
+    /// The committed inputs.
+    seeds: PathBuf,
+    /// What was found since, kept from run to run.
+    found: PathBuf,
+    artifacts: PathBuf,
+}
+
+impl<'a> Program<'a> {
+    fn new(fuzz: &'a Path, name: &'a str) -> Self {
+        Self {
+            name,
+            fuzz,
+            seeds: fuzz.join("corpus").join(name),
+            found: fuzz.join("target/corpus").join(name),
+            artifacts: fuzz.join("artifacts").join(name),
+        }
     }
-    command.args([
-        format!("-max_total_time={seconds}"),
-        format!("-artifact_prefix={}/", artifacts.display()),
-        "-print_final_stats=1".to_owned(),
-        "-rss_limit_mb=2048".to_owned(),
-        "-timeout=10".to_owned(),
-    ]);
-    println!("{name}: {seconds} s");
-    let log = output_of(
-        Command::new("sh")
-            .args(["-c", "exec \"$@\" 2>&1", "sh"])
-            .arg(command.get_program())
-            .args(command.get_args()),
-    )
-    .inspect_err(|_| println!("{name}: see {}", artifacts.display()))?;
-    let executed = log.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
-    executed
-        .and_then(|count| count.trim().parse().ok())
-        .ok_or_else(|| Failure::Check(format!("{name} said nothing about its executions")))
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(self.fuzz.join("target").join(TARGET).join("release").join(self.name));
+        command.current_dir(self.fuzz);
+        command
+    }
+
+    /// Runs it; what it reached, and the inputs that it does not take.
+    fn run(&self, seconds: u64) -> Result<(Row, Vec<PathBuf>), Failure> {
+        for folder in [&self.found, &self.artifacts] {
+            create(folder)?;
+        }
+        let before = files(&self.artifacts)?;
+        let mut command = self.command();
+        command.arg(&self.found);
+        if self.seeds.is_dir() {
+            command.arg(&self.seeds);
+        }
+        command.args([
+            format!("-max_total_time={seconds}"),
+            format!("-artifact_prefix={}/", self.artifacts.display()),
+            format!("-max_len={LONGEST}"),
+            "-print_final_stats=1".to_owned(),
+            "-rss_limit_mb=2048".to_owned(),
+            "-timeout=10".to_owned(),
+        ]);
+        let output = command.output().map_err(during(format!("run {}", self.name)))?;
+        let log = String::from_utf8_lossy(&output.stderr);
+        let found =
+            files(&self.artifacts)?.into_iter().filter(|path| !before.contains(path)).collect::<Vec<_>>();
+        if !output.status.success() {
+            println!("{log}");
+            if found.is_empty() {
+                return Err(Failure::Program(self.name.to_owned()));
+            }
+        }
+        let row = Row::of_log(self.name, &log);
+        row.map(|row| (row, found))
+            .ok_or_else(|| Failure::Check(format!("{} said nothing of its run", self.name)))
+    }
+
+    /// The fewest of all inputs that reach what all reach become the committed ones.
+    fn merge(&self) -> Result<(), Failure> {
+        let merged = self.fuzz.join("target/merged").join(self.name);
+        if merged.is_dir() {
+            fs::remove_dir_all(&merged).map_err(during(format!("empty {}", merged.display())))?;
+        }
+        for folder in [&merged, &self.seeds] {
+            create(folder)?;
+        }
+        let mut command = self.command();
+        command.args(["-set_cover_merge=1".to_owned(), format!("-max_len={LONGEST}")]);
+        output_of(command.args([&merged, &self.seeds, &self.found]))?;
+        for path in files(&self.seeds)? {
+            fs::remove_file(&path).map_err(during(format!("remove {}", path.display())))?;
+        }
+        for path in files(&merged)? {
+            // libFuzzer calls them by their whole digest.
+            let name: String =
+                path.file_name().unwrap_or_default().to_string_lossy().chars().take(12).collect();
+            let to = self.seeds.join(name);
+            fs::copy(&path, &to).map_err(during(format!("write {}", to.display())))?;
+        }
+        Ok(())
+    }
 }

@@ -154,6 +154,11 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(text: &str) {
+    let _ = Envelope::parse(text);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

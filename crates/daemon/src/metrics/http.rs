@@ -196,6 +196,11 @@ fn response(status: &str, kind: &str, text: &str, body: bool) -> String {
     )
 }
 
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(head: &[u8]) {
+    let _ = parse(head);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

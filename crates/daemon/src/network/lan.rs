@@ -313,6 +313,27 @@ fn delay() -> Duration {
     Duration::from_millis(20 + u64::from(share) * 100 / 255)
 }
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    use super::{Announcement, Message};
+
+    /// A datagram of the local network (RFC 6762).
+    pub fn lan(datagram: &[u8]) {
+        let announced = match Message::parse(datagram) {
+            Some(Message::Announced(announced)) => announced,
+            Some(Message::Question { known }) => {
+                assert!(known.len() <= datagram.len());
+                return;
+            }
+            None => return,
+        };
+        for announcement in announced {
+            let again = Message::parse(&Announcement::emit(&announcement, false));
+            assert_eq!(again, Some(Message::Announced(vec![announcement])));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

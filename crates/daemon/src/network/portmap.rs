@@ -393,3 +393,33 @@ enum Refusal {
     #[error("{0}")]
     Refused(String),
 }
+
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::{http, natpmp, pcp, upnp};
+
+    const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 1, 1));
+
+    /// What a gateway, or somebody in its name, answers by the four protocols.
+    pub fn gateway(answer: &[u8]) {
+        let _ = natpmp::address(answer);
+        let _ = natpmp::mapped(answer, 4000);
+        let request = pcp::Request {
+            client: [192, 168, 1, 5].into(),
+            port: 4000,
+            external: None,
+            lifetime: 3600,
+            nonce: [7; 12],
+        };
+        let _ = request.answer(answer);
+        if let Some(url) = upnp::location(answer, GATEWAY) {
+            assert_eq!(url.server.ip(), GATEWAY, "led elsewhere");
+        }
+        http::fuzz(answer);
+        if let Ok(text) = str::from_utf8(answer) {
+            upnp::fuzz(text, GATEWAY);
+        }
+    }
+}

@@ -351,3 +351,28 @@ fn book_failure(error: BookError) -> Failure {
         BookError::Disk(_) => Failure::new(Code::Internal, message),
     }
 }
+
+#[cfg(feature = "fuzzing")]
+pub(in crate::service) mod fuzzing {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use pilot_crypto::{Identity, seal};
+    use pilot_wire::NodeId;
+
+    use super::letter::{Party, fuzz_head, read};
+
+    /// The inside of a letter that its sender made as he liked, and sealed as it must be.
+    pub fn letter_inside(body: &[u8]) {
+        let [sender, receiver] = [1, 2].map(|seed| Identity::from_seed(&[seed; 32]));
+        let from = Party { node: NodeId(1), key: sender.public() };
+        let to = Party { node: NodeId(2), key: receiver.public() };
+        let Ok(id) = "0123456789abcdef".parse() else { return };
+        let Ok(sealed) = seal(&sender, &fuzz_head(from, to, &id), body) else { return };
+        let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let _ = read(&receiver, NodeId(2), from, &id, sealed, now);
+    }
+
+    pub(in crate::service) fn shelf(content: &[u8]) {
+        super::shelf::fuzz(content);
+    }
+}

@@ -307,3 +307,13 @@ fn answer_to(shelf: &mut Shelf, request: Request) -> Result<Reply, Failure> {
     };
     answered.map_err(|error| Failure::new(Code::Internal, format!("the received files: {error}")))
 }
+
+#[cfg(feature = "fuzzing")]
+pub(in crate::service) mod fuzzing {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    /// A name that a peer gives a file: what is kept is one component, and no other file is meant.
+    pub fn file_name(name: &[u8]) {
+        super::name::fuzz(name, UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+    }
+}

@@ -360,3 +360,8 @@ impl Serving {
         this
     }
 }
+
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(bytes: &[u8]) {
+    disk::fuzz(bytes);
+}

@@ -460,3 +460,8 @@ fn refused_file(refused: &Refused) -> Failure {
         Refused::Mismatch | Refused::Disk(_) => Failure::new(Code::Internal, message),
     }
 }
+
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(json: &[u8]) {
+    record::fuzz(json);
+}

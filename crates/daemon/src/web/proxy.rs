@@ -224,6 +224,18 @@ fn percent_decoded(text: &str) -> Vec<u8> {
     out
 }
 
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(text: &str) {
+    let (url, list) = text.split_once('\n').unwrap_or((text, text));
+    let _ = status(text);
+    if let Ok(proxy) = Proxy::parse(url, list) {
+        let header = proxy.authorization.as_deref().unwrap_or_default();
+        assert!(!header.contains(['\r', '\n']), "{header:?}");
+        let _ = proxy.is_for(url);
+        let _ = proxy.is_for("192.168.1.1");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

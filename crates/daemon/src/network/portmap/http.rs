@@ -150,6 +150,22 @@ fn chunked(mut rest: &[u8]) -> Result<Vec<u8>, Unfinished> {
     }
 }
 
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(answer: &[u8]) {
+    let whole = parse(answer, false);
+    // What is complete does not depend on how the connection ends, nor on what follows.
+    if let Ok(Some(complete)) = &whole {
+        assert_eq!(parse(answer, true).ok().flatten().as_ref(), Some(complete));
+    }
+    if let Ok(text) = str::from_utf8(answer)
+        && let Some(url) = Url::parse(text)
+    {
+        assert!(!url.path.contains(['\r', '\n', ' ']), "{url:?}");
+        let again = Url::parse(&format!("http://{}{}", url.server, url.path));
+        assert!(again.as_ref() == Some(&url) || !url.path.starts_with('/'), "{url:?}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

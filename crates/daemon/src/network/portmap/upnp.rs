@@ -211,6 +211,17 @@ fn child<'a>(node: Node<'a, '_>, name: &str) -> Option<&'a str> {
     node.children().find(|node| is(*node, name))?.text().map(str::trim)
 }
 
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(text: &str, gateway: IpAddr) {
+    let location = Url { server: SocketAddr::new(gateway, 5000), path: "/desc.xml".to_owned() };
+    if let Ok(service) = Service::in_description(text, &location) {
+        assert_eq!(service.url.server.ip(), gateway, "led elsewhere");
+    }
+    if let Some(Failure::Refused(_, words)) = refusal(text) {
+        assert!(words.chars().count() <= 83 && !words.contains(char::is_control), "{words:?}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -134,6 +134,11 @@ fn millis(time: SystemTime) -> u64 {
     unix_ns(time) / 1_000_000
 }
 
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz_head<'a>(from: Party, to: Party, id: &'a MessageId) -> Letterhead<'a> {
+    head(from, to, id)
+}
+
 #[cfg(test)]
 mod tests {
     use pilot_wire::dataexchange::{Content, NamedFile, Receipt, ReceiptState, Tag};

@@ -349,5 +349,12 @@ fn unix(time: SystemTime) -> u64 {
     crate::datetime::unix_seconds(time)
 }
 
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(content: &[u8]) {
+    if let Ok((_, length)) = header(content) {
+        assert!(length <= content.len());
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -64,6 +64,18 @@ impl SafeName {
     }
 }
 
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(name: &[u8], now: SystemTime) {
+    let Ok(safe) = SafeName::parse(name) else { return };
+    for kept in [safe.parts().0, safe.with_time(&mut SequenceNames::default(), now)] {
+        let mut parts = std::path::Path::new(&kept).components();
+        assert!(matches!(parts.next(), Some(std::path::Component::Normal(_))), "{kept:?}");
+        assert!(parts.next().is_none() && !kept.contains(['/', '\\', '\0']), "{kept:?}");
+        assert!(!kept.starts_with(['.', '-', '~']) && !kept.contains(char::is_control), "{kept:?}");
+    }
+    assert!(safe.with_time(&mut SequenceNames::default(), now).len() + 5 <= NAME_MAX, "{safe:?}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

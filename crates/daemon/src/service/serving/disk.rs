@@ -239,6 +239,16 @@ fn decode(key: &[u8], value: &[u8]) -> Option<(Shelf, Name, Entry)> {
     Some((shelf, name, Entry { at: head.at, answer }))
 }
 
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(bytes: &[u8]) {
+    let (key, value) = bytes.split_at(bytes.len().min(37));
+    if let Some((shelf, name, entry)) = decode(key, value) {
+        assert_eq!(encode_key(shelf, &name), key);
+        let again = encode(&entry);
+        assert_eq!(decode(key, &again).map(|(_, _, entry)| encode(&entry)), Some(again));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use pilot_wire::dataexchange::Outcome;

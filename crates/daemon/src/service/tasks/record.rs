@@ -362,6 +362,16 @@ impl Record {
     }
 }
 
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(json: &[u8]) {
+    for category in [Category::Received, Category::Submitted] {
+        if let Ok(record) = Record::from_json(category, json) {
+            let again = record.to_json().expect("what was read can be written");
+            Record::from_json(category, &again).expect("what was written can be read");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
