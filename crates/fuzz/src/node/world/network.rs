@@ -131,6 +131,8 @@ impl World {
         for from in 0..2 {
             let mut sent = Vec::new();
             let (now, mtu, watch) = (self.now, self.mtu, &mut self.watches[from]);
+            // Whoever has been dialled wants to answer.
+            watch.wanting |= !self.sides[from].streams.is_empty();
             let mut refused = Vec::new();
             self.sides[from].drain(now, |to, datagram| {
                 watch.sent(now, to, datagram);
