@@ -116,7 +116,7 @@ impl World {
             42..=44 => self.puppet_shows(at, script.byte()),
             45..=52 => {
                 if let Some(bytes) = self.puppet.say(at, self.clear, script) {
-                    self.from_puppet(at, bytes);
+                    self.puppet_says(at, bytes);
                 }
             }
             53 => self.replay(script.byte()),

@@ -42,7 +42,7 @@ impl World {
             if let Some(from) = (0..2).find(|from| self.sides[*from].at == flight.from)
                 && let Some(answer) = self.puppet.take(from, &flight.bytes)
             {
-                self.from_puppet(from, answer);
+                self.puppet_says(from, answer);
             }
             return;
         }
@@ -113,11 +113,11 @@ impl World {
             _ => self.puppet.begin(at),
         };
         if let Some(bytes) = bytes {
-            self.from_puppet(at, bytes);
+            self.puppet_says(at, bytes);
         }
     }
 
-    pub(super) fn from_puppet(&mut self, to: usize, bytes: Vec<u8>) {
+    pub(super) fn puppet_says(&mut self, to: usize, bytes: Vec<u8>) {
         self.launch(Flight { to, from: home(PUPPET, 0), bytes, genuine: true });
     }
 
@@ -131,6 +131,8 @@ impl World {
         for from in 0..2 {
             let mut sent = Vec::new();
             let (now, mtu, watch) = (self.now, self.mtu, &mut self.watches[from]);
+            // Whoever has been dialled wants to answer.
+            watch.wanting |= !self.sides[from].streams.is_empty();
             let mut refused = Vec::new();
             self.sides[from].drain(now, |to, datagram| {
                 watch.sent(now, to, datagram);
