@@ -92,30 +92,28 @@ impl Node {
     /// Whether a packet that is no answer may go to an address. The last of the few that one may have before it answers
     /// is for an answer: two sides that only ask never hear of each other.
     pub(super) fn may_ask(&mut self, now: Instant, node: NodeId, addr: SocketAddr) -> bool {
-        self.config.encryption == Encryption::Off
-            || self.peers.get(&node).is_some_and(|peer| peer.path.has_answered(addr))
-            || self.ledger.take_spare(now, addr)
+        self.is_unlimited(node, addr) || self.ledger.take_spare(now, addr)
     }
 
     /// Whether one more packet may go to an address; if it never answered, the packet is counted.
     pub(super) fn may_write(&mut self, now: Instant, node: NodeId, addr: SocketAddr) -> bool {
-        self.config.encryption == Encryption::Off
-            || self.peers.get(&node).is_some_and(|peer| peer.path.has_answered(addr))
-            || self.ledger.take(now, addr)
+        self.is_unlimited(node, addr) || self.ledger.take(now, addr)
     }
 
     /// The same, without counting any.
     pub(super) fn has_words_for(&self, now: Instant, node: NodeId, addr: SocketAddr) -> bool {
-        self.config.encryption == Encryption::Off
-            || self.peers.get(&node).is_some_and(|peer| peer.path.has_answered(addr))
-            || self.ledger.has_left(now, addr)
+        self.is_unlimited(node, addr) || self.ledger.has_left(now, addr)
     }
 
     /// Whether what a peer began, and nobody else can have begun, may be answered to an address.
     pub(super) fn may_answer(&mut self, now: Instant, node: NodeId, addr: SocketAddr) -> bool {
+        self.is_unlimited(node, addr) || self.ledger.take_in_return(now, addr)
+    }
+
+    /// It answered before, or nobody can prove anything here.
+    fn is_unlimited(&self, node: NodeId, addr: SocketAddr) -> bool {
         self.config.encryption == Encryption::Off
             || self.peers.get(&node).is_some_and(|peer| peer.path.has_answered(addr))
-            || self.ledger.take_in_return(now, addr)
     }
 
     /// The way that one more frame to a peer may go: the route, or what replaces it while it is not proven.
