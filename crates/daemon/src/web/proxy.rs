@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::http::Uri;
 
-use super::target::authority;
+use super::target::{authority, host_of};
 
 /// Longest answer of a proxy that is read. They are a few lines; some send a page with a refusal, which is not read.
 const ANSWER_MAX: usize = 8 << 10;
@@ -74,7 +74,7 @@ impl Proxy {
             Some(other) => return Err(ProxyError::Scheme(other.to_owned())),
             None => return Err(ProxyError::Unreadable),
         }
-        let host = uri.host().filter(|host| !host.is_empty()).ok_or(ProxyError::Unreadable)?;
+        let host = host_of(&uri).ok_or(ProxyError::Unreadable)?;
         let user = uri.authority().and_then(|authority| authority.as_str().rsplit_once('@'));
         let authorization = user.map(|(user, _)| {
             let mut plain = percent_decoded(user);
@@ -84,7 +84,7 @@ impl Proxy {
             format!("Basic {}", STANDARD.encode(plain))
         });
         Ok(Self {
-            host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+            host,
             port: uri.port_u16().unwrap_or(80),
             authorization,
             bypass: no_proxy.split([',', ' ']).filter_map(Bypass::parse).collect(),

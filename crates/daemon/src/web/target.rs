@@ -1,7 +1,7 @@
 //! Where the beacon is over the web: a URL that was given, or what follows from the beacon's address.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use pilot_wire::web::PATH;
@@ -44,8 +44,7 @@ impl FromStr for Target {
         if ![PATH, "/", ""].contains(&uri.path()) {
             return Err(TargetError::Path(text.to_owned()));
         }
-        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(unreadable)?;
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let host = host_of(&uri).ok_or_else(unreadable)?;
         Ok(Self { tls, host, port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }) })
     }
 }
@@ -55,6 +54,16 @@ impl Target {
     pub(crate) fn authority(&self) -> String {
         authority(&self.host, self.port)
     }
+}
+
+/// The host that a URL names: an address without brackets, or what can be a name.
+pub(super) fn host_of(uri: &Uri) -> Option<String> {
+    let host = uri.host()?;
+    let is_host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(inside) => return inside.parse::<Ipv6Addr>().is_ok().then(|| inside.to_owned()),
+        None => host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
+    };
+    (is_host && !host.is_empty()).then(|| host.to_owned())
 }
 
 pub(super) fn authority(host: &str, port: u16) -> String {
@@ -112,6 +121,8 @@ mod tests {
             ("ftp://b.example", "wss://"),
             ("wss://b.example/other", "path"),
             ("wss://", "URL"),
+            ("wss://b.example,[::1]", "URL"),
+            ("wss://[b.example]", "URL"),
             ("", "URL"),
         ] {
             let error = text.parse::<Target>().unwrap_err().to_string();
