@@ -687,11 +687,22 @@ impl Remote {
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing {
     use pilot_wire::mailbox::StoredMessage;
+    use serde::Serialize;
+    use serde::de::DeserializeOwned;
 
     pub use super::mailboxes::fuzzing::letter_inside;
     pub use super::received::fuzzing::file_name;
 
-    /// What is on disk of messages, tasks, letters and answers, which partly says what peers said.
+    /// What is read from disk is what will be written to it.
+    pub(super) fn reads_back<T: Serialize + DeserializeOwned>(json: &[u8]) {
+        if let Ok(value) = serde_json::from_slice::<T>(json) {
+            let once = serde_json::to_vec(&value).expect("what was read can be written");
+            let value: T = serde_json::from_slice(&once).expect("what was written can be read");
+            assert_eq!(serde_json::to_vec(&value).ok(), Some(once));
+        }
+    }
+
+    /// What is on disk of messages, tasks, letters, answers, hooks and rules, which partly says what peers said.
     pub fn stored(bytes: &[u8]) {
         if let Ok(message) = serde_json::from_slice::<StoredMessage>(bytes) {
             let _ = message.body();
@@ -701,5 +712,8 @@ pub(crate) mod fuzzing {
         super::tasks::fuzz(bytes);
         super::mailboxes::fuzzing::shelf(bytes);
         super::serving::fuzz(bytes);
+        super::hooks::fuzz(bytes);
+        super::outbox::fuzz(bytes);
+        super::policy::fuzz(bytes);
     }
 }

@@ -1,8 +1,8 @@
-//! Files that people hand over: snapshots and copies for a registry, and the settings of other programs.
+//! Files that people hand over: snapshots and copies for a registry, keys, and the settings of other programs.
 
 use std::io;
 
-use pilot_crypto::Sha256;
+use pilot_crypto::{Identity, Sha256};
 use pilot_mcp::install::{Client, Entry};
 use pilot_rendezvous::{dump, import};
 
@@ -28,6 +28,18 @@ pub fn backup(lines: &[u8]) {
         let mut copy = Vec::new();
         dump::write(&records, 1, &mut copy).expect("memory takes everything");
         assert_eq!(dump::read(io::Cursor::new(&copy)).expect("what was written can be read"), records);
+    }
+}
+
+/// An identity in a file, restored from anywhere.
+pub fn identity(json: &[u8]) {
+    // Private to its owner, as it must be.
+    let file = tempfile::NamedTempFile::new().expect("there is room for a file");
+    std::fs::write(&file, json).expect("there is room for it");
+    if let Ok(identity) = Identity::load(file.path()) {
+        let public = identity.public();
+        identity.store(file.path()).expect("what was read can be written");
+        assert_eq!(Identity::load(file.path()).expect("what was written can be read").public(), public);
     }
 }
 

@@ -7,6 +7,7 @@ mod daemon;
 mod files;
 mod formats;
 mod local;
+mod mcp;
 pub mod mutate;
 mod node;
 mod registry;
@@ -17,9 +18,10 @@ mod streams;
 mod text;
 
 pub use daemon::{gateway, lan, received_text, state_files};
-pub use files::{backup, editor, import};
+pub use files::{backup, editor, identity, import};
 pub use formats::{beacon, packet, path, record, sack, tunnel};
 pub use local::{calls, capture, ipc_client_frame, ipc_daemon_frame};
+pub use mcp::mcp;
 pub use node::node;
 pub use registry::{card, registry_request, registry_response};
 pub use seals::{letter, noise};
@@ -50,11 +52,13 @@ pub const TARGETS: &[Target] = &[
     Target { name: "folder", run: folder },
     Target { name: "gateway", run: gateway },
     Target { name: "handshake", run: handshake },
+    Target { name: "identity", run: identity },
     Target { name: "import", run: import },
     Target { name: "ipc_client_frame", run: ipc_client_frame },
     Target { name: "ipc_daemon_frame", run: ipc_daemon_frame },
     Target { name: "lan", run: lan },
     Target { name: "letter", run: letter },
+    Target { name: "mcp", run: mcp },
     Target { name: "node", run: node },
     Target { name: "noise", run: noise },
     Target { name: "packet", run: packet },

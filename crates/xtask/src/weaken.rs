@@ -4,6 +4,7 @@
 //! It works in a copy of the checkout below `target/weakened`, with a build folder of its own. The list is
 //! `crates/pilotctl/tests/attacks/defences.txt`.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -29,6 +30,14 @@ struct Defence {
     file: String,
     was: String,
     now: String,
+    attack: Attack,
+}
+
+/// A test that has to fail without the defence.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Attack {
+    /// The test target that it is in.
+    target: String,
     test: String,
 }
 
@@ -52,27 +61,30 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     let tree = root().join("target/weakened/tree");
     copy_to(&tree)?;
+    // All of them first: whoever fails anyhow shows nothing.
+    let attacks: BTreeSet<&Attack> = defences.iter().map(|defence| &defence.attack).collect();
+    for attack in attacks {
+        let with = attack.run(&tree)?;
+        if with != Outcome::Held {
+            return Err(Failure::Check(format!("{} does not pass as it is: {with:?}", attack.test)));
+        }
+    }
     let mut idle = Vec::new();
     for defence in &defences {
-        println!("{}", defence.headline);
-        let with = attack(&tree, &defence.test)?;
-        if with != Outcome::Held {
-            return Err(Failure::Check(format!("{} does not pass as it is: {with:?}", defence.test)));
-        }
+        let Defence { headline, attack, .. } = defence;
+        println!("{headline}");
         let file = tree.join(&defence.file);
         let source = fs::read_to_string(&file).map_err(during(format!("read {}", file.display())))?;
         write(&file, &without(defence, &source)?)?;
-        let outcome = attack(&tree, &defence.test);
+        let outcome = attack.run(&tree);
         write(&file, &source)?;
         match outcome? {
-            Outcome::Succeeded => println!("  without it {} fails, as it should", defence.test),
+            Outcome::Succeeded => println!("  without it {} fails, as it should", attack.test),
             Outcome::Held => {
-                println!("  WITHOUT IT {} PASSES", defence.test);
-                idle.push(defence.headline.as_str());
+                println!("  WITHOUT IT {} PASSES", attack.test);
+                idle.push(headline.as_str());
             }
-            Outcome::NotRun => {
-                return Err(Failure::Check(format!("without `{}` nothing is built", defence.headline)));
-            }
+            Outcome::NotRun => return Err(Failure::Check(format!("without `{headline}` nothing is built"))),
         }
     }
     println!("{} defences taken away, {} not missed", defences.len(), idle.len());
@@ -91,13 +103,17 @@ fn parse(text: &str) -> Result<Vec<Defence>, Failure> {
                 "in" => &mut defence.file,
                 "was" => &mut defence.was,
                 "now" => &mut defence.now,
-                "red" => &mut defence.test,
+                "red" => {
+                    let (target, test) = value.split_once(' ').ok_or_else(|| bad(line))?;
+                    defence.attack = Attack { target: target.to_owned(), test: test.to_owned() };
+                    continue;
+                }
                 _ => return Err(bad(line)),
             };
             value.clone_into(field);
         }
-        let Defence { headline, file, was, now, test } = &defence;
-        if [headline, file, was, now, test].iter().any(|field| field.is_empty()) {
+        let Defence { headline, file, was, now, attack: Attack { target, test } } = &defence;
+        if [headline, file, was, now, target, test].iter().any(|field| field.is_empty()) {
             return Err(bad(block));
         }
         defences.push(defence);
@@ -138,22 +154,25 @@ fn write(file: &Path, text: &str) -> Result<(), Failure> {
     fs::write(file, text).map_err(during(format!("write {}", file.display())))
 }
 
-fn attack(tree: &Path, test: &str) -> Result<Outcome, Failure> {
-    let program = cargo().get_program().to_owned();
-    let mut command = Command::new("timeout");
-    command.arg(PATIENCE).arg(program).current_dir(tree);
-    command.args(["test", "--workspace", "--exclude", "pilot-bench", "--locked", "--test", "attacks", test]);
-    command.env("CARGO_TARGET_DIR", tree.with_file_name("build")).env("CARGO_INCREMENTAL", "0");
-    let output = command.output().map_err(during("run the attacks"))?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    Ok(match (said.contains(&format!("{test} ... ok")), said.contains(&format!("{test} ... FAILED"))) {
-        (true, false) => Outcome::Held,
-        (false, true) => Outcome::Succeeded,
-        (false, false) | (true, true) => {
-            println!("{}", String::from_utf8_lossy(&output.stderr));
-            Outcome::NotRun
-        }
-    })
+impl Attack {
+    fn run(&self, tree: &Path) -> Result<Outcome, Failure> {
+        let Self { target, test } = self;
+        let program = cargo().get_program().to_owned();
+        let mut command = Command::new("timeout");
+        command.arg(PATIENCE).arg(program).current_dir(tree);
+        command.args(["test", "--workspace", "--exclude", "pilot-bench", "--locked", "--test", target, test]);
+        command.env("CARGO_TARGET_DIR", tree.with_file_name("build")).env("CARGO_INCREMENTAL", "0");
+        let output = command.output().map_err(during("run the attacks"))?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        Ok(match (said.contains(&format!("{test} ... ok")), said.contains(&format!("{test} ... FAILED"))) {
+            (true, false) => Outcome::Held,
+            (false, true) => Outcome::Succeeded,
+            (false, false) | (true, true) => {
+                println!("{}", String::from_utf8_lossy(&output.stderr));
+                Outcome::NotRun
+            }
+        })
+    }
 }
 
 #[cfg(test)]

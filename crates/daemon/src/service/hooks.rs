@@ -609,3 +609,12 @@ fn environment(arrival: &Arrival, place: &Place) -> Vec<(&'static str, String)> 
 fn hostname(name: &str) -> String {
     name.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_')).collect()
 }
+
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(json: &[u8]) {
+    use super::fuzzing::reads_back;
+
+    reads_back::<queue::Job>(json);
+    reads_back::<queue::Account>(json);
+    book::fuzz(json);
+}

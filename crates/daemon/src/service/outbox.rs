@@ -557,3 +557,8 @@ fn not_admitted(refusal: NotAdmitted) -> Failure {
         }
     }
 }
+
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(json: &[u8]) {
+    super::fuzzing::reads_back::<Record>(json);
+}

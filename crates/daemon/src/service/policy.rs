@@ -651,6 +651,11 @@ fn judge(engine: &Engine, peer: &Peer, question: &Question) -> Result<Vec<Target
     })
 }
 
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(json: &[u8]) {
+    super::fuzzing::reads_back::<Book>(json);
+}
+
 #[cfg(test)]
 impl Policy {
     /// These rules, in memory only.

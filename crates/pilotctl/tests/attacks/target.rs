@@ -122,7 +122,7 @@ pub(crate) fn ask_for_trust(from: &Target, to: &Target) {
 }
 
 /// Ends what waits for it, also when the test fails.
-struct Over<'a>(&'a AtomicBool);
+pub(crate) struct Over<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {

@@ -390,7 +390,7 @@ impl Node {
     fn ask_for_proof(&mut self, now: Instant, node: NodeId, via: Via) {
         let Some(us) = self.id else { return };
         let via = match via {
-            Via::Direct(_) if !self.may_show_key(now, node, via) => Via::Relay,
+            Via::Direct(addr) if !self.may_write(now, node, addr) => Via::Relay,
             Via::Direct(_) | Via::Relay => via,
         };
         let packet = self.start_ping(now, node, 0, Purpose::Way);
@@ -455,14 +455,6 @@ impl Node {
             None => pilot_wire::tunnel::emit_key_request(us, &self.request_key, &mut frame),
         }
         self.outbox.push_back(Frame::whole(destination, frame));
-    }
-
-    /// Whether a frame of an exchange may go this way.
-    fn may_show_key(&mut self, now: Instant, node: NodeId, via: Via) -> bool {
-        match via {
-            Via::Direct(addr) => self.may_write(now, node, addr),
-            Via::Relay => true,
-        }
     }
 
     /// Shows our key to a peer one way, and begins to agree on keys of the moment.

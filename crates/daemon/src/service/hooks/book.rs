@@ -124,6 +124,11 @@ impl Book {
     }
 }
 
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(json: &[u8]) {
+    crate::service::fuzzing::reads_back::<Content>(json);
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;

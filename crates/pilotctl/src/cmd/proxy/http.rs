@@ -294,6 +294,49 @@ mod tests {
         }
     }
 
+    /// What is put into requests, or in place of a byte.
+    const PIECES: [&str; 19] = [
+        "", "\r\n", "\r", "\n", "\0", " ", "\t", ":", "/", "@", "#", "?", "*", ",", "é", "http://", "\r\nHost: x",
+        "\r\nConnection: host", "\r\n\r\nGET / HTTP/1.1\r\nHost: x",
+    ];
+
+    #[test]
+    fn whatever_is_changed_in_a_request_its_service_gets_one_head_that_names_that_service() {
+        let mut passed = 0;
+        for head in [
+            "GET http://agent-b.pilot/a?b=c HTTP/1.1\r\nHost: else\r\nProxy-Authorization: Basic x\r\n\r\n",
+            "POST http://2.pilot:8080/#x HTTP/1.0\r\nConnection: close, upgrade\r\nUpgrade: h2c\r\nContent-Length: 1\r\n\r\n",
+            "OPTIONS http://1-0001.0002.0003.pilot HTTP/1.1\r\n\r\n",
+        ] {
+            let places = (0..head.len()).flat_map(|at| [(at, at), (at, at + 1)]);
+            for ((from, to), piece) in places.flat_map(|place| PIECES.map(|piece| (place, piece))) {
+                let changed = [&head[..from], piece, &head[to..]].concat();
+                // `read_head` takes the first head only.
+                let changed = changed.split_inclusive("\r\n\r\n").next().unwrap();
+                let Ok((to, out)) = asked(changed) else { continue };
+                passed += 1;
+                let lines = out.strip_suffix("\r\n\r\n").unwrap_or_else(|| panic!("{changed:?}: {out:?}"));
+                let (request, headers) = lines.split_once("\r\n").unwrap();
+                let words: Vec<&str> = request.split(' ').collect();
+                assert!(words.len() == 3 && (words[1].starts_with('/') || words[1] == "*"), "{changed:?}: {request}");
+                let headers: Vec<(String, &str)> = headers
+                    .split("\r\n")
+                    .map(|line| line.split_once(':').unwrap_or_else(|| panic!("{changed:?}: {line:?}")))
+                    .map(|(name, value)| (name.to_ascii_lowercase(), value.trim()))
+                    .collect();
+                let values = |wanted: &str| -> Vec<&str> {
+                    headers.iter().filter(|(name, _)| name == wanted).map(|(_, value)| *value).collect()
+                };
+                assert!(!lines.replace("\r\n", "").contains(['\r', '\n', '\0']), "{changed:?}: {out:?}");
+                assert_eq!((values("connection").len(), values("proxy-authorization")), (1, vec![]), "{changed:?}");
+                let [host] = values("host")[..] else { panic!("{changed:?}: {out:?}") };
+                let (host, port) = authority(host, Some(80)).unwrap();
+                assert_eq!(destination(host, port).ok().map(|to| to.to_string()), Some(to), "{changed:?}");
+            }
+        }
+        assert!(passed > 1000, "{passed} of them are requests");
+    }
+
     #[tokio::test]
     async fn heads_are_read_to_their_end_whole_short_or_too_long() {
         let whole = b"GET http://b.pilot/ HTTP/1.1\r\n\r\nbody";

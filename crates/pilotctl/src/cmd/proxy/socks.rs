@@ -99,7 +99,8 @@ async fn ask<Io: AsyncRead + AsyncWrite + Unpin>(io: &mut Io) -> Result<To, Refu
     io.read_exact(&mut head).await.map_err(gone)?;
     let [version, command, _, kind] = head;
     if version != VERSION {
-        return Err(not_socks5(version));
+        let failure = format!("a SOCKS client begins in version 5 and goes on in version {version}");
+        return Err(refusal(Reply::GeneralFailure, "socks5", Failure::new(Code::Unsupported, failure)));
     }
     let host = match kind {
         1 => ip(io.read_u32().await.map(std::net::Ipv4Addr::from).map_err(gone)?),
@@ -211,6 +212,31 @@ mod tests {
         assert_eq!(told(&[5, 0]).await.0, [5, 0xFF]);
         assert_eq!(told(&[4, 1, 0, 80, 127, 0, 0, 1, 0]).await.0, SOCKS4_REFUSED);
         assert_eq!(told(b"GET / HTTP/1.1\r\n\r\n").await.0, NOT_HTTP);
+    }
+
+    #[tokio::test]
+    async fn whatever_byte_is_changed_the_client_is_told_in_its_language_and_led_nowhere_else() {
+        let whole = request(1, b"b.pilot");
+        let mut passed = 0;
+        for (at, byte) in (0..whole.len()).flat_map(|at| (0..=255).map(move |byte| (at, byte))) {
+            let mut says = whole.clone();
+            says[at] = byte;
+            let (heard, asked) = told(&says).await;
+            match asked {
+                Ok(to) => {
+                    passed += 1;
+                    let name = says[8..].split(|byte| *byte == b'.').next().unwrap().to_ascii_lowercase();
+                    assert!(heard == [5, 0] && to.as_bytes().starts_with(&name), "{says:?}: {to}");
+                }
+                Err(_) => assert!(
+                    matches!(heard[..], [] | [5, 0xFF] | [5, 0] | [5, 0, 5, 1..=8, 0, 1, 0, 0, 0, 0, 0, 0])
+                        || heard == SOCKS4_REFUSED
+                        || heard == NOT_HTTP,
+                    "{says:?}: {heard:?}"
+                ),
+            }
+        }
+        assert!(passed > 500, "{passed} of them are requests");
     }
 
     #[tokio::test]
