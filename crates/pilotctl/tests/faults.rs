@@ -78,6 +78,8 @@ fn a_full_disk_of_the_sender_is_said_and_nothing_is_queued_that_is_not_on_it() {
     befriend(&a, &b);
     let mut b = b;
     b.kill();
+    // Nobody is there who would show a sign.
+    a.set_env("PILOT_SEND_PATIENCE", "12ms");
     let file = world.machine("outside").home;
     std::fs::create_dir_all(&file).unwrap();
     let file = file.join("message");
