@@ -73,7 +73,8 @@ mod tests {
 
     #[test]
     fn calls_reach_the_tools() {
-        let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"find_peers","arguments":{}}}"#;
+        let call =
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"find_peers","arguments":{}}}"#;
         let messages = answers(format!("{HELLO}{call}\n").into_bytes());
         let [hello, answer] = &messages[..] else { panic!("{messages:?}") };
         assert_eq!(hello["result"]["serverInfo"]["name"], "pilot");

@@ -153,29 +153,35 @@ fn words_in_the_beacons_name_move_no_way_that_works_and_shoot_at_nobody() {
     let b = Target::start_behind(&world, middle.address, "agent-b");
     befriend(&a, &b);
     let (victim, stranger) = (socket_at([127, 0, 0, 70]), socket_at([127, 0, 0, 71]));
-    let at_victim = victim.local_addr().unwrap();
+    // Named by the stranger only.
+    let another = socket_at([127, 0, 0, 72]);
     beside(&a.agent, "agent-b", || {
         let (before, renewals) = (a.dropped("not_the_beacon"), [a.renewals(), b.renewals()]);
         let frame = junk(b.node);
-        let lies = [
-            Message::PunchCommand(at_victim),
-            Message::DiscoverReply(at_victim),
-            Message::RelayDeliver { source: b.node, frame: &frame },
-            Message::RelayDeliverTo { source: b.node, destination: a.node, frame: &frame },
-            Message::Unknown { node: b.node },
-            Message::Challenge { nonce: [5; 16] },
-            Message::SurveyReply {
-                token: 5,
-                observed: at_victim,
-                second_port: None,
-                second_addr: Some(at_victim),
-            },
-        ];
+        let lies = |victim: &UdpSocket| {
+            let at_victim = victim.local_addr().unwrap();
+            [
+                Message::PunchCommand(at_victim),
+                Message::DiscoverReply(at_victim),
+                Message::RelayDeliver { source: b.node, frame: &frame },
+                Message::RelayDeliverTo { source: b.node, destination: a.node, frame: &frame },
+                Message::Unknown { node: b.node },
+                Message::Challenge { nonce: [5; 16] },
+                Message::SurveyReply {
+                    token: 5,
+                    observed: at_victim,
+                    second_port: None,
+                    second_addr: Some(at_victim),
+                },
+            ]
+        };
         let mut sent = 0;
         for _ in 0..30 {
-            for lie in &lies {
+            for lie in &lies(&another) {
                 shoot(&stranger, a.udp, &mut sent, &emitted(lie));
-                // From exactly the beacon's address, as somebody on the way there can.
+            }
+            // From exactly the beacon's address, as somebody on the way there can.
+            for lie in &lies(&victim) {
                 middle.say(a.udp, lie);
             }
         }
@@ -185,4 +191,5 @@ fn words_in_the_beacons_name_move_no_way_that_works_and_shoot_at_nobody() {
     });
     assert_hardly_shot_at(&victim, 1);
     assert_hardly_shot_at(&stranger, 0);
+    assert_hardly_shot_at(&another, 0);
 }

@@ -113,7 +113,7 @@ fn what_was_recorded_altered_or_made_up_changes_nothing_for_a_stream() {
     beside(&a.agent, "agent-b", || {
         let before = [a.renewals(), b.renewals()];
         // Signatures are looked at only where nothing else decides before: not for each of these.
-        let reasons = ["malformed", "plaintext", "not_authentic"];
+        let reasons = ["malformed", "plaintext", "not_authentic", "replayed"];
         let dropped = reasons.map(|reason| [a.dropped(reason), b.dropped(reason)]);
         let recorded = middle.heard();
         let (exchanges, others): (Vec<_>, Vec<_>) = recorded.iter().partition(|heard| is_key_exchange(heard));

@@ -4,9 +4,10 @@
 //! datagram. So that none of them can make this node a nuisance to somebody else, each packet to an address that has
 //! not answered authentically is entered here, whatever it is for, and the fourth within [`WINDOW`] is not sent. Only
 //! the own side allows three more before that: when somebody here wants to reach a peer, after one second, then two,
-//! four and so on ([`Ledger::renew`]). And what is proved to be a peer's wish for keys is answered beyond the three at
-//! once, after one second, two, four and so on ([`Ledger::take_in_return`]): then the address gets no more than it seems to
-//! send, and half a dozen in all.
+//! four and so on ([`Ledger::renew`]), and as often when that peer has just proved itself by another way
+//! ([`Ledger::grant`]). And what is proved to be a peer's wish for keys is answered beyond the three at once, after one
+//! second, two, four and so on ([`Ledger::take_in_return`]): then the address gets no more than it seems to send, and half a
+//! dozen in all.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,12 +21,9 @@ pub(crate) const PACKETS: u8 = 3;
 /// must not stay without one for ever.
 pub(crate) const WINDOW: Duration = Duration::from_secs(120);
 
-/// The first wait before our own side may try an address again; doubled each time up to [`RENEWAL_MAX`].
-const RENEWAL_MIN: Duration = Duration::from_secs(1);
-const RENEWAL_MAX: Duration = Duration::from_secs(60);
-
-/// Pause between the first answers to somebody who proves who it is but not that it receives anything; doubled each time.
-const RETURN_MIN: Duration = Duration::from_secs(1);
+/// The first wait before what goes beyond the three may do so again; doubled each time up to [`WAIT_MAX`].
+const WAIT_MIN: Duration = Duration::from_secs(1);
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// What was let out opens a box for the answer this long at least.
 const OPEN_FOR: Duration = Duration::from_secs(20);
@@ -43,10 +41,32 @@ pub(crate) struct Ledger {
 struct Entry {
     sent: u8,
     last: Instant,
-    renewable: Instant,
+    renewals: Turns,
+    grants: Turns,
+    /// Answers beyond the three.
+    returns: Turns,
+}
+
+/// Something that may happen now, and then ever less often.
+#[derive(Debug, Clone, Copy)]
+struct Turns {
+    next: Instant,
     wait: Duration,
-    /// When the next answer may go beyond those, and the wait before that one.
-    returnable: Option<(Instant, Duration)>,
+}
+
+impl Turns {
+    const fn beginning(now: Instant) -> Self {
+        Self { next: now, wait: WAIT_MIN }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        let is_due = self.next <= now;
+        if is_due {
+            self.next = now + self.wait;
+            self.wait = (self.wait * 2).min(WAIT_MAX);
+        }
+        is_due
+    }
 }
 
 impl Ledger {
@@ -88,13 +108,7 @@ impl Ledger {
         if self.take(now, addr) {
             return true;
         }
-        let Some(entry) = self.entries.get_mut(&addr) else { return false };
-        let due = entry.returnable.is_none_or(|(at, _)| at <= now);
-        if due {
-            let wait = entry.returnable.map_or(RETURN_MIN, |(_, wait)| wait * 2);
-            entry.returnable = Some((now + wait, wait));
-        }
-        due
+        self.entries.get_mut(&addr).is_some_and(|entry| entry.returns.take(now))
     }
 
     /// Our own side wants to try this address again. Refused while the last time is too short ago.
@@ -106,19 +120,20 @@ impl Ledger {
             self.entries.remove(&oldest);
         }
         let entry = self.entry(now, addr);
-        if entry.renewable <= now {
+        if entry.renewals.take(now) {
             entry.sent = 0;
             entry.last = now;
-            entry.renewable = now + entry.wait;
-            entry.wait = (entry.wait * 2).min(RENEWAL_MAX);
         }
     }
 
     /// Our own side wants the peer at this address, and the peer has just proved itself by another way: three more,
-    /// whatever the first words cost.
+    /// whatever the first words cost. Not whenever it does so: it may prove itself again and again, and name whom it likes.
     pub(crate) fn grant(&mut self, now: Instant, addr: SocketAddr) {
         self.renew(now, addr);
-        self.entry(now, addr).sent = 0;
+        let entry = self.entry(now, addr);
+        if entry.grants.take(now) {
+            entry.sent = 0;
+        }
     }
 
     /// Whether something was sent there so lately that our box is still open for it.
@@ -134,15 +149,16 @@ impl Ledger {
     /// Our own network is another one, so what did not answer may answer from here.
     pub(crate) fn clear_waits(&mut self, now: Instant) {
         for entry in self.entries.values_mut() {
-            entry.renewable = now;
-            entry.wait = RENEWAL_MIN;
+            entry.renewals = Turns::beginning(now);
+            entry.grants = Turns::beginning(now);
         }
     }
 
     fn entry(&mut self, now: Instant, addr: SocketAddr) -> &mut Entry {
-        let fresh = Entry { sent: 0, last: now, renewable: now, wait: RENEWAL_MIN, returnable: None };
+        let turns = Turns::beginning(now);
+        let fresh = Entry { sent: 0, last: now, renewals: turns, grants: turns, returns: turns };
         let entry = self.entries.entry(addr).or_insert(fresh);
-        if entry.last + WINDOW <= now && entry.renewable <= now {
+        if entry.last + WINDOW <= now && entry.renewals.next <= now {
             *entry = fresh;
         } else if entry.last + WINDOW <= now {
             entry.sent = 0;
@@ -154,7 +170,7 @@ impl Ledger {
         if self.entries.len() < ENTRIES_MAX || self.entries.contains_key(&addr) {
             return true;
         }
-        self.entries.retain(|_, entry| entry.last + WINDOW > now || entry.renewable > now);
+        self.entries.retain(|_, entry| entry.last + WINDOW > now || entry.renewals.next > now);
         self.entries.len() < ENTRIES_MAX
     }
 }
@@ -179,7 +195,7 @@ mod tests {
         let millis = (0..120_000).step_by(100).map(Duration::from_millis);
         let answered = millis.filter(|&later| ledger.take_in_return(now + later, addr(1)));
         assert_eq!(answered.map(|at| at.as_secs()).collect::<Vec<_>>(), [1, 3, 7, 15, 31, 63]);
-        assert!(!ledger.take(now + WINDOW - RETURN_MIN, addr(1)), "nothing else is let out by that");
+        assert!(!ledger.take(now + WINDOW - WAIT_MIN, addr(1)), "nothing else is let out by that");
         assert!(ledger.take(now + WINDOW, addr(1)));
     }
 
@@ -207,6 +223,20 @@ mod tests {
             }
         }
         assert_eq!(allowed, [0, 1, 3, 7, 15, 31]);
+    }
+
+    #[test]
+    fn a_peer_that_proves_itself_all_the_time_has_us_write_to_whom_it_names_ever_less_often() {
+        let start = crate::testing::start();
+        let mut ledger = Ledger::default();
+        let mut sent = 0;
+        for millis in (0..120_000).step_by(250) {
+            let now = start + Duration::from_millis(millis);
+            ledger.grant(now, addr(1));
+            sent += taken(&mut ledger, now);
+        }
+        // At once, and after 1, 3, 7, 15, 31 and 63 seconds.
+        assert_eq!(sent, 7 * 3);
     }
 
     #[test]

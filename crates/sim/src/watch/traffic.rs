@@ -13,10 +13,10 @@ use crate::Host;
 /// others say, nobody is bothered by more.
 const STRANGER_PACKETS_MAX: usize = 3;
 
-/// The same where its own side wants somebody: three at first, three more when the peer has proved itself by another way,
-/// and three more after 1, 3, 7, 15, 31 and 63 seconds. All that again when the own network changes, which the random
-/// worlds do not do to somebody silent often enough to need more.
-const WANTED_PACKETS_MAX: usize = 3 * 8;
+/// The same where its own side wants somebody: three at first and after 1, 3, 7, 15, 31 and 63 seconds, and as many when
+/// peers that are said to be there have proved themselves by another way. All that again when the own network changes, which
+/// the random worlds do not do to somebody silent often enough to need more.
+const WANTED_PACKETS_MAX: usize = 3 * 7 * 2;
 
 /// None of them is larger.
 const STRANGER_BYTES_MAX: usize = 200;

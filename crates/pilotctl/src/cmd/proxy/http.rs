@@ -296,8 +296,25 @@ mod tests {
 
     /// What is put into requests, or in place of a byte.
     const PIECES: [&str; 19] = [
-        "", "\r\n", "\r", "\n", "\0", " ", "\t", ":", "/", "@", "#", "?", "*", ",", "é", "http://", "\r\nHost: x",
-        "\r\nConnection: host", "\r\n\r\nGET / HTTP/1.1\r\nHost: x",
+        "",
+        "\r\n",
+        "\r",
+        "\n",
+        "\0",
+        " ",
+        "\t",
+        ":",
+        "/",
+        "@",
+        "#",
+        "?",
+        "*",
+        ",",
+        "é",
+        "http://",
+        "\r\nHost: x",
+        "\r\nConnection: host",
+        "\r\n\r\nGET / HTTP/1.1\r\nHost: x",
     ];
 
     #[test]
@@ -318,7 +335,10 @@ mod tests {
                 let lines = out.strip_suffix("\r\n\r\n").unwrap_or_else(|| panic!("{changed:?}: {out:?}"));
                 let (request, headers) = lines.split_once("\r\n").unwrap();
                 let words: Vec<&str> = request.split(' ').collect();
-                assert!(words.len() == 3 && (words[1].starts_with('/') || words[1] == "*"), "{changed:?}: {request}");
+                assert!(
+                    words.len() == 3 && (words[1].starts_with('/') || words[1] == "*"),
+                    "{changed:?}: {request}"
+                );
                 let headers: Vec<(String, &str)> = headers
                     .split("\r\n")
                     .map(|line| line.split_once(':').unwrap_or_else(|| panic!("{changed:?}: {line:?}")))
@@ -328,7 +348,11 @@ mod tests {
                     headers.iter().filter(|(name, _)| name == wanted).map(|(_, value)| *value).collect()
                 };
                 assert!(!lines.replace("\r\n", "").contains(['\r', '\n', '\0']), "{changed:?}: {out:?}");
-                assert_eq!((values("connection").len(), values("proxy-authorization")), (1, vec![]), "{changed:?}");
+                assert_eq!(
+                    (values("connection").len(), values("proxy-authorization")),
+                    (1, vec![]),
+                    "{changed:?}"
+                );
                 let [host] = values("host")[..] else { panic!("{changed:?}: {out:?}") };
                 let (host, port) = authority(host, Some(80)).unwrap();
                 assert_eq!(destination(host, port).ok().map(|to| to.to_string()), Some(to), "{changed:?}");
