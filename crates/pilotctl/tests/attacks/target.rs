@@ -16,6 +16,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two rounds of what goes on beside an attack, and between two bursts of one.
 pub(crate) const PACE: Duration = Duration::from_millis(2);
 
+/// A daemon gives the same numbers again for 200 ms.
+const FRESH: Duration = Duration::from_millis(250);
+
 /// An agent whose daemon shows what it counts.
 pub(crate) struct Target {
     pub(crate) agent: Agent,
@@ -60,8 +63,14 @@ impl Target {
         stream
     }
 
-    /// What it counts under this name; labels belong to the name.
+    /// What it counts under this name; labels belong to the name. What happened before this is in it.
     pub(crate) fn count(&self, name: &str) -> u64 {
+        std::thread::sleep(FRESH);
+        self.last_count(name)
+    }
+
+    /// The same, perhaps of a moment ago.
+    fn last_count(&self, name: &str) -> u64 {
         let mut stream = self.knock();
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         let mut text = String::new();
@@ -86,8 +95,8 @@ impl Target {
     /// Returns when it has counted that far.
     pub(crate) fn until(&self, name: &str, count: u64) {
         let begun = Instant::now();
-        while self.count(name) < count {
-            assert!(begun.elapsed() < PATIENCE, "{name}: {} and not {count}", self.count(name));
+        while self.last_count(name) < count {
+            assert!(begun.elapsed() < PATIENCE, "{name}: {} and not {count}", self.last_count(name));
             std::thread::sleep(Duration::from_millis(20));
         }
     }
