@@ -24,7 +24,8 @@ pub(crate) struct Args {
     /// Write the table there, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Afterwards, put what reaches more than the committed inputs into fuzz/corpus, and leave out what is not needed
+    /// Afterwards, renew fuzz/corpus: of the fewest inputs that reach as much, up to fifty for each target, beside those with a
+    /// name of their own
     #[arg(long)]
     merge: bool,
     /// Only these targets
@@ -36,6 +37,12 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Longest input, in bytes. What needs more is found by other tests.
 const LONGEST: usize = 16 << 10;
+
+/// Inputs of a target that are put into the checkout, beside those with a name. All of them would be a burden to everybody.
+const COMMITTED: usize = 50;
+
+/// Characters of a digest that name an input.
+const DIGEST_LEN: usize = 12;
 
 /// Runs the targets. A finding stops its target only, and is left in `fuzz/artifacts`.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
@@ -103,6 +110,17 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
         }
     }
     Ok(files)
+}
+
+/// libFuzzer calls an input by its whole digest; the beginning of it is enough here.
+fn digest_of(input: &Path) -> String {
+    input.file_name().unwrap_or_default().to_string_lossy().chars().take(DIGEST_LEN).collect()
+}
+
+/// Whether somebody gave an input a name, which says why it is kept.
+fn is_named(input: &Path) -> bool {
+    let name = input.file_name().unwrap_or_default().to_string_lossy();
+    name.len() != DIGEST_LEN || name.bytes().any(|byte| !byte.is_ascii_hexdigit())
 }
 
 fn create(folder: &Path) -> Result<(), Failure> {
@@ -183,16 +201,31 @@ impl<'a> Program<'a> {
         let mut command = self.command();
         command.args(["-set_cover_merge=1".to_owned(), format!("-max_len={LONGEST}")]);
         output_of(command.args([&merged, &self.seeds, &self.found]))?;
-        for path in files(&self.seeds)? {
-            fs::remove_file(&path).map_err(during(format!("remove {}", path.display())))?;
+        for path in files(&self.seeds)?.iter().filter(|path| !is_named(path)) {
+            fs::remove_file(path).map_err(during(format!("remove {}", path.display())))?;
         }
-        for path in files(&merged)? {
-            // libFuzzer calls them by their whole digest.
-            let name: String =
-                path.file_name().unwrap_or_default().to_string_lossy().chars().take(12).collect();
-            let to = self.seeds.join(name);
-            fs::copy(&path, &to).map_err(during(format!("write {}", to.display())))?;
+        let mut paths = files(&merged)?;
+        paths.sort();
+        // Digests are in no order, so these are any of them.
+        for path in paths.iter().step_by(paths.len().div_ceil(COMMITTED).max(1)) {
+            let to = self.seeds.join(digest_of(path));
+            fs::copy(path, &to).map_err(during(format!("write {}", to.display())))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_input_with_a_name_is_told_from_one_that_was_found() {
+        let found = Path::new("corpus/web/0123456789abcdef0123456789abcdef01234567");
+        assert_eq!(digest_of(found), "0123456789ab");
+        assert!(!is_named(Path::new("corpus/web/0123456789ab")));
+        for name in ["two-hosts", "0123456789abc", "0123456789ag"] {
+            assert!(is_named(&Path::new("corpus/web").join(name)), "{name}");
+        }
     }
 }

@@ -14,9 +14,9 @@ use super::beacon;
 /// Packets within [`WINDOW`] to an address from which nothing authentic came, while the own side wants nobody: three, and
 /// answers to key exchanges that somebody repeats in its name, at once and after 1, 2, 4 ... s.
 const STRANGER_MAX: usize = 3 + 7;
-/// The same when it wants somebody: three at first, three when the peer proved itself by another way, three more after 1, 3, 7,
-/// 15, 31 and 63 seconds.
-const WANTED_MAX: usize = 3 * 8 + 7;
+/// The same when it wants somebody: three at first and after 1, 3, 7, 15, 31 and 63 seconds, and as many when peers that are
+/// said to be there prove themselves by another way.
+const WANTED_MAX: usize = 3 * 7 * 2 + 7;
 /// None of them is larger.
 const STRANGER_BYTES_MAX: usize = 200;
 const WINDOW: Duration = Duration::from_secs(120);

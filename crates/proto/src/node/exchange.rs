@@ -285,7 +285,14 @@ impl Node {
         let relayed = via == Via::Relay && peer.needs_location(now);
         let steps = self.book.learned_key(sender, identity);
         self.carry_out(now, steps);
-        if !(answers && shown == KeyShown::Installed) {
+        let has_ours = answers
+            && match shown {
+                KeyShown::Installed => true,
+                // If one word is left, it is the question for a proof.
+                KeyShown::Candidate => self.is_at_last_word(now, sender, via),
+                KeyShown::Known | KeyShown::Retired => false,
+            };
+        if !has_ours {
             self.answer(now, sender, via);
         }
         if relayed {
@@ -386,10 +393,17 @@ impl Node {
     }
 
     /// Sends a ping under the newest candidate key: only its owner can answer. Where an address has had all the packets that
-    /// it may have before it answers, the question goes through the relay.
+    /// it may have before it answers, the question goes through the relay. Where there is none, it is an answer that is owed
+    /// to who showed the key: one side that may not ask and one that has nothing to say would never meet.
     fn ask_for_proof(&mut self, now: Instant, node: NodeId, via: Via) {
         let Some(us) = self.id else { return };
         let via = match via {
+            Via::Direct(addr) if self.is_at_last_word(now, node, via) => {
+                match self.may_answer(now, node, addr) {
+                    true => via,
+                    false => return,
+                }
+            }
             Via::Direct(addr) if !self.may_write(now, node, addr) => Via::Relay,
             Via::Direct(_) | Via::Relay => via,
         };
@@ -497,6 +511,11 @@ impl Node {
             self.outbox.push_back(Frame::whole(destination, frame));
         }
         self.arm_peer(node);
+    }
+
+    /// Whether an address has had the packets that it may have before it answers, and there is no relay.
+    fn is_at_last_word(&self, now: Instant, node: NodeId, via: Via) -> bool {
+        matches!(via, Via::Direct(addr) if self.beacon.is_none() && !self.has_words_for(now, node, addr))
     }
 
     /// Whether our key was sent to this address a moment ago.
