@@ -187,7 +187,7 @@ impl Node {
         if peer.alive(now) || news != Proof::Known {
             self.proved(now, node, via, news);
         }
-        self.heard(now, node, via, (news != Proof::Known, proof != Proof::Known));
+        self.heard(now, node, via, proof, news != Proof::Known);
     }
 
     /// The peer is back after a silence, or proved a key.
@@ -211,10 +211,11 @@ impl Node {
         }
     }
 
-    /// An authentic frame came this way. `is_news`: a tunnel came about, or the peer has another life. `answers`: it is the
-    /// first under its keys, so what we said in the exchange has arrived, and those may be keys that only follow others.
-    fn heard(&mut self, now: Instant, node: NodeId, via: Via, (is_news, answers): (bool, bool)) {
+    /// An authentic frame came this way. `is_news`: a tunnel came about, or the peer has another life; keys that only follow
+    /// others prove no less that what we said in the exchange has arrived.
+    fn heard(&mut self, now: Instant, node: NodeId, via: Via, proof: Proof, is_news: bool) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
+        let answers = proof != Proof::Known;
         let reaction = peer.path.heard(now, via, answers);
         if answers
             && let Via::Direct(addr) = via
@@ -251,7 +252,7 @@ impl Node {
             let reaction = peer.path.answered_unasked(now, addr);
             self.react(now, node, reaction);
         } else {
-            self.heard(now, node, via, (false, false));
+            self.heard(now, node, via, Proof::Known, false);
         }
         self.show(now, Direction::Received, node, (Some(via), false), packet);
         self.on_packet(now, node, via, packet);
