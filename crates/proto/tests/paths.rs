@@ -240,6 +240,19 @@ impl World {
         self.now = end;
     }
 
+    /// What A says first arrives, and the first of what B says to that.
+    fn deliver_one_answer(&mut self) {
+        while let Some((query_id, query)) = self.nodes[A].poll_query() {
+            let answer = self.answer(&query);
+            self.nodes[A].handle_answer(self.now, query_id, answer);
+        }
+        for (from, until) in [(A, usize::MAX), (B, 1)] {
+            for (to, datagram) in self.take(from).into_iter().take(until) {
+                self.carry(from, to, &datagram);
+            }
+        }
+    }
+
     fn dial(&mut self) -> StreamId {
         self.nodes[A].dial(self.now, Addr::backbone(id(B)).port(SERVICE)).unwrap()
     }
@@ -436,6 +449,17 @@ fn early_data_goes_to_an_address_that_proved_nothing_in_small_packets_only() {
     assert!(!sent.is_empty() && sent.iter().all(|len| *len <= 200), "{sent:?}");
     assert!(sent.iter().any(|len| *len > 190), "as much as may: {sent:?}");
     assert_eq!(world.received(), text, "the rest follows at once");
+}
+
+#[test]
+fn of_the_packets_that_a_stranger_may_have_none_is_counted_that_was_not_sent() {
+    let mut world = World::as_shown();
+    world.dial();
+    world.deliver_one_answer();
+    world.lossy.insert(B, usize::MAX);
+    world.pass(Duration::from_millis(900));
+    let sent = world.wire.iter().filter(|sent| sent.0 == Some(A) && sent.1 == addr(B)).count();
+    assert_eq!(sent, 3, "and no more before somebody here may wish for it again");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Builds the fuzz targets with coverage, runs them one after another and says what they reached.
+//! Builds the fuzz targets with coverage, runs as many at a time as there are processors and says what they reached.
 //!
 //! No extra tool is needed: the instrumentation flags are those of libFuzzer, the code is safe Rust, so no sanitizer
 //! beside the overflow and bounds checks of the compiler is of use.
@@ -6,8 +6,11 @@
 mod report;
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
+use std::thread;
 
 use crate::{Failure, cargo, during, output_of, root, run as run_program};
 use report::{Report, Row};
@@ -18,6 +21,9 @@ pub(crate) struct Args {
     /// Seconds for each target
     #[arg(long, default_value_t = 60)]
     seconds: u64,
+    /// Targets that run at one time; as many as there are processors, if not said
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
     /// Write the table there, as Markdown
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -60,14 +66,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     run_program(&mut build)?;
     let mut findings = Vec::new();
     let mut report = Report::begin(args.seconds);
-    for name in &names {
-        let program = Program::new(&fuzz, name);
-        println!("{name}: {} s", args.seconds);
-        let (row, found) = program.run(args.seconds)?;
-        report.rows.push(row);
-        findings.extend(found);
-        if args.merge {
-            program.merge()?;
+    let mut broken = None;
+    for result in run_all(&fuzz, &names, args) {
+        match result {
+            Ok((row, found)) => {
+                report.rows.push(row);
+                findings.extend(found);
+            }
+            Err(failure) => broken = broken.or(Some(failure)),
         }
     }
     print!("{}", report.table());
@@ -77,13 +83,50 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         }
     }
     if findings.is_empty() {
-        return Ok(());
+        return broken.map_or(Ok(()), Err);
     }
     let list: Vec<_> = findings.iter().map(|path| format!("\n  {}", path.display())).collect();
     Err(Failure::Check(format!(
         "inputs that are not taken (fuzz/README.md says how to repeat one):{}",
         list.concat()
     )))
+}
+
+/// Runs the programs side by side. What became of each, in the order of their names.
+fn run_all(fuzz: &Path, names: &[String], args: &Args) -> Vec<Result<(Row, Vec<PathBuf>), Failure>> {
+    let run_one = |name: &str| {
+        let program = Program::new(fuzz, name);
+        println!("{name}: {} s", args.seconds);
+        let reached = program.run(args.seconds)?;
+        if args.merge {
+            program.merge()?;
+        }
+        Ok(reached)
+    };
+    let jobs = args.jobs.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+    side_by_side(jobs, names, |name| run_one(name))
+}
+
+/// Does `work` for each item, `jobs` at a time.
+fn side_by_side<T: Sync, R: Send>(jobs: usize, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let waiting = Mutex::new(items.iter().enumerate());
+    let next = || waiting.lock().ok()?.next();
+    let done = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..jobs.min(items.len()) {
+            scope.spawn(|| {
+                while let Some((index, item)) = next() {
+                    let result = work(item);
+                    if let Ok(mut done) = done.lock() {
+                        done.push((index, result));
+                    }
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_default();
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
 fn chosen(fuzz: &Path, wanted: &[String]) -> Result<Vec<String>, Failure> {
@@ -218,6 +261,18 @@ impl<'a> Program<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_done_side_by_side_is_reported_in_order_and_as_many_at_a_time_as_asked_for() {
+        let both_are_there = std::sync::Barrier::new(2);
+        let names = ["a", "b", "c", "d"];
+        let seen = side_by_side(2, &names, |name| {
+            both_are_there.wait();
+            (*name).to_owned()
+        });
+        assert_eq!(seen, names);
+        assert_eq!(side_by_side(8, &[1], |one| one + 1), [2]);
+    }
 
     #[test]
     fn an_input_with_a_name_is_told_from_one_that_was_found() {

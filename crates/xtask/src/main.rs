@@ -47,7 +47,7 @@ enum Chore {
     Sbom(sbom::Args),
     /// Take the defences of docs/security.md away one by one, and see the attacks succeed
     Weaken(weaken::Args),
-    /// Run the fuzz targets one after another
+    /// Run the fuzz targets, one for each processor at a time
     Fuzz(fuzz::Args),
     /// Run the tests against the released reference node
     Interop(interop::Args),

@@ -75,9 +75,13 @@ impl Node {
         let peer = self.peers.get_mut(&node)?;
         // Each datagram to an address that has not answered is counted, and small: what more a SYN could bring follows
         // when there is an answer.
-        let (max_segments, opening_max) = match via {
-            Via::Direct(addr) if !clear && !peer.path.has_answered(addr) => (1, STRANGER_PAYLOAD_MAX),
-            Via::Direct(_) | Via::Relay => (max_segments, usize::MAX),
+        let counted = match via {
+            Via::Direct(addr) if !clear && !peer.path.has_answered(addr) => Some(addr),
+            Via::Direct(_) | Via::Relay => None,
+        };
+        let (max_segments, opening_max) = match counted {
+            Some(_) => (1, STRANGER_PAYLOAD_MAX),
+            None => (max_segments, usize::MAX),
         };
         entry.stream.set_opening_max(opening_max);
         let destination = match via {
@@ -146,6 +150,9 @@ impl Node {
         let search_begins = full_segments > 0
             && usize::from(entry.stream.max_segment()) > full
             && peer.mtu.filled(now, full_segments, self.config.tunnel.max_datagram);
+        if let Some(addr) = counted.filter(|_| segments == 0) {
+            self.ledger.put_back(addr);
+        }
         if segments > 0 {
             peer.sent = now;
             if expects_answer && !peer.is_awaited() {
@@ -199,6 +206,7 @@ impl Node {
             match via {
                 Via::Direct(addr) if !clear && !self.may_be_sent(node, addr, packet.len()) => {
                     if self.beacon.is_some() {
+                        self.ledger.put_back(addr);
                         self.emit_packet(now, node, Via::Relay, &packet);
                         return true;
                     }

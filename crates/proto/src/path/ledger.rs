@@ -89,6 +89,13 @@ impl Ledger {
         allowed
     }
 
+    /// What was entered last is not sent after all.
+    pub(crate) fn put_back(&mut self, addr: SocketAddr) {
+        if let Some(entry) = self.entries.get_mut(&addr) {
+            entry.sent = entry.sent.saturating_sub(1);
+        }
+    }
+
     /// Whether [`take`](Self::take) would be allowed, if there is room.
     pub(crate) fn has_left(&self, now: Instant, addr: SocketAddr) -> bool {
         self.entries.get(&addr).is_none_or(|entry| entry.sent < PACKETS || entry.last + WINDOW <= now)
@@ -208,6 +215,16 @@ mod tests {
             assert_eq!(taken(&mut ledger, start + Duration::from_secs(seconds)), 0);
         }
         assert_eq!(taken(&mut ledger, start + WINDOW), 3);
+    }
+
+    #[test]
+    fn what_was_not_sent_after_all_may_be_sent_later() {
+        let now = crate::testing::start();
+        let mut ledger = Ledger::default();
+        ledger.put_back(addr(1));
+        assert!(ledger.take(now, addr(1)));
+        ledger.put_back(addr(1));
+        assert_eq!(taken(&mut ledger, now), 3);
     }
 
     #[test]
