@@ -1,7 +1,7 @@
 //! Looks at everything that a node sends.
 
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{Hash as _, Hasher as _};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -27,6 +27,8 @@ pub(super) struct Watch {
     /// Its owner wanted something of somebody.
     pub(super) wanting: bool,
     accounts: BTreeMap<SocketAddr, Account>,
+    /// Where who received something sealed and has said nothing since.
+    arrived: BTreeMap<usize, BTreeSet<SocketAddr>>,
     /// What was sealed with which nonce, towards whom.
     nonces: BTreeMap<(SocketAddr, u32, [u8; 12]), u64>,
 }
@@ -53,6 +55,20 @@ impl Watch {
     pub(super) fn received(&mut self, from: SocketAddr, datagram: &[u8]) {
         if matches!(Frame::parse(datagram), Ok(Frame::Sealed { .. } | Frame::KeyExchange(_))) {
             let account = self.accounts.entry(from).or_default();
+            account.answered = true;
+            account.unanswered.clear();
+        }
+    }
+
+    /// A participant received something sealed at this address.
+    pub(super) fn arrived(&mut self, addr: SocketAddr, whom: usize) {
+        self.arrived.entry(whom).or_default().insert(addr);
+    }
+
+    /// A participant said something sealed, whichever way: perhaps that it was there.
+    pub(super) fn heard(&mut self, whom: usize) {
+        for addr in self.arrived.remove(&whom).unwrap_or_default() {
+            let account = self.accounts.entry(addr).or_default();
             account.answered = true;
             account.unanswered.clear();
         }

@@ -1,11 +1,11 @@
 //! What happens, as the script says.
 
 mod after;
+mod flight;
 mod network;
 mod owners;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use pilot_proto::CandidateSource;
@@ -16,16 +16,7 @@ use super::side::{Settings, Side};
 use super::watch::Watch;
 use super::{IDS, PORT, PUPPET, home};
 use crate::script::Script;
-
-/// A datagram under way.
-#[derive(Clone)]
-struct Flight {
-    to: usize,
-    from: SocketAddr,
-    bytes: Vec<u8>,
-    /// As a participant sent it, and not from another address than its own.
-    genuine: bool,
-}
+use flight::Flight;
 
 pub(super) struct World {
     now: Instant,

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use pilot_wire::beacon::Message;
 use pilot_wire::tunnel::{Extension, KEY_EXCHANGE_LEN};
 
-use super::{Flight, World};
+use super::World;
+use super::flight::Flight;
 use crate::node::puppet::Puppet;
 use crate::node::{IDS, PORT, PUPPET, beacon, home, stranger};
 use crate::script::Script;
@@ -38,6 +39,7 @@ impl World {
     }
 
     pub(super) fn arrive(&mut self, mut flight: Flight) {
+        self.watch_arrival(&flight);
         if flight.to == PUPPET {
             if let Some(from) = (0..2).find(|from| self.sides[*from].at == flight.from)
                 && let Some(answer) = self.puppet.take(from, &flight.bytes)
@@ -46,10 +48,26 @@ impl World {
             }
             return;
         }
-        if flight.genuine {
-            self.watches[flight.to].received(flight.from, &flight.bytes);
-        }
         self.sides[flight.to].node.handle_datagram(self.now, flight.from, &mut flight.bytes);
+    }
+
+    /// What a participant says says where it is; and what it received says that it is there, once it says anything.
+    fn watch_arrival(&mut self, flight: &Flight) {
+        if !flight.is_genuine() {
+            return;
+        }
+        if let (Some(by), Some(addr)) = (flight.by, flight.straight_to)
+            && flight.is_sealed()
+            && let Some(watch) = self.watches.get_mut(by)
+        {
+            watch.arrived(addr, flight.to);
+        }
+        if let Some(watch) = self.watches.get_mut(flight.to) {
+            watch.received(flight.from, &flight.bytes);
+            if let Some(by) = flight.by.filter(|_| flight.is_sealed()) {
+                watch.heard(by);
+            }
+        }
     }
 
     /// The same datagram once more, later, from anywhere.
@@ -77,7 +95,6 @@ impl World {
             Some(byte) => *byte ^= value,
             None => bytes.truncate(length.saturating_sub(usize::from(value))),
         }
-        flight.genuine = false;
     }
 
     /// Bytes that no node has sent; in clear with a checksum, so that they get far.
@@ -118,7 +135,8 @@ impl World {
     }
 
     pub(super) fn puppet_says(&mut self, to: usize, bytes: Vec<u8>) {
-        self.launch(Flight { to, from: home(PUPPET, 0), bytes, genuine: true });
+        let addr = self.sides[to].at;
+        self.launch(Flight::direct(PUPPET, home(PUPPET, 0), to, addr, bytes));
     }
 
     pub(super) fn launch(&mut self, flight: Flight) {
@@ -157,13 +175,13 @@ impl World {
         if to == beacon() {
             return self.at_beacon(from, &bytes);
         }
-        let to = if to == home(PUPPET, 0) {
+        let receiver = if to == home(PUPPET, 0) {
             Some(PUPPET)
         } else {
             (0..2).find(|other| self.sides[*other].at == to)
         };
-        if let Some(to) = to {
-            self.launch(Flight { to, from: source, bytes, genuine: true });
+        if let Some(receiver) = receiver {
+            self.launch(Flight::direct(from, source, receiver, to, bytes));
         }
     }
 
@@ -171,22 +189,22 @@ impl World {
     #[expect(clippy::wildcard_enum_match_arm, reason = "of what a beacon knows, this one knows three")]
     pub(super) fn at_beacon(&mut self, from: usize, bytes: &[u8]) {
         let Ok(message) = Message::parse(bytes) else { return };
-        let (to, answer) = match message {
+        let (to, by, answer) = match message {
             Message::Relay { source, destination, frame } => {
                 let Some(to) = (0..2).find(|other| IDS[*other] == destination) else { return };
-                (to, Message::RelayDeliver { source, frame })
+                (to, Some(from), Message::RelayDeliver { source, frame })
             }
             Message::Discover { .. } | Message::DiscoverEx { .. } => {
-                (from, Message::DiscoverReply(self.sides[from].at))
+                (from, None, Message::DiscoverReply(self.sides[from].at))
             }
             Message::PunchRequest { target, .. } => {
                 let Some(to) = (0..2).find(|other| IDS[*other] == target) else { return };
-                (to, Message::PunchCommand(self.sides[from].at))
+                (to, None, Message::PunchCommand(self.sides[from].at))
             }
             _ => return,
         };
         let mut bytes = Vec::new();
         answer.emit(&mut bytes);
-        self.launch(Flight { to, from: beacon(), bytes, genuine: false });
+        self.launch(Flight::of_beacon(by, to, bytes));
     }
 }
