@@ -9,8 +9,8 @@ use bytes::Bytes;
 use pilot_crypto::Identity;
 use pilot_proto::trust::{Book, Trusted};
 use pilot_proto::{
-    Answer, CandidateSource, Closed, Config, DialError, Event, KeyAgreement, Location, Node, Query, Read,
-    RelayState, StreamEvent, Visibility, node::PathView,
+    Answer, CandidateSource, Closed, Config, DialError, Encryption, Event, KeyAgreement, Location, Node,
+    Query, Read, RelayState, StreamEvent, Visibility, node::PathView,
 };
 use pilot_wire::beacon::{DiscoverProof, Message};
 use pilot_wire::tunnel::Frame;
@@ -66,21 +66,28 @@ fn start() -> Instant {
 
 impl World {
     fn new(visibility: Visibility, beacon: Option<SocketAddr>) -> Self {
-        Self::agreeing(KeyAgreement::OfTheMoment, visibility, beacon)
+        Self::of(Config { visibility, beacon, ..Config::new(identity(A), [0; 32]) })
     }
 
     /// As nodes of release 1.18.0: a key that is shown proves nothing about the address that it comes from.
     fn as_shown() -> Self {
-        Self::agreeing(KeyAgreement::AsShown, Visibility::Private, None).trusting()
+        Self::of(Config { agreement: KeyAgreement::AsShown, ..Config::new(identity(A), [0; 32]) }).trusting()
     }
 
-    fn agreeing(agreement: KeyAgreement, visibility: Visibility, beacon: Option<SocketAddr>) -> Self {
+    fn in_clear() -> Self {
+        Self::of(Config { encryption: Encryption::Off, ..Config::new(identity(A), [0; 32]) }).trusting()
+    }
+
+    /// Two nodes with the same settings, and each with an identity of its own.
+    fn of(settings: Config) -> Self {
+        let Config { visibility, beacon, agreement, encryption, .. } = settings;
         let now = start();
         let node = |index: usize| {
             let config = Config {
                 visibility,
                 beacon,
                 agreement,
+                encryption,
                 ..Config::new(identity(index), [index as u8 + 1; 32])
             };
             let mut node = Node::new(config, now);
@@ -473,6 +480,23 @@ fn a_large_datagram_waits_for_an_address_to_prove_itself() {
     assert!(!sent.is_empty() && sent.iter().all(|len| *len <= 200), "{sent:?}");
     let came = |event: &Event| matches!(event, Event::Datagram { data, .. } if data.len() == 1000);
     assert!(world.events[B].iter().any(came));
+}
+
+#[test]
+fn without_encryption_an_address_that_somebody_planted_is_left() {
+    let mut earlier = World::in_clear();
+    earlier.talk();
+    let of_b = |sent: &&Sent| sent.0 == Some(B) && sent.1 == addr(A);
+    let (_, _, recorded) = earlier.wire.iter().find(of_b).unwrap();
+
+    let mut world = World::in_clear();
+    let stranger = SocketAddr::from(([192, 0, 2, 66], 6666));
+    world.nodes[A].handle_datagram(world.now, stranger, &mut recorded.clone());
+    let stream = world.dial();
+    world.pass(Duration::from_secs(5));
+    assert!(world.wire.iter().any(|sent| sent.1 == stranger), "it had been believed");
+    assert!(world.events[A].contains(&Event::Stream(stream, StreamEvent::Established)));
+    assert_eq!(world.nodes[A].path_report(id(B)).unwrap().path, PathView::Direct(addr(B)));
 }
 
 #[test]

@@ -206,6 +206,9 @@ impl Node {
             self.directory.ask(Query::Resolve(node));
         }
         if self.config.encryption == Encryption::Off {
+            if tries > 1 {
+                self.ask_every_way(now, node);
+            }
             return;
         }
         if ready {
@@ -238,7 +241,8 @@ impl Node {
         }
     }
 
-    /// The peer has a key and does not answer: every way that ever worked is asked, and others are looked for.
+    /// The peer has a key and does not answer: every way that ever worked is asked, and others are looked for. With
+    /// encryption off anybody may have planted the address in use, so that all others are asked, too.
     fn ask_every_way(&mut self, now: Instant, node: NodeId) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
         if peer.waited(now) >= DOUBT_AFTER {
@@ -248,7 +252,9 @@ impl Node {
         } else {
             peer.path.recheck(now);
         }
-        for addr in self.peers.get(&node).map(|peer| peer.path.known_addresses()).unwrap_or_default() {
+        let clear = self.config.encryption == Encryption::Off;
+        let asked = |peer: &Peer| if clear { peer.path.addresses() } else { peer.path.known_addresses() };
+        for addr in self.peers.get(&node).map(asked).unwrap_or_default() {
             self.probe(now, node, addr);
         }
         self.ping_relay(now, node);
