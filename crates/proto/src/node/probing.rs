@@ -123,11 +123,13 @@ impl Node {
         let first = || if clear { peer.path.addresses().first().copied().map(Via::Direct) } else { None };
         match peer.path.route().or_else(first)? {
             Via::Direct(addr) if !clear && !peer.path.has_answered(addr) => {
-                let allowed = match peer.knows_ours {
+                let relay = self.beacon.is_some().then_some(Via::Relay);
+                // The last word is for who has nothing else: the relay brings what is repeated, and what is not understood
+                // needs an exchange.
+                let allowed = match peer.knows_ours && relay.is_none() {
                     true => self.ledger.take(now, addr),
                     false => self.ledger.take_spare(now, addr),
                 };
-                let relay = self.beacon.is_some().then_some(Via::Relay);
                 if allowed { Some(Via::Direct(addr)) } else { relay }
             }
             via @ (Via::Direct(_) | Via::Relay) => Some(via),
