@@ -143,9 +143,12 @@ impl Node {
 
     /// Keys of the moment that have been used for long enough are replaced while the peer is there.
     pub(super) fn rekey_if_due(&mut self, now: Instant, node: NodeId) {
-        let due = self.peers.get(&node).and_then(super::Peer::rekey_at).is_some_and(|at| at <= now);
-        let via = self.peers.get(&node).and_then(|peer| peer.path.route());
-        if due && let Some(via) = via {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        if peer.rekey_at().is_none_or(|at| at > now) {
+            return;
+        }
+        peer.rekeyed = Some(now);
+        if let Some(via) = peer.path.route() {
             self.offer(now, node, via);
         }
     }
