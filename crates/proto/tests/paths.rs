@@ -470,6 +470,26 @@ fn of_the_packets_that_a_stranger_may_have_none_is_counted_that_was_not_sent() {
 }
 
 #[test]
+fn where_there_is_a_relay_it_brings_what_an_address_may_not_have_twice() {
+    let agreement = KeyAgreement::AsShown;
+    let settings = Config { agreement, beacon: Some(BEACON.into()), ..Config::new(identity(A), [0; 32]) };
+    let mut world = World::of(settings).trusting();
+    world.dial();
+    world.deliver_one_answer();
+    world.lossy.insert(B, usize::MAX);
+    let now = world.now;
+    let to = Addr::backbone(id(B)).port(SERVICE);
+    for word in [b"one", b"two"] {
+        world.nodes[A].send_datagram(now, to, None, word).unwrap();
+    }
+    world.settle();
+    let straight = world.wire.iter().filter(|sent| sent.0 == Some(A) && sent.1 == addr(B));
+    assert_eq!(straight.count(), 2, "an exchange and a word, and one more may follow");
+    let came = world.events[B].iter().filter(|event| matches!(event, Event::Datagram { .. })).count();
+    assert_eq!(came, 2);
+}
+
+#[test]
 fn a_large_datagram_waits_for_an_address_to_prove_itself() {
     let mut world = World::as_shown();
     let now = world.now;
