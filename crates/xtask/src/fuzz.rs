@@ -94,7 +94,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 
 /// Runs the programs side by side. What became of each, in the order of their names.
 fn run_all(fuzz: &Path, names: &[String], args: &Args) -> Vec<Result<(Row, Vec<PathBuf>), Failure>> {
-    let run_one = |name: &str| {
+    let run_one = |name: &String| {
         let program = Program::new(fuzz, name);
         println!("{name}: {} s", args.seconds);
         let reached = program.run(args.seconds)?;
@@ -104,7 +104,7 @@ fn run_all(fuzz: &Path, names: &[String], args: &Args) -> Vec<Result<(Row, Vec<P
         Ok(reached)
     };
     let jobs = args.jobs.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
-    side_by_side(jobs, names, |name| run_one(name))
+    side_by_side(jobs, names, run_one)
 }
 
 /// Does `work` for each item, `jobs` at a time.

@@ -147,7 +147,7 @@ impl Node {
         if peer.rekey_at().is_none_or(|at| at > now) {
             return;
         }
-        peer.rekeyed = Some(now);
+        peer.rekey_tried = Some(now);
         if let Some(via) = peer.path.route() {
             self.offer(now, node, via);
         }

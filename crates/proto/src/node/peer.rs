@@ -77,8 +77,8 @@ pub(super) struct Peer {
     /// When our addresses were last told to the peer.
     pub(super) told: Option<Instant>,
     pub(super) offered: Option<Instant>,
-    /// When the keys in use were last to be replaced, whether or not anything could be sent for that.
-    pub(super) rekeyed: Option<Instant>,
+    /// When replacing the keys in use was last tried, whether or not anything could be sent for it.
+    pub(super) rekey_tried: Option<Instant>,
     pub(super) sent: Instant,
     /// Bytes of frames with packets to and from the peer.
     pub(super) bytes_sent: u64,
@@ -151,7 +151,7 @@ impl Peer {
             flow: None,
             told: None,
             offered: None,
-            rekeyed: None,
+            rekey_tried: None,
             sent: now,
             bytes_sent: 0,
             bytes_received: 0,
@@ -331,7 +331,7 @@ impl Peer {
     /// are tried then.
     pub(super) fn rekey_at(&self) -> Option<Instant> {
         let due = self.tunnel.rekey_at().filter(|_| self.awaiting.is_none() && self.probe_again.is_none())?;
-        Some(self.offered.max(self.rekeyed).map_or(due, |last| due.max(last + REKEY_AGAIN)))
+        Some(self.offered.max(self.rekey_tried).map_or(due, |last| due.max(last + REKEY_AGAIN)))
     }
 
     /// Whether nothing here has a use for the peer.
