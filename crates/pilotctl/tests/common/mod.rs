@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on stops, and says why")]
 
 pub(crate) mod mcp;
+mod ports;
 pub(crate) mod tour;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use serde_json::Value;
+
+use ports::Ports;
 
 pub(crate) const PILOTCTL: &str = env!("CARGO_BIN_EXE_pilotctl");
 
@@ -22,6 +25,7 @@ pub(crate) struct World {
     rendezvous: Option<Running>,
     pub(crate) registry: String,
     pub(crate) beacon: String,
+    _ports: Ports,
 }
 
 /// A rendezvous beside that of the world.
@@ -32,21 +36,24 @@ pub(crate) struct Rendezvous {
     pub(crate) beacon: String,
     /// Of its registry's certificate.
     pub(crate) fingerprint: String,
-    /// Where its pages are, and where the beacon is on the web; empty if nowhere.
+    /// Where its pages are, and where the beacon is on the web.
     pub(crate) pages: String,
     pub(crate) web: String,
+    _ports: Ports,
 }
 
 impl Rendezvous {
     pub(crate) fn start(home: PathBuf, more: &[&str]) -> Self {
+        let ports = Ports::reserve();
         let mut rendezvous = Self {
             running: None,
             home,
-            registry: "127.0.0.1:0".to_owned(),
-            beacon: "127.0.0.1:0".to_owned(),
+            registry: ports.registry(),
+            beacon: ports.beacon(),
             fingerprint: String::new(),
             pages: String::new(),
             web: String::new(),
+            _ports: ports,
         };
         rendezvous.restart(more);
         rendezvous
@@ -62,9 +69,7 @@ impl Rendezvous {
         let ready = running.json_line();
         assert_eq!(ready["status"], "ok", "{ready}");
         let text = |name: &str| ready["data"][name].as_str().unwrap().to_owned();
-        (self.registry, self.beacon) = (text("registry_addr"), text("beacon_addr"));
-        let or_nowhere = |name: &str| ready["data"][name].as_str().unwrap_or_default().to_owned();
-        (self.pages, self.web) = (or_nowhere("http_addr"), or_nowhere("web_addr"));
+        (self.pages, self.web) = (text("http_addr"), text("web_addr"));
         self.fingerprint = text("registry_fingerprint");
         self.running = Some(running);
     }
@@ -125,12 +130,15 @@ impl World {
     pub(crate) fn new() -> Self {
         // Short: the path of a socket may have about a hundred characters.
         let directory = tempfile::Builder::new().prefix("pilot").tempdir_in("/tmp").unwrap();
-        let mut world = World { directory, rendezvous: None, registry: String::new(), beacon: String::new() };
-        world.start_rendezvous("127.0.0.1:0", "127.0.0.1:0");
+        let ports = Ports::reserve();
+        let (registry, beacon) = (ports.registry(), ports.beacon());
+        let mut world = World { directory, rendezvous: None, registry, beacon, _ports: ports };
+        world.start_rendezvous();
         world
     }
 
-    fn start_rendezvous(&mut self, registry: &str, beacon: &str) {
+    fn start_rendezvous(&mut self) {
+        let (registry, beacon) = (&self.registry, &self.beacon);
         let home = self.directory.path().join("rendezvous");
         let words = ["rendezvous", "run", "--json", "--registry-addr", registry, "--beacon-addr", beacon];
         let mut command = command(&home, &home.join("sock"), &words);
@@ -138,8 +146,6 @@ impl World {
         let mut running = Running::start(command);
         let ready = running.json_line();
         assert_eq!(ready["status"], "ok", "{ready}");
-        self.registry = ready["data"]["registry_addr"].as_str().unwrap().to_owned();
-        self.beacon = ready["data"]["beacon_addr"].as_str().unwrap().to_owned();
         self.rendezvous = Some(running);
     }
 
@@ -150,8 +156,7 @@ impl World {
 
     /// At the same addresses, with the same store.
     pub(crate) fn restart_rendezvous(&mut self) {
-        let (registry, beacon) = (self.registry.clone(), self.beacon.clone());
-        self.start_rendezvous(&registry, &beacon);
+        self.start_rendezvous();
     }
 
     /// A machine without a daemon yet.

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::ports::Ports;
 use super::{Agent, Done, PILOTCTL, Running, World};
 
 /// What a line that waits for others says when it is ready.
@@ -42,7 +43,8 @@ pub(crate) struct Tour {
     world: World,
     people: Vec<Agent>,
     tools: PathBuf,
-    ports: (String, String),
+    /// Of "the rendezvous of this machine".
+    ports: Ports,
     /// What a document says, and what stands for it here.
     stand_ins: Vec<(String, String)>,
 }
@@ -92,15 +94,11 @@ fn play(document: &str, people: &[&str], at_least: usize, tour: Tour) {
 impl Tour {
     fn new(people: &[&str]) -> Self {
         let world = World::new();
-        // Free ports for "the rendezvous of this machine": those of one that has just gone.
-        let other = World::new();
-        let ports = (other.registry.clone(), other.beacon.clone());
-        drop(other);
         let tools = world.directory.path().join("bin");
         std::fs::create_dir(&tools).unwrap();
         std::os::unix::fs::symlink(PILOTCTL, tools.join("pilotctl")).unwrap();
         let people = people.iter().map(|name| world.machine(name)).collect();
-        Tour { world, people, tools, ports, stand_ins: Vec::new() }
+        Tour { world, people, tools, ports: Ports::reserve(), stand_ins: Vec::new() }
     }
 
     fn befriend(&self) {
@@ -147,8 +145,8 @@ impl Tour {
         let place = self.world.directory.path().display().to_string();
         let line = line
             .replace(&place, "/tmp")
-            .replace(&self.ports.0, "127.0.0.1:9000")
-            .replace(&self.ports.1, "127.0.0.1:9001");
+            .replace(&self.ports.registry(), "127.0.0.1:9000")
+            .replace(&self.ports.beacon(), "127.0.0.1:9001");
         self.stand_ins.iter().fold(line, |line, (said, meant)| line.replace(meant, said))
     }
 
@@ -178,8 +176,8 @@ impl Tour {
             .env("PILOT_SOCKET", &agent.socket)
             // A machine under load is no reason to print another word.
             .env("PILOT_SEND_PATIENCE", "2s")
-            .env("PILOT_REGISTRY_ADDR", &self.ports.0)
-            .env("PILOT_BEACON_ADDR", &self.ports.1)
+            .env("PILOT_REGISTRY_ADDR", &self.ports.registry())
+            .env("PILOT_BEACON_ADDR", &self.ports.beacon())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
