@@ -1,9 +1,9 @@
 //! The rendezvous and the nodes around it.
 
-use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::Command as System;
 
+use pilot_ports::Ports;
 use tempfile::TempDir;
 
 use crate::command::{Program, isolate};
@@ -23,6 +23,7 @@ pub struct Stage {
     beacon: String,
     web: String,
     folder: TempDir,
+    _ports: Ports,
 }
 
 impl Default for Stage {
@@ -35,8 +36,10 @@ impl Stage {
     /// Starts a rendezvous and waits until it answers.
     pub fn open() -> Self {
         let folder = tempfile::Builder::new().prefix("pilot-").tempdir().expect("a folder can be made");
-        let (registry, beacon, web) = (free_tcp(), free_udp(), free_tcp());
-        let mut stage = Self { rendezvous: None, registry, beacon, web, folder };
+        let ports = Ports::reserve();
+        // The web is not where nodes look for it by themselves.
+        let [registry, beacon, _, web] = ports.all().map(|address| address.to_string());
+        let mut stage = Self { rendezvous: None, registry, beacon, web, folder, _ports: ports };
         stage.start_rendezvous();
         stage
     }
@@ -152,14 +155,4 @@ impl Pair {
         self.ours.assert_sealed_to(&self.theirs);
         self.theirs.assert_sealed_to(&self.ours);
     }
-}
-
-fn free_tcp() -> String {
-    let socket = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-    socket.local_addr().expect("it is bound").to_string()
-}
-
-fn free_udp() -> String {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback has a free port");
-    socket.local_addr().expect("it is bound").to_string()
 }

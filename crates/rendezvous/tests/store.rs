@@ -432,7 +432,8 @@ async fn the_way_to_the_database_is_protected_as_its_url_says() {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let certificate = pem("CERTIFICATE", made.cert.der());
     let key = pem("PRIVATE KEY", &made.signing_key.serialize_der());
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let ports = pilot_ports::Ports::reserve();
+    let port = ports.registry().port();
     let server = postgres::Postgres::private_with_tls(port, &certificate, &key);
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("root.crt");

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pilot_daemon::{Config, Running};
+use pilot_ports::Ports;
 use pilot_rendezvous::{RunError, store::StoreError};
 use pilot_wire::ipc::{
     ClientFrame, Command, DIALECT, DaemonFrame, Decoder, Failure, Handshake, INITIAL_CREDIT, Reply, Request,
@@ -41,38 +42,37 @@ pub struct Rendezvous {
     tls: bool,
     directory: TempDir,
     task: JoinHandle<()>,
+    ports: Option<Ports>,
 }
 
 impl Rendezvous {
     pub async fn start() -> Self {
-        Self::start_with("127.0.0.1:0".parse().unwrap(), false).await
+        let ports = Ports::reserve();
+        let [registry, beacon, _, web] = ports.all();
+        Self::start_on(registry, beacon, web, false).await.with(ports)
     }
 
     /// One that is reached at another address than that of loopback.
     pub async fn start_at(any: SocketAddr) -> Self {
-        Self::start_with(any, false).await
+        Self::start_on(any, any, any, false).await
     }
 
     /// With TLS over the web, and a certificate of its own making.
     pub async fn start_with_tls() -> Self {
-        Self::start_with("127.0.0.1:0".parse().unwrap(), true).await
+        let ports = Ports::reserve();
+        let [registry, beacon, _, web] = ports.all();
+        Self::start_on(registry, beacon, web, true).await.with(ports)
     }
 
     /// With the beacon over the web where nodes look for it, one port above the beacon.
     pub async fn start_with_web_beside() -> Self {
-        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        loop {
-            let beacon = std::net::UdpSocket::bind(any).unwrap().local_addr().unwrap();
-            let Some(port) = beacon.port().checked_add(1) else { continue };
-            let web = SocketAddr::new(beacon.ip(), port);
-            if std::net::TcpListener::bind(web).is_ok() {
-                return Self::start_on(any, beacon, web, false).await;
-            }
-        }
+        let ports = Ports::reserve();
+        Self::start_on(ports.registry(), ports.beacon(), ports.web(), false).await.with(ports)
     }
 
-    async fn start_with(any: SocketAddr, tls: bool) -> Self {
-        Self::start_on(any, any, any, tls).await
+    fn with(mut self, ports: Ports) -> Self {
+        self.ports = Some(ports);
+        self
     }
 
     async fn start_on(registry: SocketAddr, beacon: SocketAddr, web: SocketAddr, tls: bool) -> Self {
@@ -84,7 +84,7 @@ impl Rendezvous {
         let directory = tempfile::tempdir().unwrap();
         let (bound, task) = run_rendezvous(directory.path(), registry, beacon, web, tls).await;
         let web = bound.web.unwrap().addr;
-        Self { registry: bound.registry, beacon: bound.beacon, web, tls, directory, task }
+        Self { registry: bound.registry, beacon: bound.beacon, web, tls, directory, task, ports: None }
     }
 
     /// The process is gone, as after `kill -9`.

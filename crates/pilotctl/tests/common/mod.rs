@@ -3,16 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on stops, and says why")]
 
 pub(crate) mod mcp;
-mod ports;
 pub(crate) mod tour;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
+use pilot_ports::Ports;
 use serde_json::Value;
-
-use ports::Ports;
 
 pub(crate) const PILOTCTL: &str = env!("CARGO_BIN_EXE_pilotctl");
 
@@ -48,8 +46,8 @@ impl Rendezvous {
         let mut rendezvous = Self {
             running: None,
             home,
-            registry: ports.registry(),
-            beacon: ports.beacon(),
+            registry: ports.registry().to_string(),
+            beacon: ports.beacon().to_string(),
             fingerprint: String::new(),
             pages: String::new(),
             web: String::new(),
@@ -131,7 +129,7 @@ impl World {
         // Short: the path of a socket may have about a hundred characters.
         let directory = tempfile::Builder::new().prefix("pilot").tempdir_in("/tmp").unwrap();
         let ports = Ports::reserve();
-        let (registry, beacon) = (ports.registry(), ports.beacon());
+        let (registry, beacon) = (ports.registry().to_string(), ports.beacon().to_string());
         let mut world = World { directory, rendezvous: None, registry, beacon, _ports: ports };
         world.start_rendezvous();
         world

@@ -6,7 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::ports::Ports;
+use pilot_ports::Ports;
+
 use super::{Agent, Done, PILOTCTL, Running, World};
 
 /// What a line that waits for others says when it is ready.
@@ -145,8 +146,8 @@ impl Tour {
         let place = self.world.directory.path().display().to_string();
         let line = line
             .replace(&place, "/tmp")
-            .replace(&self.ports.registry(), "127.0.0.1:9000")
-            .replace(&self.ports.beacon(), "127.0.0.1:9001");
+            .replace(&self.ports.registry().to_string(), "127.0.0.1:9000")
+            .replace(&self.ports.beacon().to_string(), "127.0.0.1:9001");
         self.stand_ins.iter().fold(line, |line, (said, meant)| line.replace(meant, said))
     }
 
@@ -176,8 +177,8 @@ impl Tour {
             .env("PILOT_SOCKET", &agent.socket)
             // A machine under load is no reason to print another word.
             .env("PILOT_SEND_PATIENCE", "2s")
-            .env("PILOT_REGISTRY_ADDR", &self.ports.registry())
-            .env("PILOT_BEACON_ADDR", &self.ports.beacon())
+            .env("PILOT_REGISTRY_ADDR", self.ports.registry().to_string())
+            .env("PILOT_BEACON_ADDR", self.ports.beacon().to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
