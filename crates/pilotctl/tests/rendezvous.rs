@@ -67,6 +67,33 @@ fn a_rendezvous_is_looked_at_copied_and_put_back() {
 }
 
 #[test]
+fn what_a_rendezvous_goes_without_because_its_port_is_taken_is_shown() {
+    let world = World::new();
+    let keeper = world.machine("keeper");
+    let ports = pilot_ports::Ports::reserve();
+    let [registry, beacon, web, pages] = ports.all().map(|address| address.to_string());
+    let _others = [&web, &pages].map(|address| std::net::TcpListener::bind(address).unwrap());
+    let words = ["rendezvous", "start", "--registry-addr", &registry, "--beacon-addr", &beacon];
+    let started = keeper.ok(&words);
+    let status = keeper.ok(&["rendezvous", "status"]);
+    let known = keeper.json(&["rendezvous", "status"]);
+    keeper.ok(&["rendezvous", "stop"]);
+    for text in [started, status] {
+        assert!(
+            text.contains(&format!("web       none ({web}: address in use); `--web-listen` sets where")),
+            "{text}"
+        );
+        assert!(
+            text.contains(&format!("pages     none ({pages}: address in use); `--http-listen` sets")),
+            "{text}"
+        );
+    }
+    assert!(known["web_addr"].is_null() && known["http_addr"].is_null(), "{known}");
+    assert!(known["web_missing"].as_str().unwrap().starts_with(&web), "{known}");
+    assert!(known["http_missing"].as_str().unwrap().starts_with(&pages), "{known}");
+}
+
+#[test]
 fn a_snapshot_of_the_reference_is_taken_over_once() {
     let world = World::new();
     let keeper = world.machine("keeper");

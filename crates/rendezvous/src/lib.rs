@@ -23,4 +23,4 @@ pub use config::{
     BeaconConfig, CertificateSource, Config, Http, HttpListen, RegistryTls, RegistryTrust, Web, WebLimits,
     WebListen, WebTls,
 };
-pub use serve::{Bound, BoundBeacon, BoundWeb, CertificateError, RunError, run, run_beacon};
+pub use serve::{Bound, BoundBeacon, BoundWeb, CertificateError, Missing, RunError, run, run_beacon};

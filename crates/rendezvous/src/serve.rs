@@ -1,6 +1,7 @@
 //! The shell around the two state machines: sockets, tasks, the store.
 
 mod beacon;
+mod beside;
 mod connection;
 mod ears;
 mod entrance;
@@ -13,10 +14,11 @@ mod tls;
 mod udp;
 mod web;
 
+pub use beside::Missing;
 pub use outpost::{BoundBeacon, run_beacon};
 
 use crate::{
-    CertificateSource, Config, Http, HttpListen, Web, WebListen, WebTls,
+    CertificateSource, Config, Http, Web, WebTls,
     beacon::Introductions,
     clock::Clock,
     http::{self, BeaconPulse, RegistryPulse},
@@ -24,13 +26,14 @@ use crate::{
     registry::{RestoreError, State, record::Seed},
     store::{self, Store, StoreError},
 };
+use beside::Place;
 use entrance::Entrance;
 use pilot_crypto::{Identity, Sha256};
 use pilot_wire::registry::MeshSecret;
 use std::{
     collections::BTreeSet,
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -55,8 +58,12 @@ pub struct Bound {
     pub beacon: SocketAddr,
     /// The beacon over the web.
     pub web: Option<BoundWeb>,
+    /// Where that was to be and is not.
+    pub web_missing: Option<Missing>,
     /// Pages for those who look after it (TCP).
     pub http: Option<SocketAddr>,
+    /// Where they were to be and are not.
+    pub http_missing: Option<Missing>,
 }
 
 /// Where the beacon is reached over the web.
@@ -191,13 +198,13 @@ pub async fn run(
     let udp = UdpSocket::bind(config.beacon_addr).await.map_err(bind("beacon", config.beacon_addr))?;
     let registry_addr = tcp.local_addr().map_err(bind("registry", config.registry_addr))?;
     let beacon_addr = udp.local_addr().map_err(bind("beacon", config.beacon_addr))?;
-    let web_listener = match &config.web {
-        Some(web) => listen_for_web(web, beacon_addr).await?,
-        None => None,
+    let web_place = match &config.web {
+        Some(web) => Place::of_web(web, beacon_addr).await?,
+        None => Place::default(),
     };
-    let pages_listener = match &config.http {
-        Some(settings) => listen_for_pages(settings.listen, config.registry_addr, registry_addr).await?,
-        None => None,
+    let pages_place = match &config.http {
+        Some(settings) => Place::of_pages(settings.listen, config.registry_addr, registry_addr).await?,
+        None => Place::default(),
     };
     let (mut store, records) = store::open(&config.store).await?;
     let registry_certificate = certificate(&config.registry_tls.certificate, Owner::Registry)?;
@@ -207,7 +214,9 @@ pub async fn run(
         plaintext: config.registry_tls.plaintext,
         beacon: beacon_addr,
         web: None,
+        web_missing: web_place.missing,
         http: None,
+        http_missing: pages_place.missing,
     };
     let mut rules = config.registry.clone();
     rules.beacon.get_or_insert(bound.beacon);
@@ -238,7 +247,7 @@ pub async fn run(
     beacon.join_mesh(clock.start(), membership.id, membership.secret, membership.session);
     let ears = ears::Sockets::bind(bound.beacon, config.second_beacon_ip).await;
     let (to_web_inbox, web_inbox) = web::inbox();
-    let (bound_web, web) = serve_web(config.web, web_listener, to_registry.clone(), to_web_inbox)?;
+    let (bound_web, web) = serve_web(config.web, web_place.listener, to_registry.clone(), to_web_inbox)?;
     bound.web = bound_web;
     let meters = Arc::new(Meters::new());
     // Both are alive from the moment at which this is said to be ready.
@@ -255,7 +264,7 @@ pub async fn run(
         // It must not keep the registry from ending.
         to_registry: to_registry.downgrade(),
     };
-    let (bound_pages, pages) = serve_pages(config.http, pages_listener, sources)?;
+    let (bound_pages, pages) = serve_pages(config.http, pages_place.listener, sources)?;
     bound.http = bound_pages;
     let beacon = beacon::serve(udp, ears, beacon, beacon_orders, web_inbox, to_registry.clone(), publish);
     let mesh = mesh::introduce(to_registry.clone(), to_beacon.clone());
@@ -402,49 +411,4 @@ fn beacon_id(given: Option<u32>, reached_at: SocketAddr) -> Result<u32, RunError
 fn session() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// A port that was only guessed may be another program's.
-async fn listen_for_pages(
-    listen: HttpListen,
-    wanted: SocketAddr,
-    registry: SocketAddr,
-) -> Result<Option<TcpListener>, RunError> {
-    match listen {
-        HttpListen::At(addr) => {
-            let listener = TcpListener::bind(addr).await;
-            listener.map(Some).map_err(|source| RunError::Bind { what: "http", addr, source })
-        }
-        HttpListen::Beside => {
-            let port = if wanted.port() == 0 { Some(0) } else { registry.port().checked_add(3) };
-            let Some(port) = port else { return Ok(None) };
-            match TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await {
-                Ok(listener) => Ok(Some(listener)),
-                Err(error) => {
-                    tracing::warn!(port, %error, "no dashboard and no metrics; `--http-listen` sets where");
-                    Ok(None)
-                }
-            }
-        }
-    }
-}
-
-/// A port that was only guessed may be another program's.
-async fn listen_for_web(web: &Web, beacon: SocketAddr) -> Result<Option<TcpListener>, RunError> {
-    match web.listen {
-        WebListen::At(addr) => {
-            let listener = TcpListener::bind(addr).await;
-            listener.map(Some).map_err(|source| RunError::Bind { what: "web", addr, source })
-        }
-        WebListen::Beside => {
-            let Some(port) = beacon.port().checked_add(1) else { return Ok(None) };
-            match TcpListener::bind(SocketAddr::new(beacon.ip(), port)).await {
-                Ok(listener) => Ok(Some(listener)),
-                Err(error) => {
-                    tracing::warn!(port, %error, "the beacon is not reached over the web; `--web-listen` sets where");
-                    Ok(None)
-                }
-            }
-        }
-    }
 }

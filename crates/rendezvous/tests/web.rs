@@ -20,6 +20,7 @@ use pilot_wire::{
     web::{Greeting, MESSAGE_MAX, PATH, SUBPROTOCOL, signed_text},
 };
 use std::{
+    io::ErrorKind,
     net::{SocketAddr, UdpSocket},
     time::Duration,
 };
@@ -395,7 +396,15 @@ fn beside_the_beacon_a_port_that_is_taken_does_not_matter_and_one_that_was_asked
     if UdpSocket::bind(("127.0.0.1", port - 1)).is_ok() {
         asked.beacon_addr.set_port(port - 1);
         runtime
-            .block_on(pilot_rendezvous::run(asked, |bound| assert_eq!(bound.web, None), async {}))
+            .block_on(pilot_rendezvous::run(
+                asked,
+                |bound| {
+                    assert_eq!(bound.web, None);
+                    let missing = bound.web_missing.unwrap();
+                    assert_eq!((missing.addr.port(), missing.why), (port, ErrorKind::AddrInUse));
+                },
+                async {},
+            ))
             .unwrap();
     }
 }

@@ -178,9 +178,15 @@ pub(crate) struct Ready {
     /// SHA-256 of its certificate; none without TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) web_fingerprint: Option<String>,
+    /// Where that was to be, and why it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) web_missing: Option<String>,
     /// The pages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) http_addr: Option<String>,
+    /// Where they were to be, and why they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) http_missing: Option<String>,
     pub(crate) store: String,
     pub(crate) pid: u32,
     #[serde(default)]
@@ -201,8 +207,14 @@ impl fmt::Display for Ready {
         if let Some(fingerprint) = &self.web_fingerprint {
             writeln!(f, "            certificate {fingerprint}")?;
         }
+        if let Some(missing) = &self.web_missing {
+            writeln!(f, "  web       {}", without(missing, "--web-listen"))?;
+        }
         if let Some(http) = &self.http_addr {
             writeln!(f, "  pages     http://{http}/")?;
+        }
+        if let Some(missing) = &self.http_missing {
+            writeln!(f, "  pages     {}", without(missing, "--http-listen"))?;
         }
         writeln!(f, "  store     {}", self.store)?;
         if let Some(log) = &self.log_file {
@@ -214,6 +226,11 @@ impl fmt::Display for Ready {
             self.registry_addr, self.beacon_addr
         )
     }
+}
+
+/// What stands in the place of an address that is missing.
+fn without(missing: &str, flag: &str) -> String {
+    format!("{} ({missing}); `{flag}` sets where", style::strong("none"))
 }
 
 /// Carries out `pilotctl rendezvous ...`.
@@ -270,7 +287,9 @@ async fn run(
                 .web
                 .and_then(|web| web.fingerprint)
                 .map(|sha| Fingerprint(sha).to_string()),
+            web_missing: bound.web_missing.map(|missing| missing.to_string()),
             http_addr: bound.http.map(|http| http.to_string()),
+            http_missing: bound.http_missing.map(|missing| missing.to_string()),
             store: store.to_string(),
             pid: std::process::id(),
             log_file: None,

@@ -1,9 +1,11 @@
 //! A beacon alone, of a registry somewhere else.
 
 use super::{
-    BoundWeb, RunError, beacon, beacon_id, ears,
+    BoundWeb, Missing, RunError, beacon, beacon_id,
+    beside::Place,
+    ears,
     link::{Announced, Link, LinkError},
-    listen_for_web, random, serve_web, session, web,
+    random, serve_web, session, web,
 };
 use crate::{
     BeaconConfig,
@@ -25,6 +27,8 @@ pub struct BoundBeacon {
     pub id: u32,
     /// The beacon over the web.
     pub web: Option<BoundWeb>,
+    /// Where that was to be and is not.
+    pub web_missing: Option<Missing>,
 }
 
 /// What the beacon wants of the registry, and what it is told, on its way. More makes the one wait, and is forgotten by
@@ -47,18 +51,19 @@ pub async fn run_beacon(
     }
     let udp = UdpSocket::bind(config.beacon_addr).await.map_err(failed)?;
     let addr = udp.local_addr().map_err(failed)?;
-    let web_listener = match &config.web {
-        Some(web) => listen_for_web(web, addr).await?,
-        None => None,
+    let web_place = match &config.web {
+        Some(web) => Place::of_web(web, addr).await?,
+        None => Place::default(),
     };
     let (to_registry, registry_events) = mpsc::channel(QUEUE);
     let (to_beacon, orders) = mpsc::channel(QUEUE);
     let (to_web_inbox, web_inbox) = web::inbox();
-    let (web, serving_web) = serve_web(config.web, web_listener, to_registry.clone(), to_web_inbox)?;
+    let (web, serving_web) = serve_web(config.web, web_place.listener, to_registry.clone(), to_web_inbox)?;
     let bound = BoundBeacon {
         beacon: addr,
         id: beacon_id(config.beacon_id, config.beacon_advertise.unwrap_or(addr))?,
         web,
+        web_missing: web_place.missing,
     };
     let state = State::new(crate::beacon::Config {
         introductions: Introductions::Ask,

@@ -7,7 +7,7 @@ use pilot_daemon::Fingerprint;
 use pilot_rendezvous::{BeaconConfig, BoundBeacon, RegistryTrust};
 use serde::Serialize;
 
-use super::{advertised, failure, relay_limits, web};
+use super::{advertised, failure, relay_limits, web, without};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::{self, Output};
@@ -98,6 +98,8 @@ struct Ready {
     web_addr: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     web_fingerprint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    web_missing: Option<String>,
     pid: u32,
 }
 
@@ -110,6 +112,9 @@ impl fmt::Display for Ready {
         }
         if let Some(fingerprint) = &self.web_fingerprint {
             writeln!(f, "            certificate {fingerprint}")?;
+        }
+        if let Some(missing) = &self.web_missing {
+            writeln!(f, "  web       {}", without(missing, "--web-listen"))?;
         }
         write!(f, "  registry  {}", self.registry)
     }
@@ -161,6 +166,7 @@ pub(super) async fn run(ctx: &Context, args: BeaconArgs) -> Result<Output, Failu
                 .web
                 .and_then(|web| web.fingerprint)
                 .map(|sha| Fingerprint(sha).to_string()),
+            web_missing: bound.web_missing.map(|missing| missing.to_string()),
             pid: std::process::id(),
         };
         let _ = output::finish(format, Ok(Output::of(ready)));

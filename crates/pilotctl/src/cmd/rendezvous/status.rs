@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{StatusArgs, recorded};
+use super::{StatusArgs, recorded, without};
 use crate::context::Context;
 use crate::failure::{Code, Failure};
 use crate::output::Output;
@@ -29,7 +29,11 @@ struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     web_fingerprint: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    web_missing: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     http_addr: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http_missing: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,12 +91,16 @@ impl fmt::Display for Status {
             writeln!(f, "            TLS only")?;
         }
         let page = self.http_addr.as_ref().map(|addr| format!("http://{addr}/"));
+        let no_web = self.web_missing.as_ref().map(|missing| without(missing, "--web-listen"));
+        let no_pages = self.http_missing.as_ref().map(|missing| without(missing, "--http-listen"));
         let rows = [
             ("cert", &self.registry_fingerprint),
             ("beacon", &self.beacon_addr),
             ("web", &self.web_addr),
             ("web cert", &self.web_fingerprint),
+            ("web", &no_web),
             ("pages", &page),
+            ("pages", &no_pages),
             ("store", &self.store),
         ];
         for (name, value) in rows {
@@ -142,7 +150,9 @@ pub(super) async fn status(ctx: &Context, args: &StatusArgs) -> Result<Output, F
         beacon_addr: recorded.as_ref().map(|ready| ready.beacon_addr.clone()),
         web_addr: recorded.as_ref().and_then(|ready| ready.web_addr.clone()),
         web_fingerprint: recorded.as_ref().and_then(|ready| ready.web_fingerprint.clone()),
+        web_missing: recorded.as_ref().and_then(|ready| ready.web_missing.clone()),
         http_addr,
+        http_missing: recorded.as_ref().and_then(|ready| ready.http_missing.clone()),
         store: recorded.as_ref().map(|ready| ready.store.clone()),
         pid: recorded.map(|ready| ready.pid),
         stats: stats.and_then(|json| serde_json::from_slice(&json).ok()),
