@@ -455,18 +455,18 @@ impl Driver {
 
     fn receive(&mut self, now: Instant) {
         let awaited = self.awaits_udp_from();
-        let mut heard = false;
+        let mut answered = false;
         let node = &mut self.node;
         let received = self.socket.receive(|from, datagram| {
-            heard |= Some(from) == awaited;
+            answered |= Some(from) == awaited && web::is_answer(datagram);
             node.handle_datagram(now, from, datagram);
         });
         if let Err(error) = received {
             // Errors of single datagrams (ICMP of an earlier send) come up here; the socket itself goes on.
             tracing::debug!(%error, "receive");
         }
-        if heard {
-            self.on_udp_from_beacon(now);
+        if answered {
+            self.on_answer_over_udp(now);
         }
     }
 

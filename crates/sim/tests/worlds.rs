@@ -2,8 +2,6 @@
 //! links, replayed datagrams, small buffers, slow readers, every closing order. In each, every byte must arrive once
 //! and in order, every stream must end, and then there must be silence.
 
-use std::ops::Range;
-
 use pilot_sim::{Detail, Plan};
 
 #[test]
@@ -26,11 +24,16 @@ fn every_byte_arrives_once_and_in_order_in_the_last_quarter_of_the_worlds() {
     run(750..1000);
 }
 
-/// A node moves while one way is cut. The keys that both agreed on at the new address were forgotten before they were used,
-/// because their first frame was not taken as an answer from there, and the few packets for strangers were gone.
 #[test]
 fn worlds_that_failed_once_do_not_any_more() {
-    run(8_001_434..8_001_435);
+    run([
+        // A node moves while one way is cut. The keys that both agreed on at the new address were forgotten before they were
+        // used, because their first frame was not taken as an answer from there, and the few packets for strangers were gone.
+        8_001_434,
+        // A datagram of a beacon that counts as silent arrives before the web connection is open, and that is given up; then
+        // no UDP gets out, and nobody says again that the beacon is silent.
+        720_002_639,
+    ]);
 }
 
 #[test]
@@ -44,8 +47,9 @@ fn the_same_seed_gives_the_same_history() {
     }
 }
 
-fn run(seeds: Range<u64>) {
+fn run(seeds: impl IntoIterator<Item = u64>) {
     let failures: Vec<String> = seeds
+        .into_iter()
         .filter_map(|seed| {
             let (_, result) = Plan::random(seed).run(Detail::Digest);
             result.err().map(|fault| format!("seed {seed}: {fault}"))

@@ -73,6 +73,11 @@ impl Web {
     }
 }
 
+/// Whether the beacon says that it heard us.
+pub(super) fn is_answer(message: &[u8]) -> bool {
+    matches!(Message::parse(message), Ok(Message::DiscoverReply(_)))
+}
+
 /// Where the beacon may be over the web: where it was said to be, or where that follows from its address.
 fn targets(config: &crate::config::Web, beacon: &str) -> Vec<Target> {
     let urls = config.url.clone().map_or_else(|| derived(beacon), |url| vec![url]);
@@ -242,7 +247,7 @@ impl Driver {
     fn on_web_message(&mut self, now: Instant, message: Bytes) {
         let Some(beacon) = self.web.beacon else { return };
         let mut message = BytesMut::from(message);
-        if let Ok(Message::DiscoverReply(_)) = Message::parse(&message) {
+        if is_answer(&message) {
             // Where the connection comes from is no address that datagrams could be sent to.
             message.clear();
             let mut reply = Vec::new();
@@ -270,13 +275,13 @@ impl Driver {
         }
     }
 
-    /// Datagrams came from the beacon over UDP.
-    pub(super) fn on_udp_from_beacon(&mut self, now: Instant) {
+    /// The beacon answered over UDP: it hears us there.
+    pub(super) fn on_answer_over_udp(&mut self, now: Instant) {
         if self.web.link.is_none() || self.web.transport != Transport::Auto {
             return;
         }
         if self.web.up.is_none() || self.web.returning {
-            // It has confirmed where we are; or there was nothing else to lose.
+            // It has confirmed where we are; or there was nothing else to lose. If it falls silent again, that is told again.
             return self.leave_web(now);
         }
         self.web.returning = true;
@@ -284,7 +289,7 @@ impl Driver {
         self.plan_look(now + ANSWER_WAIT);
     }
 
-    /// Whether datagrams from there are news about UDP.
+    /// Whose answers are news about UDP. What it relays is not: that comes where nothing gets out as well.
     pub(super) fn awaits_udp_from(&self) -> Option<SocketAddr> {
         self.web.link.as_ref().and(self.web.beacon)
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pilot_daemon::{Config, ProxySetting, Transport};
+use pilot_wire::beacon::{Message, NotifyKind};
 use pilot_wire::ipc::{Call, Health, Info, Pong, Request, Status};
 use pilot_wire::{NodeId, Port};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -57,6 +58,35 @@ impl Gate {
 }
 
 impl Drop for Gate {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A beacon's address from which much comes and that takes nothing in: as where a firewall lets no UDP out any more.
+struct OneWay {
+    address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl OneWay {
+    async fn start() -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let task = tokio::spawn(async move {
+            let mut message = Vec::new();
+            Message::Notify(NotifyKind::Other(9)).emit(&mut message);
+            let (_, daemon) = socket.recv_from(&mut [0; 2048]).await.unwrap();
+            loop {
+                let _ = socket.send_to(&message, daemon).await;
+                tokio::time::sleep(Duration::from_micros(200)).await;
+            }
+        });
+        Self { address, task }
+    }
+}
+
+impl Drop for OneWay {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -253,6 +283,23 @@ async fn when_datagrams_pass_again_the_web_is_left_and_streams_go_on() {
     talk().await;
     assert_eq!(status(&mut a.program().await).await.web, None, "the connection is let go");
     talk().await;
+}
+
+#[tokio::test]
+async fn what_still_comes_from_a_beacon_that_does_not_hear_us_keeps_nobody_from_the_web() {
+    let rendezvous = Rendezvous::start().await;
+    let beacon = OneWay::start().await;
+    let home = Home::new();
+    let mut config = home.config(&rendezvous);
+    config.beacons = vec![beacon.address.to_string()];
+    config.web.url = Some(rendezvous.url());
+    let daemon = Daemon::start(config).await;
+    until_over(&daemon, "web").await;
+    // It stays there, with all that comes.
+    let mut program = daemon.program().await;
+    for _ in 0..50 {
+        assert_eq!(status(&mut program).await.transport, "web");
+    }
 }
 
 #[tokio::test]

@@ -74,6 +74,9 @@ impl Node {
     /// of us at once, peers in use are told our addresses, and those that only the relay brings are asked for a sign of
     /// life.
     pub fn beacon_reachable_otherwise(&mut self, now: Instant) {
+        if let Some(beacon) = &mut self.beacon {
+            beacon.asked_from_elsewhere();
+        }
         self.announce(now);
         self.candidates_changed(now);
         self.ask_peers(now, |peer| peer.path.is_improvable());

@@ -28,6 +28,15 @@ const SILENT_AFTER: u32 = 2;
 /// Our number or address may be announced out of turn this often.
 const ANNOUNCE_APART: Duration = Duration::from_millis(250);
 
+/// What is known of a beacon's answers, and was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Nothing yet, or nothing since it is asked another way.
+    Unknown,
+    Answers,
+    SilentSince(Instant),
+}
+
 /// The beacon of a node.
 #[derive(Debug)]
 pub(crate) struct Beacon {
@@ -38,7 +47,7 @@ pub(crate) struct Beacon {
     asked: Option<Instant>,
     answered: Option<Instant>,
     unanswered: u32,
-    silent_since: Option<Instant>,
+    standing: Standing,
     rtt: Option<Duration>,
     /// Since when frames go through it without a word from it.
     unheard_since: Option<Instant>,
@@ -56,7 +65,7 @@ impl Beacon {
             asked: None,
             answered: None,
             unanswered: 0,
-            silent_since: None,
+            standing: Standing::Unknown,
             rtt: None,
             unheard_since: None,
             doubted: false,
@@ -84,7 +93,12 @@ impl Beacon {
 
     /// It answered, and has not been silent since.
     pub(crate) fn is_there(&self) -> bool {
-        self.answered.is_some() && self.silent_since.is_none()
+        self.standing == Standing::Answers
+    }
+
+    /// It has left so many messages unanswered that it counts as silent.
+    fn is_silent(&self) -> bool {
+        matches!(self.standing, Standing::SilentSince(_))
     }
 
     /// Our number or address changed: the beacon should hear of it now.
@@ -93,10 +107,13 @@ impl Beacon {
         self.retry = FIRST_RETRY;
     }
 
-    /// Our network is another one: whether it is silent from here is to be found out anew, and told anew.
+    /// Our network is another one, or the way to it: if it was silent, whether it is from here is to be found out anew, and
+    /// told anew.
     pub(crate) fn asked_from_elsewhere(&mut self) {
         self.unanswered = 0;
-        self.silent_since = None;
+        if self.is_silent() {
+            self.standing = Standing::Unknown;
+        }
     }
 
     /// Our number is another than the beacon knows: it should hear of it at once.
@@ -129,9 +146,9 @@ impl Beacon {
             return false;
         }
         self.doubted |= self.doubt_at().is_some_and(|at| at <= now);
-        let given_up = self.silent_since.is_some_and(|since| since + NEEDED_FOR <= now);
+        let given_up = matches!(self.standing, Standing::SilentSince(since) if since + NEEDED_FOR <= now);
         let wait = if needed && !given_up { self.retry.min(NEEDED_RETRY) } else { self.retry };
-        let wait = if self.doubted && self.silent_since.is_none() {
+        let wait = if self.doubted && !self.is_silent() {
             wait.min(DOUBT_RETRY.max(2 * self.rtt.unwrap_or_default()))
         } else {
             wait
@@ -143,18 +160,18 @@ impl Beacon {
         true
     }
 
-    /// If it has left so many messages unanswered that it counts as silent from now on.
+    /// If it counts as silent from now on.
     pub(crate) fn falls_silent(&mut self, now: Instant) -> bool {
-        let falls = self.unanswered > SILENT_AFTER && self.silent_since.is_none();
+        let falls = self.unanswered > SILENT_AFTER && !self.is_silent();
         if falls {
-            self.silent_since = Some(now);
+            self.standing = Standing::SilentSince(now);
         }
         falls
     }
 
     /// If a second message has just gone out for want of an answer to the first.
     pub(crate) fn is_late(&self) -> bool {
-        self.unanswered == 2 && self.silent_since.is_none()
+        self.unanswered == 2 && !self.is_silent()
     }
 
     /// Whether it owes an answer. What comes unasked in its name is not its own.
@@ -172,7 +189,7 @@ impl Beacon {
         }
         self.unanswered = 0;
         self.answered = Some(now);
-        self.silent_since = None;
+        self.standing = Standing::Answers;
         self.heard();
         back
     }
@@ -271,5 +288,27 @@ mod tests {
         assert!(!beacon.is_there());
         beacon.replied(start + Duration::from_secs(60));
         assert!(beacon.is_there());
+    }
+
+    #[test]
+    fn asked_another_way_a_silent_beacon_is_told_to_be_back_or_silent_again() {
+        let start = crate::testing::start();
+        let mut beacon = Beacon::new(start, SocketAddr::from(([127, 0, 0, 1], 9001)));
+        let mut now = start;
+        let mut falls = |beacon: &mut Beacon| {
+            for _ in 0..3 {
+                now = now.max(beacon.poll_timeout());
+                assert!(beacon.is_due(now, false));
+            }
+            beacon.falls_silent(now)
+        };
+        assert!(falls(&mut beacon) && beacon.is_silent());
+        beacon.asked_from_elsewhere();
+        assert!(!beacon.is_silent() && !beacon.is_there());
+        assert!(falls(&mut beacon), "nobody knew that it is silent there as well");
+        beacon.asked_from_elsewhere();
+        assert!(beacon.replied(start + Duration::from_secs(60)), "it is back");
+        beacon.asked_from_elsewhere();
+        assert!(beacon.is_there(), "nothing says that it is not");
     }
 }

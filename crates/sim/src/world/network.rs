@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Instant};
 
 use pilot_rendezvous::beacon::WebId;
-use pilot_wire::tunnel::KEY_EXCHANGE_LEN;
+use pilot_wire::{beacon::Message, tunnel::KEY_EXCHANGE_LEN};
 use rand::RngExt;
 
 use super::{Happening, Host, Machine, Overheard, World, beacon};
@@ -245,10 +245,11 @@ impl World {
                         self.watch.reached(sender, way.to);
                     }
                 }
-                if from == beacon::ADDRESS && matches!(target, Target::Address(..)) {
-                    self.heard_over_udp(host);
-                }
+                let answers = matches!(Message::parse(&datagram), Ok(Message::DiscoverReply(_)));
                 self.hosts[host.0].node.handle_datagram(now, from, &mut datagram);
+                if answers && from == beacon::ADDRESS && matches!(target, Target::Address(..)) {
+                    self.answered_over_udp(host);
+                }
             }
             Place::Beacon => self.tell_beacon(target, from, &datagram),
             Place::Box(_) | Place::Attacker => {}

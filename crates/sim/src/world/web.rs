@@ -125,16 +125,17 @@ impl World {
         self.plan(self.now + LOOK_EVERY, Happening::LooksForUdp(host));
     }
 
-    /// The beacon was heard over UDP.
-    pub(super) fn heard_over_udp(&mut self, host: Host) {
+    /// The beacon answered over UDP: it hears the host there.
+    pub(super) fn answered_over_udp(&mut self, host: Host) {
         match &mut self.hosts[host.0].web {
             Web::Closed => {}
+            Web::Opening => self.hosts[host.0].web = Web::Closed,
             Web::Open { returning: returning @ false, .. } => {
                 *returning = true;
                 let node = self.hosts[host.0].number;
                 self.discover_over_udp(host, node);
             }
-            Web::Opening | Web::Open { returning: true, .. } => {
+            Web::Open { returning: true, .. } => {
                 let now = self.now;
                 self.close_web(host);
                 self.register(host);
