@@ -17,7 +17,7 @@ use pilot_rendezvous::{Config, Http, HttpListen, dump, transfer::FillError};
 use pilot_wire::registry::{CreateNetwork, Envelope, Request, SetHostname, SetTags, SetVisibility, frame};
 use serde_json::Value;
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
     path::Path,
     time::{Duration, Instant},
@@ -255,15 +255,25 @@ fn history_grows_with_the_traffic() {
 #[test]
 fn a_busy_port_matters_only_if_it_was_asked_for() {
     let folder = tempfile::tempdir().unwrap();
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = taken.local_addr().unwrap();
+    let ports = pilot_ports::Ports::reserve();
+    let [registry, beacon, _, pages] = ports.all();
+    let _taken = std::net::TcpListener::bind(pages).unwrap();
     let mut config = with_pages(&folder.path().join("r.redb"));
-    if let Some(http) = &mut config.http {
-        http.listen = HttpListen::At(addr);
-    }
+    (config.registry_addr, config.beacon_addr) = (registry, beacon);
+    let listen = |listen| {
+        let mut config = config.clone();
+        config.http.as_mut().unwrap().listen = listen;
+        config
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let asked = listen(HttpListen::At(pages));
     let ended =
-        runtime.block_on(pilot_rendezvous::run(config, |_| panic!("it starts"), std::future::pending()));
+        runtime.block_on(pilot_rendezvous::run(asked, |_| panic!("it starts"), std::future::pending()));
     assert!(ended.unwrap_err().to_string().contains("http"));
     assert!(!folder.path().join("r.redb").exists(), "nothing is touched");
+    let missing = |bound: pilot_rendezvous::Bound| {
+        let missing = bound.http_missing.unwrap();
+        assert_eq!((bound.http, missing.addr, missing.why), (None, pages, ErrorKind::AddrInUse));
+    };
+    runtime.block_on(pilot_rendezvous::run(listen(HttpListen::Beside), missing, async {})).unwrap();
 }

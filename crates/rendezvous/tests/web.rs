@@ -383,30 +383,27 @@ async fn a_handshake_is_announced_over_the_web() {
 #[test]
 fn beside_the_beacon_a_port_that_is_taken_does_not_matter_and_one_that_was_asked_for_does() {
     let folder = tempfile::tempdir().unwrap();
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let ports = pilot_ports::Ports::reserve();
+    let _taken = std::net::TcpListener::bind(ports.web()).unwrap();
     let mut asked = config(&folder, WebLimits::default());
-    asked.web.as_mut().unwrap().listen = WebListen::At(taken.local_addr().unwrap());
+    asked.web.as_mut().unwrap().listen = WebListen::At(ports.web());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let error = runtime.block_on(pilot_rendezvous::run(asked.clone(), |_| (), async {})).unwrap_err();
     assert_eq!(error.code(), "already_exists");
     assert!(error.hint().unwrap().contains("--web-listen"));
     asked.web.as_mut().unwrap().listen = WebListen::Beside;
-    let port = taken.local_addr().unwrap().port();
-    // The beacon's own port may be taken as well; then there is nothing to see here.
-    if UdpSocket::bind(("127.0.0.1", port - 1)).is_ok() {
-        asked.beacon_addr.set_port(port - 1);
-        runtime
-            .block_on(pilot_rendezvous::run(
-                asked,
-                |bound| {
-                    assert_eq!(bound.web, None);
-                    let missing = bound.web_missing.unwrap();
-                    assert_eq!((missing.addr.port(), missing.why), (port, ErrorKind::AddrInUse));
-                },
-                async {},
-            ))
-            .unwrap();
-    }
+    asked.beacon_addr = ports.beacon();
+    runtime
+        .block_on(pilot_rendezvous::run(
+            asked,
+            |bound| {
+                assert_eq!(bound.web, None);
+                let missing = bound.web_missing.unwrap();
+                assert_eq!((missing.addr, missing.why), (ports.web(), ErrorKind::AddrInUse));
+            },
+            async {},
+        ))
+        .unwrap();
 }
 
 #[test]
