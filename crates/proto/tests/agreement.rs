@@ -61,6 +61,7 @@ struct World {
     between: Between,
     /// Where each is.
     places: [SocketAddr; 2],
+    agreements: [KeyAgreement; 2],
 }
 
 impl World {
@@ -77,6 +78,7 @@ impl World {
             wire: Vec::new(),
             between: honest,
             places: [addr(A), addr(B)],
+            agreements,
         };
         for (index, agreement) in agreements.into_iter().enumerate() {
             world.nodes.push(node(index, index as u8 + 1, now, agreement));
@@ -86,7 +88,7 @@ impl World {
 
     /// The process begins another life, and remembers what is written down.
     fn restart(&mut self, index: usize, seed: u8) {
-        self.nodes[index] = node(index, seed, self.now, KeyAgreement::OfTheMoment);
+        self.nodes[index] = node(index, seed, self.now, self.agreements[index]);
         let agreed = |event: &Event| match event {
             Event::Peer(peer, PeerEvent::Agreed(key)) => Some((*peer, *key)),
             _ => None,
@@ -487,6 +489,27 @@ fn the_first_frame_under_renewed_keys_shows_that_its_sender_is_there() {
     assert!(world.saw(A, PeerEvent::Direct(elsewhere)));
     world.between = honest;
     world.pass(Duration::from_secs(10));
+    assert!(world.talks(A));
+}
+
+/// Both are killed at once. What was under way arrives at one that shows its key already.
+#[test]
+fn what_was_sealed_in_an_earlier_life_uses_up_none_of_the_few_packets() {
+    let mut world = World::of([KeyAgreement::AsShown; 2]);
+    assert!(world.talks(B));
+    let late: Vec<Vec<u8>> =
+        world.wire.drain(..).filter(|(from, _)| *from == B).map(|(_, sealed)| sealed).collect();
+    let late = late.iter().filter(|datagram| datagram.starts_with(b"PILS")).take(2);
+    world.restart(A, 11);
+    world.restart(B, 12);
+    world.between = |_, _| None;
+    world.dial(A, B);
+    for datagram in late {
+        world.nodes[A].handle_datagram(world.now, addr(B), &mut datagram.clone());
+        world.settle();
+    }
+    assert_eq!(world.exchanges(), 1);
+    world.between = honest;
     assert!(world.talks(A));
 }
 

@@ -443,6 +443,10 @@ impl Node {
             return;
         }
         if self.peers.contains_key(&node) || self.book.get(node).is_some() {
+            // Sealed before our key arrived. Of the few packets to an address that never answered each counts.
+            if self.is_new_there(node, via) && self.has_just_offered(now, node, via) {
+                return;
+            }
             self.offer(now, node, via);
             // A peer that has this key of ours already keeps its own to itself, unless it is asked.
             if self.peers.get(&node).is_some_and(|peer| peer.tunnel.is_proven()) {
@@ -494,7 +498,8 @@ impl Node {
         let Some(us) = self.id.filter(|_| may) else { return };
         let mut frame = Vec::new();
         let Some(destination) = self.open_frame(node, via, &mut frame) else { return };
-        self.peer(now, node).offered = Some(now);
+        let peer = self.peer(now, node);
+        (peer.offered, peer.offered_to) = (Some(now), Some(via));
         let them = self.known_identity(now, node).map(|key| Them { node, key });
         let ours = Us { node: us, identity: &self.config.identity, life: self.life };
         if let Some(peer) = self.peers.get_mut(&node) {
@@ -518,12 +523,18 @@ impl Node {
         matches!(via, Via::Direct(addr) if self.beacon.is_none() && !self.has_words_for(now, node, addr))
     }
 
+    /// Whether nothing ever came back from where this goes.
+    fn is_new_there(&self, node: NodeId, via: Via) -> bool {
+        let Via::Direct(addr) = via else { return false };
+        self.peers.get(&node).is_some_and(|peer| !peer.path.has_answered(addr))
+    }
+
     /// Whether our key was sent to this address a moment ago.
     fn has_just_offered(&self, now: Instant, node: NodeId, via: Via) -> bool {
         let (Via::Direct(addr), Some(peer)) = (via, self.peers.get(&node)) else { return false };
-        let tried =
-            peer.path.candidates().iter().find(|known| known.addr == addr).and_then(|known| known.tried);
-        [tried, peer.offered].iter().all(|at| at.is_some_and(|at| at + REPEAT_INTERVAL > now))
+        let lately = |at: Option<Instant>| at.is_some_and(|at| at + REPEAT_INTERVAL > now);
+        let known = peer.path.candidates().iter().find(|known| known.addr == addr);
+        lately(peer.offered) && (peer.offered_to == Some(via) || lately(known.and_then(|known| known.tried)))
     }
 
     /// Shows our key every way there is.
