@@ -80,6 +80,8 @@ pub(crate) struct Path {
     pub(crate) relay: Relay,
     /// Where frames go, once something authentic has come.
     route: Option<Via>,
+    /// Where our key was shown last.
+    shown: Option<(Via, Instant)>,
     since: Option<Instant>,
     /// Where a signed key exchange came from. It may be a recorded one, so few frames go there, and only while nothing
     /// authentic has come from anywhere.
@@ -102,6 +104,8 @@ pub(crate) struct Relay {
     /// When the beacon last said that it does not know the peer.
     pub(crate) unknown: Option<Instant>,
     pub(crate) rtt: Option<Duration>,
+    /// When our key was last shown that way.
+    shown: Option<Instant>,
 }
 
 /// What is learned about addresses.
@@ -423,6 +427,29 @@ impl Path {
         if let Some(candidate) = self.candidate_mut(addr) {
             candidate.was_tried(now);
         }
+    }
+
+    /// Our key is shown this way.
+    pub(crate) fn shows_key(&mut self, now: Instant, via: Via) {
+        self.shown = Some((via, now));
+        match via {
+            Via::Relay => self.relay.shown = Some(now),
+            Via::Direct(addr) => {
+                if let Some(candidate) = self.candidate_mut(addr) {
+                    candidate.was_tried(now);
+                    candidate.shown = Some(now);
+                }
+            }
+        }
+    }
+
+    /// When our key was last shown this way. Of addresses that are no candidates the latest is known.
+    pub(crate) fn key_shown(&self, via: Via) -> Option<Instant> {
+        let known = match via {
+            Via::Relay => self.relay.shown,
+            Via::Direct(addr) => self.candidate(addr).and_then(|candidate| candidate.shown),
+        };
+        known.max(self.shown.filter(|(last, _)| *last == via).map(|(_, at)| at))
     }
 
     /// Whether there is any address to try.

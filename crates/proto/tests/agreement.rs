@@ -11,7 +11,7 @@ use pilot_crypto::Identity;
 use pilot_proto::node::Drop;
 use pilot_proto::trust::{Book, Trusted};
 use pilot_proto::{Answer, Config, Event, KeyAgreement, Location, Node, PeerEvent, Query, Read, StreamEvent};
-use pilot_wire::tunnel::{Extension, Frame, KEY_EXCHANGE_LEN, KeyExchange, signed_bytes};
+use pilot_wire::tunnel::{Extension, Frame, KEY_EXCHANGE_LEN, KeyExchange, emit_key_request, signed_bytes};
 use pilot_wire::{Addr, AgreementPublic, NodeId, Port, StreamId};
 
 const A: usize = 0;
@@ -511,6 +511,30 @@ fn what_was_sealed_in_an_earlier_life_uses_up_none_of_the_few_packets() {
     assert_eq!(world.exchanges(), 1);
     world.between = honest;
     assert!(world.talks(A));
+}
+
+#[test]
+fn who_asks_in_a_peers_name_does_not_keep_the_peer_from_its_answer() {
+    let mut world = World::new();
+    assert!(world.talks(A));
+    let mut request = Vec::new();
+    emit_key_request(id(B), &AgreementPublic::from_bytes([9; 32]), &mut request);
+    let mut asked = |from: SocketAddr| {
+        world.nodes[A].handle_datagram(world.now, from, &mut request.clone());
+        let mut shown = Vec::new();
+        let mut buffer = Vec::new();
+        while let Some(transmit) = world.nodes[A].poll_transmit(world.now, &mut buffer, 16) {
+            if buffer.starts_with(b"PILA") {
+                shown.push(transmit.destination);
+            }
+            buffer.clear();
+        }
+        shown
+    };
+    let elsewhere = SocketAddr::from(([10, 0, 0, 99], 4000));
+    assert_eq!(asked(elsewhere), [elsewhere]);
+    assert_eq!(asked(addr(B)), [addr(B)]);
+    assert_eq!(asked(addr(B)), [], "it was shown a moment ago");
 }
 
 /// An initiation in a node's name, signed by an identity, unlike any other.

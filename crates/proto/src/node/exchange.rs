@@ -101,9 +101,8 @@ impl Node {
             return self.take_cookie(now, via, sender, busy);
         }
         let known = self.peers.get(&sender);
-        let fresh = known.is_some_and(|peer| peer.offered.is_some_and(|at| at + REPEAT_INTERVAL > now));
         if (known.is_some() || self.book.get(sender).is_some())
-            && !fresh
+            && !self.has_just_offered(now, sender, via)
             && self.takes_exchange(now, via, sender, false) == Takes::Yes
             && self.agrees_keys(now, sender) == Lookup::Known(true)
         {
@@ -272,7 +271,7 @@ impl Node {
         self.rng.fill_bytes(&mut start.prefix);
         // An answer to what we have just sent there. Ours need not be repeated, and the packets that an address may have
         // are few: the first bytes shall be among them.
-        let answers = self.has_just_offered(now, sender, via);
+        let answers = via != Via::Relay && self.has_just_offered(now, sender, via);
         let peer = self.peer(now, sender);
         peer.knows_ours |= answers;
         peer.key = Some(identity);
@@ -499,13 +498,11 @@ impl Node {
         let mut frame = Vec::new();
         let Some(destination) = self.open_frame(node, via, &mut frame) else { return };
         let peer = self.peer(now, node);
-        (peer.offered, peer.offered_to) = (Some(now), Some(via));
+        peer.offered = Some(now);
+        peer.path.shows_key(now, via);
         let them = self.known_identity(now, node).map(|key| Them { node, key });
         let ours = Us { node: us, identity: &self.config.identity, life: self.life };
         if let Some(peer) = self.peers.get_mut(&node) {
-            if let Via::Direct(addr) = via {
-                peer.path.was_tried(now, addr);
-            }
             if !(answers && peer.tunnel.emit_answer(ours, &mut frame)) {
                 peer.tunnel.emit_offer(ours, &mut frame);
                 if self.config.agreement == KeyAgreement::OfTheMoment {
@@ -529,12 +526,10 @@ impl Node {
         self.peers.get(&node).is_some_and(|peer| !peer.path.has_answered(addr))
     }
 
-    /// Whether our key was sent to this address a moment ago.
+    /// Whether our key was shown this way a moment ago.
     fn has_just_offered(&self, now: Instant, node: NodeId, via: Via) -> bool {
-        let (Via::Direct(addr), Some(peer)) = (via, self.peers.get(&node)) else { return false };
-        let lately = |at: Option<Instant>| at.is_some_and(|at| at + REPEAT_INTERVAL > now);
-        let known = peer.path.candidates().iter().find(|known| known.addr == addr);
-        lately(peer.offered) && (peer.offered_to == Some(via) || lately(known.and_then(|known| known.tried)))
+        let shown = self.peers.get(&node).and_then(|peer| peer.path.key_shown(via));
+        shown.is_some_and(|at| at + REPEAT_INTERVAL > now)
     }
 
     /// Shows our key every way there is.

@@ -7,8 +7,8 @@ use pilot_crypto::AgreementKey;
 use pilot_wire::{PublicKey, StreamId};
 
 use super::opened::Opened;
+use crate::path::Path;
 use crate::path::mtu::Mtu;
-use crate::path::{Path, Via};
 use crate::tunnel::Tunnel;
 use crate::{QueryError, TunnelConfig};
 
@@ -78,8 +78,6 @@ pub(super) struct Peer {
     pub(super) told: Option<Instant>,
     /// When our key was last shown, any way.
     pub(super) offered: Option<Instant>,
-    /// And which way that was.
-    pub(super) offered_to: Option<Via>,
     /// When replacing the keys in use was last tried, whether or not anything could be sent for it.
     pub(super) rekey_tried: Option<Instant>,
     pub(super) sent: Instant,
@@ -154,7 +152,6 @@ impl Peer {
             flow: None,
             told: None,
             offered: None,
-            offered_to: None,
             rekey_tried: None,
             sent: now,
             bytes_sent: 0,

@@ -75,6 +75,8 @@ pub(crate) struct Candidate {
     pub(crate) added: Instant,
     /// When something was last sent there to see whether it answers.
     pub(crate) tried: Option<Instant>,
+    /// When our key was last shown there.
+    pub(crate) shown: Option<Instant>,
     /// How often, since it last answered.
     pub(crate) tries: u32,
     /// When it last gave an authentic answer.
@@ -100,6 +102,7 @@ impl Candidate {
             source,
             added: now,
             tried: None,
+            shown: None,
             tries: 0,
             answered: None,
             heard: None,
