@@ -533,6 +533,8 @@ fn who_asks_in_a_peers_name_does_not_keep_the_peer_from_its_answer() {
     };
     let elsewhere = SocketAddr::from(([10, 0, 0, 99], 4000));
     assert_eq!(asked(elsewhere), [elsewhere]);
+    let everywhere = (0..100).flat_map(|last| asked(SocketAddr::from(([10, 0, 1, last], 4000))));
+    assert!(everywhere.count() < 10, "to places that others name little is sent");
     assert_eq!(asked(addr(B)), [addr(B)]);
     assert_eq!(asked(addr(B)), [], "it was shown a moment ago");
 }

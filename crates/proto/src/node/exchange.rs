@@ -100,9 +100,11 @@ impl Node {
         if let Some(busy) = Busy::parse(trailer) {
             return self.take_cookie(now, via, sender, busy);
         }
-        let known = self.peers.get(&sender);
-        if (known.is_some() || self.book.get(sender).is_some())
+        let known = self.peers.contains_key(&sender) || self.book.get(sender).is_some();
+        // Whoever asks in its name from many places takes nothing from the place that it answered from.
+        if known
             && !self.has_just_offered(now, sender, via)
+            && (!self.is_new_there(sender, via) || self.request_limits.take(now, sender))
             && self.takes_exchange(now, via, sender, false) == Takes::Yes
             && self.agrees_keys(now, sender) == Lookup::Known(true)
         {
@@ -523,7 +525,7 @@ impl Node {
     /// Whether nothing ever came back from where this goes.
     fn is_new_there(&self, node: NodeId, via: Via) -> bool {
         let Via::Direct(addr) = via else { return false };
-        self.peers.get(&node).is_some_and(|peer| !peer.path.has_answered(addr))
+        self.peers.get(&node).is_none_or(|peer| !peer.path.has_answered(addr))
     }
 
     /// Whether our key was shown this way a moment ago.
