@@ -62,12 +62,23 @@ fn connect(address: &str) -> TcpStream {
     stream
 }
 
-/// Sends it; what is answered before the end, or before so many bytes.
+/// Sends it, and that nothing follows; what is answered before the end, or before so many bytes.
 fn throw(address: &str, bytes: &[u8]) -> Vec<u8> {
     let mut stream = connect(address);
     // It may hang up in the middle.
     let _ = stream.write_all(bytes);
     let _ = stream.shutdown(std::net::Shutdown::Write);
+    hear(stream)
+}
+
+/// A page. Who asks stays until it has come: HTTP takes one that says no more for one that is gone.
+fn page(address: &str, path: &str) -> String {
+    let mut stream = connect(address);
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    String::from_utf8(hear(stream)).unwrap()
+}
+
+fn hear(stream: TcpStream) -> Vec<u8> {
     let mut answer = Vec::new();
     let ended = stream.take(64 << 10).read_to_end(&mut answer);
     let hung_up = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionReset;
@@ -112,9 +123,8 @@ fn bombs_and_slow_clients_cost_a_rendezvous_their_own_connection() {
         let newcomer = at("newcomer").agent;
         newcomer.ok(&["set-public"]);
         assert_eq!(a.agent.json(&["find", "newcomer"])["address"], newcomer.address());
-        let page =
-            throw(&attacked.pages, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-        assert!(page.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&page));
+        let page = page(&attacked.pages, "/healthz");
+        assert!(page.starts_with("HTTP/1.1 200 "), "{page}");
         let grown = resident(attacked.pid()).saturating_sub(before);
         assert!(grown < MEMORY, "{grown} bytes more");
         drop(stuck);
