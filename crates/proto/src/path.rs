@@ -430,7 +430,7 @@ impl Path {
     }
 
     /// Our key is shown this way.
-    pub(crate) fn shows_key(&mut self, now: Instant, via: Via) {
+    pub(crate) fn shows_our_key(&mut self, now: Instant, via: Via) {
         self.shown = Some((via, now));
         match via {
             Via::Relay => self.relay.shown = Some(now),
@@ -444,7 +444,7 @@ impl Path {
     }
 
     /// When our key was last shown this way. Of addresses that are no candidates the latest is known.
-    pub(crate) fn key_shown(&self, via: Via) -> Option<Instant> {
+    pub(crate) fn our_key_shown(&self, via: Via) -> Option<Instant> {
         let known = match via {
             Via::Relay => self.relay.shown,
             Via::Direct(addr) => self.candidate(addr).and_then(|candidate| candidate.shown),

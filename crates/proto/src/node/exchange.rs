@@ -501,7 +501,7 @@ impl Node {
         let Some(destination) = self.open_frame(node, via, &mut frame) else { return };
         let peer = self.peer(now, node);
         peer.offered = Some(now);
-        peer.path.shows_key(now, via);
+        peer.path.shows_our_key(now, via);
         let them = self.known_identity(now, node).map(|key| Them { node, key });
         let ours = Us { node: us, identity: &self.config.identity, life: self.life };
         if let Some(peer) = self.peers.get_mut(&node) {
@@ -530,7 +530,7 @@ impl Node {
 
     /// Whether our key was shown this way a moment ago.
     fn has_just_offered(&self, now: Instant, node: NodeId, via: Via) -> bool {
-        let shown = self.peers.get(&node).and_then(|peer| peer.path.key_shown(via));
+        let shown = self.peers.get(&node).and_then(|peer| peer.path.our_key_shown(via));
         shown.is_some_and(|at| at + REPEAT_INTERVAL > now)
     }
 
